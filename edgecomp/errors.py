@@ -1,0 +1,66 @@
+"""Every error a user can cause, each with the exit code that the command line ends with.
+
+A message says what must hold, what was got, where, and how to mend it. Programming mistakes stay ordinary Python exceptions.
+"""
+
+from __future__ import annotations
+
+
+class EdgecompError(Exception):
+    """Base of all errors that a user can cause; the command line prints the message and ends with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigError(EdgecompError):
+    """A recipe or an option is wrong: unknown key, value out of range, block size that does not fit."""
+
+    exit_code = 3
+
+
+class ModelError(EdgecompError):
+    """A model cannot be found, read, or compressed (missing file, unknown architecture, NaN weights)."""
+
+    exit_code = 4
+
+
+class CalibrationError(EdgecompError):
+    """Calibration or verification inputs are missing, unreadable, or too few."""
+
+    exit_code = 5
+
+
+class FormatError(EdgecompError):
+    """A packed factor breaks its format's rules."""
+
+    exit_code = 6
+
+
+class CheckpointError(EdgecompError):
+    """A checkpoint or an artifact is incomplete, altered, or of another version."""
+
+    exit_code = 7
+
+
+class ExportError(EdgecompError):
+    """A model cannot be lowered to the target."""
+
+    exit_code = 8
+
+
+class RuntimeUnavailableError(EdgecompError):
+    """A runtime, library or optional package that the command needs is missing or does not load."""
+
+    exit_code = 9
+
+
+class OutputError(EdgecompError):
+    """The output exists already, or cannot be written."""
+
+    exit_code = 10
+
+
+class VerificationError(EdgecompError):
+    """The artifact runs but differs from its reference by more than the tolerance."""
+
+    exit_code = 11

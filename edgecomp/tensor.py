@@ -1,0 +1,100 @@
+"""The two data types that every part shares: packed factors, and the plan of a layer as a sum of chains of factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from edgecomp.errors import CheckpointError
+
+StageOp = Literal["linear", "gather", "conv"]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A packed matrix.
+
+    Args:
+        format: key of `edgecomp.formats.FORMATS`.
+        shape: `(N, K)`, rows and columns of the matrix that the arrays encode.
+        attributes: the format's integers, for `lut` `bits` and `block_size`.
+        arrays: the format's arrays by name, C-contiguous.
+    """
+
+    format: str
+    shape: tuple[int, int]
+    attributes: Mapping[str, int]
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of all arrays: codes, codebooks, scales and permutation alike."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+@dataclass(frozen=True)
+class ConvParams:
+    """Geometry of a two-dimensional convolution, in PyTorch's terms; `padding` is (top, left, bottom, right)."""
+
+    in_channels: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One factor applied to the running value: `linear` x -> x Wᵀ, `gather` i -> W[i], `conv` x -> W * x.
+
+    `factor` is a key of the model's factor table; several layers may name the same factor.
+    """
+
+    factor: str
+    op: StageOp
+    conv: ConvParams | None = None
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """`layer(x) = sum over terms ( stage_n( ... stage_1(x) ) ) + bias`; `bias` names a dense tensor of the model."""
+
+    terms: tuple[tuple[Stage, ...], ...]
+    bias: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """This plan as JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> LayerPlan:
+        """The plan that `to_json` wrote.
+
+        Raises:
+            CheckpointError: the value has missing, surplus or mistyped entries.
+        """
+        try:
+            terms = tuple(tuple(_stage(stage) for stage in term) for term in value["terms"])
+            plan = LayerPlan(terms, value["bias"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"a layer plan must hold terms of stages and a bias, got {value!r} ({error})") from error
+        if not plan.terms or not all(plan.terms):
+            raise CheckpointError(f"a layer plan must hold at least one term, and each term a stage, got {value!r}")
+        return plan
+
+
+def _stage(value: Mapping[str, Any]) -> Stage:
+    conv = value["conv"]
+    if value["op"] not in ("linear", "gather", "conv") or not isinstance(value["factor"], str):
+        raise ValueError(f"unknown stage {value!r}")
+    if (value["op"] == "conv") != (conv is not None):
+        raise ValueError("a conv stage, and no other, has conv parameters")
+    if conv is None:
+        return Stage(value["factor"], value["op"])
+    sizes = {key: tuple(int(v) for v in conv[key]) for key in ("kernel_size", "stride", "padding", "dilation")}
+    params = ConvParams(in_channels=int(conv["in_channels"]), groups=int(conv["groups"]), **sizes)  # type: ignore[arg-type]
+    return Stage(value["factor"], value["op"], params)

@@ -1,0 +1,127 @@
+/* The C interface of the edgecomp kernels: packed factors in, float32 out.
+ *
+ * The packed format `lut` is specified in edgecomp/formats/lut.md. No function throws, prints, allocates or aborts; each returns a
+ * status. Pointers may have any alignment unless said otherwise. All functions are safe to call from several threads at once.
+ */
+#ifndef EDGECOMP_EDGECOMP_H_
+#define EDGECOMP_EDGECOMP_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define EC_API __declspec(dllexport)
+#else
+#define EC_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Grows when a function or a struct changes in a way that breaks callers. */
+#define EC_ABI_VERSION 1
+
+typedef enum ec_status {
+  EC_OK = 0,
+  EC_ERR_NULL_POINTER = 1,     /* a required pointer is null */
+  EC_ERR_BITS = 2,             /* bits is not 1 to 8 */
+  EC_ERR_SHAPE = 3,            /* N, K, M, tiles or a convolution's geometry is out of range */
+  EC_ERR_BLOCK_SIZE = 4,       /* block_size is no multiple of 32 that divides the padded K, or is above 65536 */
+  EC_ERR_OVERFLOW = 5,         /* a size does not fit in size_t */
+  EC_ERR_TILE_BOOK = 6,        /* tile_book names a codebook that is not there */
+  EC_ERR_ROW_INDEX = 7,        /* row_index does not hold every row exactly once */
+  EC_ERR_WORKSPACE = 8,        /* the workspace is null or too small */
+  EC_ERR_INDEX_RANGE = 9,      /* an index of a gather is outside [-N, N) */
+  EC_ERR_VALUE_RANGE = 10,     /* a codebook entry or a scale is -128, or a row scale is not finite */
+  EC_ERR_COMPUTE = 11,         /* compute is neither EC_COMPUTE_FLOAT nor EC_COMPUTE_INT8 */
+  EC_ERR_ISA_UNKNOWN = 12,     /* EDGECOMP_FORCE_ISA names no variant of this build */
+  EC_ERR_ISA_UNAVAILABLE = 13, /* EDGECOMP_FORCE_ISA names a variant that this CPU cannot run */
+} ec_status;
+
+/* One line in English that says what must hold; never null. */
+EC_API const char* ec_status_message(ec_status status);
+
+/* "0.1.0"; matches the Python package that ships the library. */
+EC_API const char* ec_version(void);
+EC_API int32_t ec_abi_version(void);
+
+typedef enum ec_compute {
+  EC_COMPUTE_FLOAT = 0, /* float32 activations */
+  EC_COMPUTE_INT8 = 1,  /* activations quantised per block on the fly, int32 sums */
+} ec_compute;
+
+/* A packed matrix of N rows and K columns; the arrays of lut.md, borrowed. */
+typedef struct ec_lut_factor {
+  int64_t n;
+  int64_t k;
+  int32_t bits;
+  int64_t block_size;
+  int64_t tiles;            /* T; ceil(N / 16) where row_index is null */
+  int64_t books;            /* B */
+  const uint8_t* codes;     /* [T, S, P, 16, 4] */
+  const int8_t* codebooks;  /* [B, 2**bits], or [1, 256] */
+  const uint16_t* tile_book; /* [T] */
+  const int8_t* scales;     /* [T, blocks, 16] */
+  const float* row_scale;   /* [T, 16] */
+  const int32_t* row_index; /* [T * 16], or null */
+} ec_lut_factor;
+
+/* Checks sizes: cheap (constant time), called by every function below. */
+EC_API ec_status ec_lut_check_sizes(const ec_lut_factor* factor);
+
+/* Checks sizes and every value that a kernel trusts: once per factor, time linear in the small arrays. `scratch` holds N bytes and is
+ * needed only with row_index. */
+EC_API ec_status ec_lut_check(const ec_lut_factor* factor, uint8_t* scratch);
+
+/* Bytes that each array must have: the adapters hold a tensor's size against them. EC_ERR_OVERFLOW where one does not fit. */
+typedef struct ec_lut_bytes {
+  size_t codes, codebooks, tile_book, scales, row_scale, row_index;
+} ec_lut_bytes;
+EC_API ec_status ec_lut_array_bytes(const ec_lut_factor* factor, ec_lut_bytes* out);
+
+/* Runs fn(arg, i) for every i in [0, count), in any order, on the host runtime's threads; returns when all are done. */
+typedef struct ec_parallel {
+  void* context;
+  void (*run)(void* context, void (*fn)(void* arg, size_t i), size_t count, void* arg);
+  int32_t threads; /* hint for splitting the work; 0 when unknown */
+} ec_parallel;
+
+/* y[m, n] = sum_k x[m, k] w[n, k] + bias[n]; x is [M, K], y is [M, N], row-major.
+ * bias may be null. parallel may be null: one thread. workspace holds ec_lut_matmul_workspace_bytes bytes. */
+EC_API ec_status ec_lut_matmul_workspace_bytes(const ec_lut_factor* factor, int64_t m, ec_compute compute,
+                                               const ec_parallel* parallel, size_t* bytes);
+EC_API ec_status ec_lut_matmul(const ec_lut_factor* factor, const float* x, int64_t m, const float* bias, float* y,
+                               ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes);
+
+/* y[i, :] = w[indices[i], :]; negative indices count from the end, as in ONNX Gather. */
+EC_API ec_status ec_lut_gather(const ec_lut_factor* factor, const int64_t* indices, int64_t count, float* y,
+                               const ec_parallel* parallel);
+
+/* Geometry of a convolution over x [batch, in_channels, height, width]. The factor's columns are ordered (kernel row, kernel column,
+ * channel), the channels of a group padded to a multiple of 32. Grouped convolutions compute in float whatever `compute` says. */
+typedef struct ec_conv2d {
+  int64_t batch, in_channels, height, width;
+  int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+  int64_t pad_top, pad_left, pad_bottom, pad_right;
+  int64_t group;
+} ec_conv2d;
+
+EC_API ec_status ec_conv2d_output_size(const ec_conv2d* conv, int64_t* out_height, int64_t* out_width);
+EC_API ec_status ec_lut_conv2d_workspace_bytes(const ec_lut_factor* factor, const ec_conv2d* conv, ec_compute compute,
+                                               const ec_parallel* parallel, size_t* bytes);
+EC_API ec_status ec_lut_conv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const float* x, const float* bias, float* y,
+                               ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes);
+
+/* Kernel variants: "avx512_vnni", "avx2", "ref", ... in order of priority. */
+EC_API int32_t ec_variant_count(void);
+EC_API const char* ec_variant_name(int32_t index);      /* null outside [0, count) */
+EC_API int32_t ec_variant_available(int32_t index);     /* 1 where this CPU can run it */
+/* The variant that runs: the first available, or what EDGECOMP_FORCE_ISA names (read once per process). */
+EC_API ec_status ec_variant_selected(const char** name);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* EDGECOMP_EDGECOMP_H_ */
