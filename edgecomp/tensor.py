@@ -22,6 +22,7 @@ class Factor:
         shape: `(N, K)`, rows and columns of the matrix that the arrays encode.
         attributes: the format's integers, for `lut` `bits` and `block_size`.
         arrays: the format's arrays by name, C-contiguous.
+
     """
 
     format: str
@@ -33,6 +34,15 @@ class Factor:
     def packed_bytes(self) -> int:
         """Bytes of all arrays: codes, codebooks, scales and permutation alike."""
         return sum(array.nbytes for array in self.arrays.values())
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input of a model: numpy dtype name, and sizes, where a name such as `batch` is a dynamic size shared by all its uses."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class LayerPlan:
     bias: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """This plan as JSON values."""
+        """The plan as JSON values."""
         return asdict(self)
 
     @staticmethod
@@ -76,6 +86,7 @@ class LayerPlan:
 
         Raises:
             CheckpointError: the value has missing, surplus or mistyped entries.
+
         """
         try:
             terms = tuple(tuple(_stage(stage) for stage in term) for term in value["terms"])

@@ -32,6 +32,7 @@ def format_of(factor: Factor) -> Format:
 
     Raises:
         FormatError: no such format.
+
     """
     if factor.format not in FORMATS:
         raise FormatError(f"packed format must be one of {', '.join(FORMATS)}, got {factor.format!r}; a newer edgecomp may read it")

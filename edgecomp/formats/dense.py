@@ -16,6 +16,7 @@ def pack(weights: np.ndarray, dtype: type[np.float16] | type[np.float32] = np.fl
 
     Raises:
         FormatError: not a matrix, another dtype, or a value that is not finite in `dtype`.
+
     """
     if weights.ndim != 2:
         raise FormatError(f"a dense factor is a matrix [N, K], got shape {list(weights.shape)}")
@@ -36,6 +37,7 @@ def validate(factor: Factor) -> None:
 
     Raises:
         FormatError: naming what must hold and what was found.
+
     """
     if set(factor.arrays) != {"values"} or factor.attributes:
         raise FormatError(

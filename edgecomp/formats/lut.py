@@ -81,6 +81,7 @@ def lut_sizes(n: int, k: int, bits: int, block_size: int, tiles: int | None = No
 
     Raises:
         FormatError: a value breaks a rule of lut.md.
+
     """
     if n < 1 or k < 1:
         raise FormatError(f"a lut factor needs N >= 1 and K >= 1, got N={n}, K={k}")
@@ -110,7 +111,8 @@ def padding_codes(codebooks: np.ndarray, bits: int) -> np.ndarray:
     """Code of the entry smallest in magnitude of each codebook, the first if several: uint8 `[B]`."""
     if storage_bits(bits) == 8:
         return np.zeros(len(codebooks), np.uint8)
-    return np.abs(codebooks.astype(np.int16)).argmin(axis=1).astype(np.uint8)
+    codes: np.ndarray = np.abs(codebooks.astype(np.int16)).argmin(axis=1)
+    return codes.astype(np.uint8)
 
 
 def pack(
@@ -141,6 +143,7 @@ def pack(
 
     Raises:
         FormatError: an argument breaks a rule of lut.md.
+
     """
     rows, k = codes.shape
     wide = storage_bits(bits) == 8
@@ -237,7 +240,8 @@ def unpack(factor: Factor) -> np.ndarray:
     """The weights: float32 `[N, K]`."""
     values, scales, row_scale = _unpack_levels(factor)
     steps = scales.astype(np.float32) * row_scale[:, None]
-    return values * steps.repeat(factor.attributes["block_size"], axis=1)[:, : factor.shape[1]]
+    weights: np.ndarray = values * steps.repeat(factor.attributes["block_size"], axis=1)[:, : factor.shape[1]]
+    return weights
 
 
 def quantize_activations(x: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -248,6 +252,7 @@ def quantize_activations(x: np.ndarray, block_size: int) -> tuple[np.ndarray, np
 
     Returns:
         `q` int8 `[M, blocks, block_size]` and `step` float32 `[M, blocks]`.
+
     """
     m, k = x.shape
     padded = np.zeros((m, round_up(k, block_size)), np.float32)
@@ -264,6 +269,7 @@ def quantize_activations(x: np.ndarray, block_size: int) -> tuple[np.ndarray, np
 
 def matmul(x: np.ndarray, factor: Factor, *, compute: Compute, bias: np.ndarray | None = None) -> np.ndarray:
     """Reference of `lut_matmul`: float32 `x [M, K]` to `y [M, N] = x Wᵀ + bias`, with exact int32 sums in `int8` compute."""
+    y: np.ndarray
     if compute == "float":
         y = x @ unpack(factor).T
     else:
@@ -286,6 +292,7 @@ def validate(factor: Factor) -> None:
 
     Raises:
         FormatError: naming the array, what must hold and what was found.
+
     """
     n, k = factor.shape
     arrays = factor.arrays

@@ -1,0 +1,150 @@
+"""PyTorch modules that run a layer plan from packed factors: what a compressed model is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgecomp import formats, torch_ops  # noqa: F401  (registers the operators)
+from edgecomp.errors import ModelError
+from edgecomp.formats.lut import Compute
+from edgecomp.ops import NAMESPACE, STAGE_OPERATORS, Operator
+from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage
+
+
+class PackedFactor(nn.Module):
+    """A factor's arrays as buffers, under their names in the format; layers that share a factor share this module."""
+
+    format: str
+    shape: tuple[int, int]
+    attributes: dict[str, int]
+
+    def __init__(self, factor: Factor) -> None:
+        super().__init__()
+        self.format = factor.format
+        self.shape = factor.shape
+        self.attributes = dict(factor.attributes)
+        for name, array in factor.arrays.items():
+            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array)))
+
+    def to_factor(self) -> Factor:
+        """The factor that this module holds."""
+        arrays = {name: buffer.cpu().numpy() for name, buffer in self.named_buffers()}
+        return Factor(self.format, self.shape, self.attributes, arrays)
+
+
+class PackedLayer(nn.Module):
+    """Runs a `LayerPlan`: the sum over its terms of their chains of stages, plus the bias.
+
+    Args:
+        plan: the layer's terms.
+        factors: the module of each factor that the plan names.
+        bias: float32 `[N]`, or None.
+        compute: `int8` or `float`, for the stages whose operator knows the difference.
+
+    """
+
+    def __init__(self, plan: LayerPlan, factors: Mapping[str, PackedFactor], bias: Tensor | None, compute: Compute) -> None:
+        super().__init__()
+        self.plan = plan
+        self.compute = compute
+        names = dict.fromkeys(stage.factor for term in plan.terms for stage in term)
+        # Module names may hold no dots: factors are numbered in the order of the plan.
+        self._slots = {name: index for index, name in enumerate(names)}
+        self.factors = nn.ModuleList(factors[name] for name in names)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output for `x`: features for `linear` and `conv` stages, indices for `gather`."""
+        outputs = []
+        for position, term in enumerate(self.plan.terms):
+            value = x
+            for depth, stage in enumerate(term):
+                first_output = position == 0 and depth == len(term) - 1
+                value = self._run(stage, value, self.bias if first_output else None)
+            outputs.append(value)
+        total = outputs[0]
+        for output in outputs[1:]:
+            total = total + output
+        return total
+
+    def factor(self, name: str) -> PackedFactor:
+        """The module of a factor that the plan names."""
+        return cast(PackedFactor, self.factors[self._slots[name]])
+
+    def _run(self, stage: Stage, x: Tensor, bias: Tensor | None) -> Tensor:
+        factor = self.factor(stage.factor)
+        operator = STAGE_OPERATORS.get((factor.format, stage.op))
+        if operator is not None:
+            return _call(operator, stage, x, factor, bias, self.compute)
+        return _run_dense(stage, x, factor, bias)
+
+
+def _call(operator: Operator, stage: Stage, x: Tensor, factor: PackedFactor, bias: Tensor | None, compute: Compute) -> Tensor:
+    """Call an operator of the table: inputs and attributes are looked up by name, so that the table alone decides them."""
+    inputs: list[Tensor | None] = [x]
+    for declared in operator.inputs[1:]:
+        inputs.append(bias if declared.name == "bias" else getattr(factor, declared.name, None))
+    known: dict[str, object] = {"N": factor.shape[0], "K": factor.shape[1], "compute": compute, **factor.attributes}
+    if stage.conv is not None:
+        known |= conv_attributes(stage.conv)
+    attributes = {declared.name: known[declared.name] for declared in operator.attributes}
+    y: Tensor = getattr(getattr(torch.ops, NAMESPACE), operator.name)(*inputs, **attributes)
+    return y if bias is None or any(declared.name == "bias" for declared in operator.inputs) else y + bias
+
+
+def conv_attributes(conv: ConvParams) -> dict[str, object]:
+    """The convolution attributes of the operator table, named as in ONNX Conv."""
+    return {
+        "kernel_shape": list(conv.kernel_size),
+        "strides": list(conv.stride),
+        "pads": list(conv.padding),
+        "dilations": list(conv.dilation),
+        "group": conv.groups,
+    }
+
+
+def _run_dense(stage: Stage, x: Tensor, factor: PackedFactor, bias: Tensor | None) -> Tensor:
+    if factor.format != "dense":
+        raise ModelError(f"no operator runs a {stage.op} stage of format {factor.format!r} (factor {stage.factor})")
+    weights = cast(Tensor, factor.values).to(torch.float32)
+    match stage.op:
+        case "linear":
+            return nn.functional.linear(x, weights, bias)
+        case "gather":
+            y = nn.functional.embedding(x, weights)
+            return y if bias is None else y + bias
+        case "conv":
+            assert stage.conv is not None  # LayerPlan.from_json and the passes give conv stages their geometry
+            top, left, bottom, right = stage.conv.padding
+            kernel = conv_kernel(weights, stage.conv)
+            padded = nn.functional.pad(x, (left, right, top, bottom))
+            return nn.functional.conv2d(padded, kernel, bias, stage.conv.stride, 0, stage.conv.dilation, stage.conv.groups)
+
+
+def conv_matrix(kernel: Tensor) -> Tensor:
+    """A kernel `[N, C, kh, kw]` as the matrix `[N, kh * kw * C']` of lut.md "Convolution": C' is C padded to 32 with zeros."""
+    n, channels = kernel.shape[:2]
+    padded = nn.functional.pad(kernel.permute(0, 2, 3, 1), (0, -channels % 32))
+    return padded.reshape(n, -1)
+
+
+def conv_kernel(matrix: Tensor, conv: ConvParams) -> Tensor:
+    """The kernel `[N, C, kh, kw]` that `conv_matrix` made the matrix from."""
+    channels = conv.in_channels // conv.groups
+    return matrix.reshape(len(matrix), *conv.kernel_size, -1)[..., :channels].permute(0, 3, 1, 2)
+
+
+def unpack(factor: PackedFactor) -> np.ndarray:
+    """The weights that the module holds: float32 `[N, K]`."""
+    return formats.unpack(factor.to_factor())
+
+
+def set_module(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Replace the submodule `name` (dotted) of `root`."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(root.get_submodule(parent), leaf, module)

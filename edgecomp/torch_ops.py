@@ -1,0 +1,212 @@
+"""The operators of `edgecomp.ops` in PyTorch: schemas, reference implementations, fakes for `torch.export`.
+
+The implementations decode a factor to float32 and compute in float; `int8` compute quantises the activations first, so that results
+equal the kernels' up to float rounding. They are references, not fast paths: speed is the runtimes' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.library import Library
+
+from edgecomp.errors import FormatError
+from edgecomp.formats import lut
+from edgecomp.ops import NAMESPACE, OPERATORS
+
+_library = Library(NAMESPACE, "DEF")
+
+
+def decode(
+    codes: Tensor,
+    codebooks: Tensor,
+    tile_book: Tensor,
+    scales: Tensor,
+    row_scale: Tensor,
+    row_index: Tensor | None,
+    *,
+    shape: tuple[int, int],
+    bits: int,
+) -> Tensor:
+    """Weights float32 `[N, K]` of the arrays of a `lut` factor (lut.md), on their device."""
+    tiles, spans = codes.shape[:2]
+    groups = torch.zeros(lut.COLUMN_GROUPS, tiles, spans, lut.TILE_ROWS, 4, dtype=torch.uint8, device=codes.device)
+    for i, positions in enumerate(lut.bit_positions(bits).tolist()):
+        for b, (plane, position) in enumerate(positions):
+            groups[i] |= ((codes[:, :, plane] >> position) & 1) << b
+    # [i, T, S, 16, j] -> [T, 16, S, i, j] -> [T, 16 * padded K]
+    index = groups.permute(1, 3, 2, 0, 4).reshape(tiles, -1)
+    tables = codebooks[tile_book.to(torch.int64)].to(torch.float32)
+    values = torch.gather(tables, 1, index.to(torch.int64)).reshape(tiles, lut.TILE_ROWS, scales.shape[1], -1)
+    steps = scales.transpose(1, 2).to(torch.float32) * row_scale[:, :, None]
+    weights = (values * steps[..., None]).reshape(tiles * lut.TILE_ROWS, -1)
+    n, k = shape
+    if row_index is None:
+        return weights[:n, :k]
+    used = row_index >= 0
+    ordered = weights.new_empty(n, weights.shape[1])
+    ordered[row_index[used].to(torch.int64)] = weights[used]
+    return ordered[:, :k]
+
+
+def quantize_dequantize(x: Tensor, block_size: int) -> Tensor:
+    """`x [..., K]` after the int8 quantisation per block of lut.md "Compute"."""
+    k = x.shape[-1]
+    padded = torch.nn.functional.pad(x, (0, lut.round_up(k, block_size) - k))
+    blocks = padded.reshape(*x.shape[:-1], -1, block_size)
+    absmax = blocks.abs().amax(dim=-1, keepdim=True)
+    usable = torch.isfinite(absmax) & (absmax >= 1e-30)
+    q = torch.where(usable, torch.round(blocks * (127.0 / absmax)).clamp(-127, 127), 0.0)
+    step = torch.where(torch.isfinite(absmax), absmax / 127.0, torch.nan)
+    return (q * step).reshape(padded.shape)[..., :k]
+
+
+def _prepared(x: Tensor, compute: str, block_size: int) -> Tensor:
+    if compute not in lut.COMPUTE_MODES:
+        raise FormatError(f"compute must be one of {', '.join(lut.COMPUTE_MODES)}, got {compute!r}")
+    return quantize_dequantize(x, block_size) if compute == "int8" else x
+
+
+def _lut_matmul(
+    x: Tensor,
+    codes: Tensor,
+    codebooks: Tensor,
+    tile_book: Tensor,
+    scales: Tensor,
+    row_scale: Tensor,
+    row_index: Tensor | None,
+    bias: Tensor | None,
+    *,
+    N: int,
+    K: int,
+    bits: int,
+    block_size: int,
+    compute: str,
+) -> Tensor:
+    weights = decode(codes, codebooks, tile_book, scales, row_scale, row_index, shape=(N, K), bits=bits)
+    return torch.nn.functional.linear(_prepared(x, compute, block_size), weights, bias)
+
+
+def _lut_gather(
+    indices: Tensor,
+    codes: Tensor,
+    codebooks: Tensor,
+    tile_book: Tensor,
+    scales: Tensor,
+    row_scale: Tensor,
+    row_index: Tensor | None,
+    *,
+    N: int,
+    K: int,
+    bits: int,
+    block_size: int,
+) -> Tensor:
+    flat = indices.reshape(-1)
+    flat = torch.where(flat < 0, flat + N, flat)
+    lanes = flat if row_index is None else _lanes(row_index, N)[flat]
+    tiles = torch.div(lanes, lut.TILE_ROWS, rounding_mode="floor")
+    # Decodes one tile per index, so that memory is bounded by the indices and not by the table.
+    decoded = decode(
+        codes[tiles],
+        codebooks,
+        tile_book[tiles],
+        scales[tiles],
+        row_scale[tiles],
+        None,
+        shape=(len(flat) * lut.TILE_ROWS, K),
+        bits=bits,
+    )
+    rows = decoded.reshape(len(flat), lut.TILE_ROWS, K)[torch.arange(len(flat)), lanes % lut.TILE_ROWS]
+    return rows.reshape(*indices.shape, K)
+
+
+def _lanes(row_index: Tensor, n: int) -> Tensor:
+    used = torch.nonzero(row_index >= 0)[:, 0]
+    lanes = torch.empty(n, dtype=torch.int64, device=row_index.device)
+    lanes[row_index[used].to(torch.int64)] = used
+    return lanes
+
+
+def _lut_conv2d(
+    x: Tensor,
+    codes: Tensor,
+    codebooks: Tensor,
+    tile_book: Tensor,
+    scales: Tensor,
+    row_scale: Tensor,
+    row_index: Tensor | None,
+    bias: Tensor | None,
+    *,
+    N: int,
+    K: int,
+    bits: int,
+    block_size: int,
+    compute: str,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+) -> Tensor:
+    weights = decode(codes, codebooks, tile_book, scales, row_scale, row_index, shape=(N, K), bits=bits)
+    top, left, bottom, right = pads
+    padded = torch.nn.functional.pad(x, (left, right, top, bottom))
+    channels = x.shape[1] // group
+    kernel = weights.reshape(N, *kernel_shape, -1)[..., :channels].permute(0, 3, 1, 2)
+    if compute == "float" or group > 1:
+        return torch.nn.functional.conv2d(padded, kernel, bias, list(strides), 0, list(dilations), group)
+    # Quantised per block of a patch in the factor's column order, as the kernel does.
+    patches = torch.nn.functional.unfold(padded, tuple(kernel_shape), tuple(dilations), 0, tuple(strides))
+    patches = patches.reshape(len(x), channels, -1, patches.shape[-1]).permute(0, 3, 2, 1)
+    patches = torch.nn.functional.pad(patches, (0, K // (kernel_shape[0] * kernel_shape[1]) - channels))
+    y = torch.nn.functional.linear(_prepared(patches.flatten(2), compute, block_size), weights, bias)
+    height, width = _conv_output(x, kernel_shape, strides, pads, dilations)
+    return y.transpose(1, 2).reshape(len(x), N, height, width)
+
+
+def _conv_output(
+    x: Tensor, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]
+) -> list[int]:
+    """Output height and width; sizes may be symbolic."""
+    return [
+        (x.shape[2 + axis] + pads[axis] + pads[2 + axis] - dilations[axis] * (kernel[axis] - 1) - 1) // strides[axis] + 1
+        for axis in range(2)
+    ]
+
+
+_IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    "lut_matmul": _lut_matmul,
+    "lut_gather": _lut_gather,
+    "lut_conv2d": _lut_conv2d,
+}
+
+
+def _fake_matmul(x: Tensor, *_: Tensor | None, N: int, **__: object) -> Tensor:
+    return x.new_empty([*x.shape[:-1], N])
+
+
+def _fake_gather(indices: Tensor, *_: Tensor | None, K: int, **__: object) -> Tensor:
+    return indices.new_empty([*indices.shape, K], dtype=torch.float32)
+
+
+def _fake_conv2d(
+    x: Tensor,
+    *_: Tensor | None,
+    N: int,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    **__: object,
+) -> Tensor:
+    return x.new_empty([x.shape[0], N, *_conv_output(x, kernel_shape, strides, pads, dilations)])
+
+
+_FAKES: dict[str, Callable[..., Tensor]] = {"lut_matmul": _fake_matmul, "lut_gather": _fake_gather, "lut_conv2d": _fake_conv2d}
+
+for _name, _operator in OPERATORS.items():
+    _library.define(_operator.torch_schema)
+    _library.impl(_name, _IMPLEMENTATIONS[_name], "CompositeExplicitAutograd")
+    torch.library.register_fake(_operator.torch_name, _FAKES[_name], lib=_library)
