@@ -1,14 +1,39 @@
-"""Compressed models in memory and on disk."""
+"""Compressed models in memory, and on disk as a folder `model.ec`.
+
+| file | contents |
+| --- | --- |
+| `manifest.json` | plans, factors' formats and shapes, recipe, provenance, and the sha256 of every other file |
+| `weights.safetensors` | `factors/<factor>/<array>` and `dense/<tensor>` |
+| `model/` | configuration and tokenizer, for models that have them |
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor, nn
 
+from edgecomp import formats
+from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.files import replace_folder
+from edgecomp.layers import install
+from edgecomp.models import body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
+
+CHECKPOINT_FORMAT = "edgecomp-checkpoint"
+CHECKPOINT_VERSION = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+ASSETS = "model"
 
 
 @dataclass
@@ -16,13 +41,19 @@ class CompressedModel:
     """A model whose compressed layers run from packed factors.
 
     Args:
-        module: the packed model, in eval mode; `forward` takes the `inputs` in order and returns a tuple of tensors, one per output.
+        module: the packed model, in eval mode; `forward` takes the `inputs` in order and returns a tuple of tensors or one tensor.
         inputs: its inputs.
         outputs: names of its outputs.
-        plans: the plan of each compressed layer, by module name below `module`.
+        plans: the plan of each compressed layer, by module name below `edgecomp.models.body_of(module)`.
         factors: each packed factor once.
+        dense: every other tensor by name, in the dtype that it is stored in; names that share a tensor share the object.
         recipe: the resolved recipe, as JSON values.
-        provenance: where the model came from and what made it.
+        source: how to build the model again (`edgecomp.models.build_skeleton`).
+        parameters: parameters of the original model, a tied matrix once.
+        layer_parameters: parameters of each compressed layer's weight, without padding.
+        provenance: versions, calibration, and what the passes measured of each factor.
+        kind: `encoder`, `causal-lm` or `generic`.
+        assets: objects that save configuration and tokenizer into a folder.
     """
 
     module: nn.Module
@@ -30,5 +61,172 @@ class CompressedModel:
     outputs: tuple[str, ...]
     plans: Mapping[str, LayerPlan]
     factors: Mapping[str, Factor]
+    dense: Mapping[str, Tensor]
     recipe: Mapping[str, Any]
+    source: Mapping[str, Any]
+    parameters: int
+    layer_parameters: Mapping[str, int]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "generic"
+    assets: Sequence[Any] = ()
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the checkpoint folder: aside first, then renamed.
+
+        Raises:
+            OutputError: it exists and `overwrite` is not set, or cannot be written.
+            CheckpointError: the model was given as a module, so nothing could build it again from a file.
+        """
+        if self.source["kind"] == "module":
+            raise CheckpointError(
+                "a checkpoint must say how its model is built, and a module given directly cannot: compress "
+                '"package.module:factory" instead, or export this model without saving it'
+            )
+        with replace_folder(Path(folder), overwrite=overwrite) as temporary:
+            aliases = _write_weights(self, temporary / WEIGHTS)
+            if self.assets:
+                (temporary / ASSETS).mkdir()
+                for asset in self.assets:
+                    asset.save_pretrained(temporary / ASSETS)
+            manifest = _manifest(self, aliases, temporary)
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_weights(model: CompressedModel, path: Path) -> dict[str, str]:
+    """Write all tensors; returns, for names that share an earlier name's tensor, that name."""
+    arrays = {f"factors/{name}/{key}": array for name, factor in model.factors.items() for key, array in factor.arrays.items()}
+    first: dict[int, str] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in model.dense.items():
+        owner = first.setdefault(id(tensor), name)
+        if owner != name:
+            aliases[name] = owner
+        else:
+            arrays[f"dense/{name}"] = np.ascontiguousarray(tensor.cpu().numpy())
+    save_file(arrays, path)
+    return aliases
+
+
+def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> dict[str, Any]:
+    return {
+        "format": CHECKPOINT_FORMAT,
+        "version": CHECKPOINT_VERSION,
+        "kind": model.kind,
+        "parameters": model.parameters,
+        "inputs": [asdict(spec) for spec in model.inputs],
+        "outputs": list(model.outputs),
+        "source": dict(model.source),
+        "recipe": dict(model.recipe),
+        "provenance": dict(model.provenance),
+        "plans": {name: plan.to_json() for name, plan in model.plans.items()},
+        "layer_parameters": dict(model.layer_parameters),
+        "factors": {
+            name: {"format": factor.format, "shape": list(factor.shape), "attributes": dict(factor.attributes)}
+            for name, factor in model.factors.items()
+        },
+        "aliases": aliases,
+        "files": {
+            str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST
+        },
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(folder: str | Path) -> CompressedModel:
+    """The compressed model that `CompressedModel.save` wrote.
+
+    Raises:
+        CheckpointError: no checkpoint, a file missing or altered, or written by a newer version.
+        ModelError: its model cannot be built (a factory or `.pt2` that is not here).
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    _check_files(folder, manifest)
+    try:
+        plans = {name: LayerPlan.from_json(plan) for name, plan in manifest["plans"].items()}
+        factors, dense = _read_weights(folder / WEIGHTS, manifest)
+        inputs = tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["dims"])) for spec in manifest["inputs"])
+        loaded = build_skeleton(manifest["source"], folder / ASSETS)
+        install(body_of(loaded.module), plans, factors, dense, manifest["recipe"]["compute"])
+        return CompressedModel(
+            module=loaded.module.eval(),
+            inputs=inputs,
+            outputs=tuple(manifest["outputs"]),
+            plans=plans,
+            factors=factors,
+            dense=dense,
+            recipe=manifest["recipe"],
+            source=manifest["source"],
+            parameters=manifest["parameters"],
+            layer_parameters=manifest["layer_parameters"],
+            provenance=manifest["provenance"],
+            kind=manifest["kind"],
+            assets=loaded.assets,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / MANIFEST} must hold every entry of a checkpoint: {type(error).__name__}: {error}") from error
+    except ModelError as error:
+        raise ModelError(f"the model of {folder} cannot be built: {error}") from error
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{folder} must be a checkpoint folder written by edgecomp compress, but {path} cannot be read: {error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} must be JSON: {error}; the checkpoint is damaged, compress the model again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != CHECKPOINT_FORMAT:
+        raise CheckpointError(f"{path} must describe an {CHECKPOINT_FORMAT}")
+    version = manifest.get("version")
+    if version != CHECKPOINT_VERSION:
+        raise CheckpointError(f"{folder} has checkpoint version {version}, this edgecomp reads {CHECKPOINT_VERSION}: install a matching edgecomp")
+    return manifest
+
+
+def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    files = manifest.get("files")
+    if not isinstance(files, dict) or WEIGHTS not in files:
+        raise CheckpointError(f"{folder / MANIFEST} must list the checkpoint's files, among them {WEIGHTS}")
+    for name, digest in files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError(f"{folder / MANIFEST} must list files inside the checkpoint, got {name!r}")
+        if not path.is_file():
+            raise CheckpointError(f"{folder} must hold {name}, but there is no such file: copy the whole checkpoint again")
+        if _sha256(path) != digest:
+            raise CheckpointError(f"{path} must be as it was written, but its sha256 differs: copy the checkpoint again, or compress again")
+
+
+def _read_weights(path: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Factor], dict[str, Tensor]]:
+    """Factors, validated, and dense tensors."""
+    arrays: dict[str, dict[str, np.ndarray]] = {name: {} for name in manifest["factors"]}
+    dense: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for key in file.keys():  # noqa: SIM118  (not a mapping)
+                section, _, rest = key.partition("/")
+                if section == "dense":
+                    dense[rest] = torch.from_numpy(file.get_tensor(key))
+                    continue
+                name, _, array = rest.rpartition("/")
+                if section != "factors" or name not in arrays:
+                    raise CheckpointError(f"{path} holds {key}, which the manifest does not know")
+                arrays[name][array] = file.get_tensor(key)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} must be a safetensors file: {error}") from error
+    factors = {}
+    for name, entry in manifest["factors"].items():
+        n, k = entry["shape"]
+        factors[name] = Factor(entry["format"], (n, k), entry["attributes"], arrays[name])
+        formats.validate(factors[name])
+    for name, owner in manifest["aliases"].items():
+        if owner not in dense:
+            raise CheckpointError(f"the tensor {name} shares {owner}, which the checkpoint does not hold")
+        dense[name] = dense[owner]
+    return factors, dense

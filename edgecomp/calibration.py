@@ -1,0 +1,195 @@
+"""Calibration inputs, and what passes learn from them.
+
+Inputs come from a text file (`.txt`, `.txt.gz`), an `.npz` with one array per model input, or `package.module:factory` that yields
+dictionaries of arrays. A sample is one such dictionary: a batch of inputs.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgecomp.errors import CalibrationError
+from edgecomp.formats import lut
+from edgecomp.tensor import TensorSpec
+
+Sample = Mapping[str, np.ndarray]
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that is used here."""
+
+    def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
+        """Token ids and masks of a text."""
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, `.gz` or plain.
+
+    Raises:
+        CalibrationError: missing, unreadable, or not UTF-8.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return data.decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"{path} must be a readable UTF-8 text file (or the same in .gz): {error}") from error
+
+
+def token_windows(text: str, tokenizer: Tokenizer, length: int, count: int, where: str) -> np.ndarray:
+    """The first `count` windows of `length` tokens, next to each other from the text's start: int64 `[count, length]`.
+
+    Raises:
+        CalibrationError: the text is too short for one window.
+    """
+    ids = np.asarray(tokenizer(text, verbose=False)["input_ids"], np.int64)
+    windows = min(count, len(ids) // length)
+    if windows < 1:
+        raise CalibrationError(
+            f"{where} must hold at least one window of {length} tokens, got {len(ids)} tokens: give more text or a shorter sequence length"
+        )
+    return ids[: windows * length].reshape(windows, length)
+
+
+def sentence_samples(text: str, tokenizer: Tokenizer, length: int, count: int, where: str) -> list[Sample]:
+    """The first `count` lines that are not empty, each a sample of batch 1 (so that no padding counts), cut to `length` tokens.
+
+    Raises:
+        CalibrationError: there is no such line.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()][:count]
+    if not lines:
+        raise CalibrationError(f"{where} must hold at least one line of text, got none")
+    encoded = (tokenizer(line, truncation=True, max_length=length) for line in lines)
+    return [{key: np.asarray(value, np.int64)[None] for key, value in sample.items()} for sample in encoded]
+
+
+def npz_samples(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[Sample]:
+    """Samples of batch 1 from an `.npz`: one array per model input, all with the same first size.
+
+    Raises:
+        CalibrationError: unreadable, an input is missing, or the arrays disagree on their number.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise CalibrationError(f"{path} must be a readable .npz file without pickled objects: {error}") from error
+    names = [spec.name for spec in inputs] or list(arrays)
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise CalibrationError(f"{path} must hold an array for every input of the model; missing {missing}, got {sorted(arrays)}")
+    sizes = {name: len(arrays[name]) if arrays[name].ndim else 0 for name in names}
+    if len(set(sizes.values())) != 1 or 0 in sizes.values():
+        raise CalibrationError(f"the arrays of {path} must hold the same number of samples, at least one; got {sizes}")
+    total = min(count, next(iter(sizes.values())))
+    return [{name: arrays[name][i : i + 1] for name in names} for i in range(total)]
+
+
+def factory_samples(spec: str, count: int) -> list[Sample]:
+    """The first `count` samples that `package.module:factory` yields.
+
+    Raises:
+        CalibrationError: it cannot be imported, or yields nothing, or no dictionaries.
+    """
+    produced = import_attribute(spec, CalibrationError)()
+    samples = []
+    for sample in produced:
+        if not isinstance(sample, Mapping):
+            raise CalibrationError(f"{spec} must yield dictionaries of input name to array, got {type(sample).__name__}")
+        samples.append({name: np.asarray(value) for name, value in sample.items()})
+        if len(samples) == count:
+            break
+    if not samples:
+        raise CalibrationError(f"{spec} must yield at least one sample, got none")
+    return samples
+
+
+def import_attribute(spec: str, error_type: type[Exception]) -> Any:
+    """The attribute that `package.module:name` names.
+
+    Raises:
+        error_type: no such module or attribute.
+    """
+    module_name, _, attribute = spec.partition(":")
+    try:
+        return getattr(import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise error_type(f"{spec!r} must name an importable package.module:attribute: {error}") from error
+
+
+def to_tensors(sample: Sample, inputs: Sequence[TensorSpec]) -> list[Tensor]:
+    """A sample's arrays as tensors, in the order and dtypes of the inputs.
+
+    Raises:
+        CalibrationError: an input is missing.
+    """
+    missing = [spec.name for spec in inputs if spec.name not in sample]
+    if missing:
+        raise CalibrationError(f"a sample must hold every input of the model; missing {missing}, got {sorted(sample)}")
+    return [torch.from_numpy(np.ascontiguousarray(sample[spec.name], spec.dtype)) for spec in inputs]
+
+
+def input_energy(module: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Sequence[Tensor]]) -> dict[str, Tensor]:
+    """Mean square of each input column of the layers over all calibration positions: float32 `[K]` in the order of a layer's matrix.
+
+    A convolution's columns repeat the mean square of their channel, once per tap; the padding channels get 0.
+
+    Args:
+        module: the model, called with each batch.
+        layers: `nn.Linear` and `nn.Conv2d` modules of it by name; others are passed over.
+        batches: the model's inputs.
+
+    Raises:
+        CalibrationError: a layer's inputs are not finite.
+    """
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def record(name: str, channel_axis: int, x: Tensor) -> None:
+        axes = [axis for axis in range(x.ndim) if axis != channel_axis % x.ndim]
+        energy = x.detach().to(torch.float64).square().sum(dim=axes)
+        sums[name] = sums[name] + energy if name in sums else energy
+        counts[name] = counts.get(name, 0) + x.numel() // x.shape[channel_axis]
+
+    handles = []
+    for name, layer in layers.items():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            axis = -1 if isinstance(layer, nn.Linear) else -3
+
+            def hook(_: nn.Module, arguments: tuple[Tensor, ...], name: str = name, axis: int = axis) -> None:
+                record(name, axis, arguments[0])
+
+            handles.append(layer.register_forward_pre_hook(hook))
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                module(*batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: _columns(layers[name], name, (total / counts[name]).float()) for name, total in sums.items()}
+
+
+def _columns(layer: nn.Module, name: str, energy: Tensor) -> Tensor:
+    if not torch.isfinite(energy).all():
+        raise CalibrationError(f"calibration must give finite activations, but the inputs of {name} hold NaN or infinity")
+    if not isinstance(layer, nn.Conv2d):
+        return energy
+    # Groups share rows' columns: average them, then pad the channels and repeat them per tap.
+    per_group = energy.reshape(layer.groups, -1).mean(dim=0)
+    padded = nn.functional.pad(per_group, (0, -len(per_group) % lut.SPAN_COLUMNS))
+    return padded.repeat(layer.kernel_size[0] * layer.kernel_size[1])
+
+
+def limited(samples: Iterable[Sample], inputs: Sequence[TensorSpec]) -> Iterator[list[Tensor]]:
+    """Each sample as the model's input tensors."""
+    for sample in samples:
+        yield to_tensors(sample, inputs)

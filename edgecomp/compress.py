@@ -1,0 +1,154 @@
+"""Compressing a model: layers found, passes run, packed layers put in their place."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import edgecomp
+from edgecomp import calibration as calibration_inputs
+from edgecomp.calibration import Sample
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.errors import CalibrationError, ConfigError
+from edgecomp.formats import dense as dense_format
+from edgecomp.layers import dense_tensors, draft_of, find_layers, install
+from edgecomp.models import LoadedModel, body_of, load_model
+from edgecomp.passes import PASSES, Draft, PassContext
+from edgecomp.progress import ProgressBar
+from edgecomp.recipe import Recipe, load_recipe
+from edgecomp.tensor import Factor, LayerPlan
+
+DEFAULT_SAMPLES = 128
+DEFAULT_SEQUENCE_LENGTH = 512
+
+
+def compress(
+    model: str | nn.Module | LoadedModel,
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    calibration: str | Iterable[Sample] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    samples: int = DEFAULT_SAMPLES,
+    sequence_length: int = DEFAULT_SEQUENCE_LENGTH,
+    quiet: bool = True,
+) -> CompressedModel:
+    """Compress a model; the original is left as it is.
+
+    Args:
+        model: what `edgecomp.models.load_model` takes, a loaded model, or a module. A module's inputs are taken from the calibration.
+        recipe: what `edgecomp.recipe.load_recipe` takes.
+        calibration: a text file, an `.npz`, `package.module:factory`, or dictionaries of input name to array.
+        overrides: settings such as `passes.0.bits=3` on top of the recipe.
+        samples: how many calibration samples to use at most.
+        sequence_length: tokens of a sample, where text is cut into samples.
+        quiet: no progress bars.
+
+    Raises:
+        EdgecompError: `ConfigError`, `ModelError` or `CalibrationError`, each saying how to mend it.
+    """
+    resolved = load_recipe(recipe, overrides)
+    if samples < 1 or sequence_length < 2:
+        raise ConfigError(f"samples must be at least 1 and sequence_length at least 2, got {samples} and {sequence_length}")
+    loaded = _loaded(model)
+    progress = ProgressBar(quiet)
+    passes = [PASSES[config.method](config) for config in resolved.passes]  # type: ignore[call-arg]
+    inputs = _samples(loaded, calibration, samples, sequence_length)
+    if inputs:
+        loaded = loaded.with_sample(inputs[0])
+    if not loaded.inputs:
+        raise CalibrationError("the inputs of this model are unknown: give calibration inputs, or TensorSpecs with the factory's model")
+
+    body = body_of(loaded.module)
+    draft = draft_of(body)
+    energy = None
+    if inputs and any(step.needs_calibration for step in passes):
+        names = (str(i) for i in range(len(inputs)))
+        batches = (calibration_inputs.to_tensors(inputs[int(i)], loaded.inputs) for i in progress(names, total=len(inputs), label="calibration"))
+        energy = calibration_inputs.input_energy(loaded.module, find_layers(body), batches)
+    context = PassContext(energy, progress)
+    for step in passes:
+        step.run(draft, context)
+    plans, factors = _finish(draft, resolved)
+
+    tensors = dense_tensors(body, plans, getattr(torch, resolved.dense_dtype))
+    module = _copy_without(loaded.module, [body.get_submodule(name) for name in plans])
+    install(body_of(module), plans, factors, tensors, resolved.compute)
+    return CompressedModel(
+        module=module.eval(),
+        inputs=loaded.inputs,
+        outputs=loaded.outputs,
+        plans=plans,
+        factors=factors,
+        dense=tensors,
+        recipe=resolved.to_json(),
+        source=loaded.source,
+        parameters=sum(parameter.numel() for parameter in body.parameters()),
+        layer_parameters={name: draft.layers[name].parameters for name in plans},
+        provenance={
+            "edgecomp": edgecomp.__version__,
+            "torch": torch.__version__,
+            "calibration": _describe_calibration(calibration, inputs),
+            "factors": draft.records,
+        },
+        kind=loaded.kind,
+        assets=loaded.assets,
+    )
+
+
+def _loaded(model: str | nn.Module | LoadedModel) -> LoadedModel:
+    if isinstance(model, str):
+        return load_model(model)
+    if isinstance(model, nn.Module):
+        return LoadedModel(model.eval(), (), (), "generic", {"kind": "module", "model": type(model).__qualname__})
+    return model
+
+
+def _samples(loaded: LoadedModel, calibration: str | Iterable[Sample] | None, count: int, sequence_length: int) -> list[Sample]:
+    if calibration is None:
+        return []
+    if isinstance(calibration, str | Path):
+        return loaded.samples(str(calibration), count=count, sequence_length=sequence_length)
+    given = [sample for _, sample in zip(range(count), calibration, strict=False)]
+    if not given:
+        raise CalibrationError("calibration must hold at least one sample, got none")
+    return given
+
+
+def _finish(draft: Draft, recipe: Recipe) -> tuple[dict[str, LayerPlan], dict[str, Factor]]:
+    """Plans and factors of the layers that a pass changed; matrices that a pass made and none packed become dense factors."""
+    untouched = {f"{name}.weight" for name in draft.layers}
+    plans = {
+        name: plan
+        for name, plan in draft.plans.items()
+        if any(stage.factor in draft.factors or stage.factor not in untouched for term in plan.terms for stage in term)
+    }
+    dtype = np.float16 if recipe.dense_dtype == "float16" else np.float32
+    factors = dict(draft.factors)
+    for plan in plans.values():
+        for stage in (stage for term in plan.terms for stage in term):
+            if stage.factor not in factors:
+                factors[stage.factor] = dense_format.pack(draft.matrices[stage.factor].cpu().numpy(), dtype)
+    return plans, factors
+
+
+def _copy_without(module: nn.Module, replaced: list[nn.Module]) -> nn.Module:
+    """A deep copy in which empty modules stand for the layers about to be replaced, so that their weights are not copied."""
+    memo: dict[int, Any] = {id(layer): nn.Identity() for layer in replaced}
+    return copy.deepcopy(module, memo)
+
+
+def _describe_calibration(calibration: str | Iterable[Sample] | None, inputs: list[Sample]) -> dict[str, Any]:
+    """Where the samples came from and a digest of them, without which a result cannot be repeated."""
+    digest = hashlib.sha256()
+    for sample in inputs:
+        for name in sorted(sample):
+            digest.update(name.encode() + np.ascontiguousarray(sample[name]).tobytes())
+    source = str(calibration) if isinstance(calibration, str | Path) else None
+    return {"source": source, "samples": len(inputs), "sha256": digest.hexdigest() if inputs else None}

@@ -1,0 +1,136 @@
+"""Building blocks of recipes: strict models, files in TOML or JSON, dotted overrides. The recipe itself is in `edgecomp.recipe`."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgecomp.errors import ConfigError
+
+
+class Strict(BaseModel):
+    """A configuration object: unknown keys are refused, values are checked and not silently converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Model = TypeVar("Model", bound=Strict)
+
+
+class PassConfig(Strict):
+    """Settings of one pass; each method derives its own, and `method` names it."""
+
+    method: str
+
+
+class LayerMatch(Strict):
+    """Which layers a group of settings is for: shell patterns (`*`, `?`, `[...]`) over the layers' full names."""
+
+    match: list[str] = Field(min_length=1)
+
+    def matches(self, layer: str) -> bool:
+        """Whether any pattern fits the layer's name."""
+        return any(fnmatchcase(layer, pattern) for pattern in self.match)
+
+
+def require_patterns_used(patterns: Sequence[str], layers: Sequence[str], where: str) -> None:
+    """Refuse patterns that fit no layer: they are spelling mistakes.
+
+    Raises:
+        ConfigError: naming the pattern and some layers that exist.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            examples = ", ".join(list(layers)[:5])
+            raise ConfigError(f"{where}: every pattern must fit a layer, but {pattern!r} fits none; the model's layers are {examples}, ...")
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A `.toml` or `.json` file as a dictionary.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not a table.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the recipe {path} must be a readable text file: {error}") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"the recipe {path} must be valid {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"the recipe {path} must hold a table of settings, got {type(value).__name__}")
+    return value
+
+
+def apply_override(settings: dict[str, Any], assignment: str) -> None:
+    """Apply `passes.0.bits=3`: a dotted path (list positions are numbers), `=`, and a value in TOML or a bare word.
+
+    Raises:
+        ConfigError: no `=`, or the path leads through a value that is no table or list.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"an override must read KEY=VALUE, such as passes.0.bits=3; got {assignment!r}")
+    *parents, last = path.strip().split(".")
+    target: Any = settings
+    for key in parents:
+        target = _child(target, key, assignment)
+    value = _override_value(text.strip())
+    if isinstance(target, list):
+        target[_position(target, last, assignment)] = value
+    elif isinstance(target, dict):
+        target[last] = value
+    else:
+        raise ConfigError(f"the override {assignment!r} leads into {target!r}, which holds no settings")
+
+
+def _child(target: Any, key: str, assignment: str) -> Any:
+    if isinstance(target, list):
+        return target[_position(target, key, assignment)]
+    if isinstance(target, dict):
+        return target.setdefault(key, {})
+    raise ConfigError(f"the override {assignment!r} leads into {target!r}, which holds no settings")
+
+
+def _position(target: list[Any], key: str, assignment: str) -> int:
+    if not key.isdecimal() or int(key) >= len(target):
+        raise ConfigError(f"the override {assignment!r} must name a position from 0 to {len(target) - 1}, got {key!r}")
+    return int(key)
+
+
+def _override_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def describe(error: ValidationError, what: str) -> str:
+    """One line per problem: where, what must hold, what was got."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "the whole"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown key")
+        else:
+            lines.append(f"{where}: {problem['msg']}, got {problem['input']!r}")
+    return f"{what} is not valid:\n  " + "\n  ".join(lines)
+
+
+def parse(model: type[Model], value: Mapping[str, Any], what: str) -> Model:
+    """`value` as a checked `model`.
+
+    Raises:
+        ConfigError: one line per problem.
+    """
+    try:
+        return model.model_validate(dict(value))
+    except ValidationError as error:
+        raise ConfigError(describe(error, what)) from error

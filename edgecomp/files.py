@@ -1,0 +1,88 @@
+"""Writing files whole: aside first, then renamed; nothing half written, nothing lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgecomp.errors import OutputError
+
+
+def require_writable_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output that exists, or whose parent is no folder.
+
+    Raises:
+        OutputError: with the way out.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder of an output must exist, but {path.parent} does not: create it first")
+    if os.path.lexists(path) and not overwrite:
+        raise OutputError(f"{path} exists already: give another output, or --force to replace it")
+
+
+@contextlib.contextmanager
+def replace_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place when the block ends well, and vanishes when it does not.
+
+    Raises:
+        OutputError: the target exists and `overwrite` is not set, or the disk refuses.
+    """
+    require_writable_target(target, overwrite=overwrite)
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"{target.parent} must be a folder that can be written: {error}") from error
+    try:
+        temporary.chmod(0o755)
+        try:
+            yield temporary
+            _swap(temporary, target)
+        except OSError as error:
+            raise OutputError(f"{target} could not be written: {error}; nothing was changed") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    """Rename `temporary` to `target`; what was there is kept until the new one stands."""
+    if not os.path.lexists(target):
+        temporary.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(old / target.name)
+    try:
+        temporary.rename(target)
+    except OSError:
+        (old / target.name).rename(target)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replace_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A temporary path beside `target` that takes its place when the block ends well, and vanishes when it does not.
+
+    Raises:
+        OutputError: the target exists and `overwrite` is not set, or the disk refuses.
+    """
+    require_writable_target(target, overwrite=overwrite)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"{target.parent} must be a folder that can be written: {error}") from error
+    temporary = Path(name)
+    try:
+        temporary.chmod(0o644)
+        try:
+            yield temporary
+            temporary.replace(target)
+        except OSError as error:
+            raise OutputError(f"{target} could not be written: {error}; nothing was changed") from error
+    finally:
+        temporary.unlink(missing_ok=True)

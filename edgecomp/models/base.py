@@ -1,0 +1,117 @@
+"""What a loader returns: a model that can be called, with names for what goes in and out, and how to build it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgecomp import calibration
+from edgecomp.calibration import Sample, Tokenizer
+from edgecomp.errors import CalibrationError, ModelError
+from edgecomp.tensor import TensorSpec
+
+ModelKind = Literal["encoder", "causal-lm", "generic"]
+
+
+class Adapter(nn.Module):
+    """Gives a model a plain signature, tensors in and a tuple of tensors out; layers are named below its `body`."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+
+def body_of(module: nn.Module) -> nn.Module:
+    """The module below which layers are named: an adapter's body, or the module itself."""
+    return module.body if isinstance(module, Adapter) else module
+
+
+class Encoder(Adapter):
+    """A Hugging Face encoder: token states `last_hidden_state` float32 `[batch, sequence, hidden]`."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor]:
+        """Token states for int64 `[batch, sequence]` ids and mask."""
+        return (self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state,)
+
+
+class CausalLM(Adapter):
+    """A Hugging Face language model without key-value cache: `logits` float32 `[batch, sequence, vocabulary]`."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor]:
+        """Logits for int64 `[batch, sequence]` ids and mask."""
+        return (self.body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits,)
+
+
+@dataclass
+class LoadedModel:
+    """A model ready to be compressed or to serve as a reference.
+
+    Args:
+        module: in eval mode, float32; `forward` takes the inputs in order and returns a tuple of tensors or one tensor.
+        inputs: its inputs; empty where only a sample can tell them (`with_sample`).
+        outputs: names of its outputs.
+        kind: decides how text becomes inputs, and which quality is measured.
+        source: how to build it again, as JSON values (`edgecomp.models.build_skeleton`).
+        tokenizer: for models of text.
+        assets: writes configuration and tokenizer into a folder, for models that have them.
+    """
+
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    kind: ModelKind
+    source: Mapping[str, Any]
+    tokenizer: Tokenizer | None = None
+    assets: Sequence[Any] = field(default_factory=tuple)  # objects with save_pretrained(folder)
+
+    def with_sample(self, sample: Sample) -> LoadedModel:
+        """This model with inputs and outputs filled in from a sample, where they are unknown: axis 0 is a dynamic `batch`."""
+        if not self.inputs:
+            self.inputs = tuple(
+                TensorSpec(name, np.asarray(value).dtype.name, ("batch", *np.shape(value)[1:])) for name, value in sample.items()
+            )
+        if not self.outputs:
+            self.outputs = tuple(f"output_{i}" if i else "output" for i in range(len(self(sample))))
+        return self
+
+    def __call__(self, sample: Sample) -> tuple[Tensor, ...]:
+        """The outputs for one sample.
+
+        Raises:
+            ModelError: an output is no tensor.
+        """
+        with torch.no_grad():
+            result = self.module(*calibration.to_tensors(sample, self.inputs))
+        outputs = result if isinstance(result, tuple) else (result,)
+        if not all(isinstance(output, Tensor) for output in outputs):
+            raise ModelError(f"a model must return a tensor or a tuple of tensors, got {[type(output).__name__ for output in outputs]}")
+        return outputs
+
+    def run(self, sample: Sample) -> dict[str, np.ndarray]:
+        """The outputs by name, as arrays."""
+        return {name: output.numpy() for name, output in zip(self.outputs, self(sample), strict=True)}
+
+    def samples(self, spec: str, *, count: int, sequence_length: int) -> list[Sample]:
+        """Samples from a text file, an `.npz`, or `package.module:factory`; text needs a model with a tokenizer.
+
+        Raises:
+            CalibrationError: unreadable, empty, too short, or text for a model that takes none.
+        """
+        path = Path(spec)
+        if path.suffix == ".npz":
+            return calibration.npz_samples(path, self.inputs, count)
+        if ":" in spec and not path.exists():
+            return calibration.factory_samples(spec, count)
+        text = calibration.read_text(path)
+        if self.tokenizer is None:
+            raise CalibrationError(f"this model has no tokenizer, so its inputs must be an .npz or package.module:factory, got {spec}")
+        if self.kind == "encoder":
+            return calibration.sentence_samples(text, self.tokenizer, sequence_length, count, spec)
+        windows = calibration.token_windows(text, self.tokenizer, sequence_length, count, spec)
+        return [{"input_ids": window[None], "attention_mask": np.ones_like(window)[None]} for window in windows]

@@ -1,0 +1,110 @@
+"""Hugging Face models: folders, hub ids, and GGUF files through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgecomp.errors import ModelError, RuntimeUnavailableError
+from edgecomp.models.base import Adapter, CausalLM, Encoder, LoadedModel, ModelKind
+from edgecomp.tensor import TensorSpec
+
+_TEXT_INPUTS = (
+    TensorSpec("input_ids", "int64", ("batch", "sequence")),
+    TensorSpec("attention_mask", "int64", ("batch", "sequence")),
+)
+_ADAPTERS: dict[str, tuple[type[Adapter], str]] = {
+    "encoder": (Encoder, "last_hidden_state"),
+    "causal-lm": (CausalLM, "logits"),
+}
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"Hugging Face models need the package transformers: pip install 'edgecomp[transformers]' ({error})"
+        ) from error
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
+
+
+def load(spec: str) -> LoadedModel:
+    """A model from a folder, a GGUF file, or a hub id (from the local cache, or downloaded).
+
+    Raises:
+        ModelError: it cannot be found or read, or is of a kind that is not supported.
+    """
+    transformers = _transformers()
+    path = Path(spec)
+    options: dict[str, Any] = {}
+    location = spec
+    if path.suffix == ".gguf":
+        location, options = str(path.parent), {"gguf_file": path.name}
+    try:
+        config = transformers.AutoConfig.from_pretrained(location, **options)
+        kind = _kind_of(config, path)
+        loader = transformers.AutoModelForCausalLM if kind == "causal-lm" else transformers.AutoModel
+        body = loader.from_pretrained(location, dtype=torch.float32, **_head_options(config, kind), **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"{spec} must be a Hugging Face folder or hub id, a .gguf file, a .pt2 file, or package.module:factory: "
+            f"{type(error).__name__}: {_first_line(error)}"
+        ) from error
+    source = {"kind": "huggingface", "model": spec, "architecture": type(body).__name__, "task": kind}
+    return _adapt(body, kind, source, tokenizer, assets=(body.config, tokenizer))
+
+
+def skeleton(source: Mapping[str, Any], folder: Path) -> LoadedModel:
+    """The model that `source` describes with its configuration from `folder`: parameters on the meta device, buffers real.
+
+    Raises:
+        ModelError: the configuration does not fit this version of transformers.
+    """
+    transformers = _transformers()
+    from accelerate import init_empty_weights
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        architecture = getattr(transformers, str(source["architecture"]))
+        with init_empty_weights(include_buffers=False):
+            body = architecture(config, **_head_options(config, source["task"]))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(
+            f"{folder} must hold a configuration and tokenizer that transformers {transformers.__version__} reads: {_first_line(error)}"
+        ) from error
+    return _adapt(body, source["task"], source, tokenizer, assets=(config, tokenizer))
+
+
+def _adapt(body: nn.Module, kind: ModelKind, source: Mapping[str, Any], tokenizer: Any, assets: tuple[Any, ...]) -> LoadedModel:
+    adapter, output = _ADAPTERS[kind]
+    return LoadedModel(adapter(body).eval(), _TEXT_INPUTS, (output,), kind, source, tokenizer, assets)
+
+
+def _kind_of(config: Any, path: Path) -> ModelKind:
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    if path.suffix == ".gguf" or architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return "causal-lm"
+    if getattr(config, "is_encoder_decoder", False) or not architecture.endswith(("Model", "ForMaskedLM")):
+        raise ModelError(
+            f"a Hugging Face model must be an encoder (…Model, …ForMaskedLM) or a causal language model (…ForCausalLM), got "
+            f"{architecture or 'no architecture'}: wrap other models in package.module:factory"
+        )
+    return "encoder"
+
+
+def _head_options(config: Any, kind: ModelKind) -> dict[str, Any]:
+    """BERT's pooler feeds `pooler_output`, which a sentence encoder does not use: it is left out."""
+    return {"add_pooling_layer": False} if kind == "encoder" and config.model_type in ("bert", "roberta", "xlm-roberta") else {}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

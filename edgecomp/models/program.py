@@ -1,0 +1,102 @@
+"""Models saved by `torch.export.save`: a `.pt2` file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from edgecomp.errors import ModelError
+from edgecomp.models.base import LoadedModel
+from edgecomp.tensor import TensorSpec
+
+
+def load(spec: str) -> LoadedModel:
+    """The program as modules, with linear, embedding and convolution modules where the original had them.
+
+    Raises:
+        ModelError: unreadable, or an input is no tensor.
+    """
+    path = Path(spec)
+    if not path.is_file():
+        raise ModelError(f"{path} must be a file written by torch.export.save, but there is no such file")
+    try:
+        program = torch.export.load(path)
+    except Exception as error:  # torch raises many types for a damaged archive; all mean the same to the user
+        raise ModelError(f"{path} must be a file written by torch.export.save: {type(error).__name__}: {error}") from error
+    module = torch.export.unflatten(program)
+    for name, child in list(module.named_modules()):
+        layer = _layer(child)
+        if layer is not None:
+            parent, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(parent), leaf, layer)
+    outputs = tuple(f"output_{i}" if i else "output" for i in range(len(program.graph_signature.user_outputs)))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    source = {"kind": "program", "model": str(path.resolve()), "sha256": digest}
+    return LoadedModel(module, _inputs(program), outputs, "generic", source)
+
+
+def skeleton(source: Mapping[str, Any]) -> LoadedModel:
+    """The program again, from the same file; its weights are replaced by the checkpoint's.
+
+    Raises:
+        ModelError: the file is gone or has changed.
+    """
+    loaded = load(str(source["model"]))
+    if loaded.source["sha256"] != source["sha256"]:
+        raise ModelError(f"{source['model']} must be the file that was compressed, but its sha256 differs: compress it again")
+    return loaded
+
+
+def _inputs(program: ExportedProgram) -> tuple[TensorSpec, ...]:
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    specs = []
+    for name in program.graph_signature.user_inputs:
+        value = values.get(str(name))
+        if not isinstance(value, torch.Tensor):
+            raise ModelError(f"every input of an exported program must be a tensor, but {name} is {type(value).__name__}")
+        dims = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+        specs.append(TensorSpec(str(name), str(value.dtype).removeprefix("torch."), dims))
+    return tuple(specs)
+
+
+def _layer(module: nn.Module) -> nn.Module | None:
+    """The ordinary layer that an unflattened leaf computes, or None where it computes anything else."""
+    graph = getattr(module, "graph", None)
+    weight = module._parameters.get("weight")
+    if graph is None or weight is None:
+        return None
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    if len(calls) != 1:
+        return None
+    (call,) = calls
+    bias = module._parameters.get("bias")
+    layer: nn.Linear | nn.Embedding | nn.Conv2d
+    if call.target is torch.ops.aten.linear.default:
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    elif call.target is torch.ops.aten.embedding.default:
+        layer = nn.Embedding(weight.shape[0], weight.shape[1], device="meta")
+    elif call.target is torch.ops.aten.conv2d.default:
+        stride, padding, dilation, groups = [*call.args[3:], *([1], [0], [1], 1)[len(call.args) - 3 :]]
+        layer = nn.Conv2d(
+            weight.shape[1] * groups,
+            weight.shape[0],
+            tuple(weight.shape[2:]),
+            tuple(stride),
+            tuple(padding),
+            tuple(dilation),
+            groups,
+            bias is not None,
+            device="meta",
+        )
+    else:
+        return None
+    layer.weight = weight
+    if bias is not None and not isinstance(layer, nn.Embedding):
+        layer.bias = bias
+    return layer.eval()

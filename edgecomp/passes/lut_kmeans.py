@@ -1,0 +1,280 @@
+"""Method `lut-kmeans`: one weighted k-means codebook per matrix, with int8 block scales refitted to it.
+
+For a matrix `W [N, K]` with column importances `h [K]` (the diagonal of XᵀX from calibration) it minimises
+
+    sum over n, k of  h[k] (W[n, k] - codebook[code[n, k]] step[n, k / block_size])**2
+
+over codes, codebook and steps in turn, each on the grid that is stored: int8 codebook entries, and steps that are int8 scales times a
+float32 row scale. The start is the exact one-dimensional k-means of the normalised weights.
+
+Sources: S. Kim et al., "SqueezeLLM: Dense-and-Sparse Quantization", 2023, arXiv:2306.07629 (sensitivity-weighted k-means codebooks);
+H. Wang and M. Song, "Ckmeans.1d.dp: Optimal k-means Clustering in One Dimension by Dynamic Programming", 2011. We deviate in the
+block scales, which both sources lack, in weighting by activations instead of the Fisher information, and in storing int8 entries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from edgecomp.config import LayerMatch, PassConfig, Strict, require_patterns_used
+from edgecomp.errors import ConfigError, FormatError
+from edgecomp.formats import lut
+from edgecomp.passes.base import Draft, PassContext
+from edgecomp.tensor import Factor
+
+_HISTOGRAM_BINS = 1024
+
+
+class LayerSettings(LayerMatch):
+    """Settings for the layers that `match` names; what is absent keeps the pass's own value."""
+
+    bits: int | None = Field(default=None, ge=1, le=8)
+    block_size: int | None = Field(default=None, ge=32, le=lut.MAX_BLOCK_SIZE)
+
+
+class LutKmeansConfig(PassConfig):
+    """Settings of `lut-kmeans`.
+
+    Args:
+        bits: width of a code, 1 to 8.
+        block_size: columns that share a scale, a multiple of 32 that divides every compressed layer's padded input width.
+        weighting: `activations` weights errors by the mean square of each input, `none` weights all alike.
+        refits: rounds of alternating refinement.
+        skip: patterns of layers that stay as they are.
+        layers: settings for some layers; of several that match, the last one counts.
+    """
+
+    method: Literal["lut-kmeans"] = "lut-kmeans"
+    bits: int = Field(default=4, ge=1, le=8)
+    block_size: int = Field(default=32, ge=32, le=lut.MAX_BLOCK_SIZE)
+    weighting: Literal["activations", "none"] = "activations"
+    refits: int = Field(default=8, ge=0, le=1000)
+    skip: list[str] = []
+    layers: list[LayerSettings] = []
+
+
+class _Resolved(Strict):
+    bits: int
+    block_size: int
+    skip: bool
+
+
+class LutKmeans:
+    """Replaces every matrix of the draft by a `lut` factor."""
+
+    Config = LutKmeansConfig
+
+    def __init__(self, config: LutKmeansConfig) -> None:
+        self.config = config
+        self.needs_calibration = config.weighting == "activations"
+
+    def run(self, draft: Draft, context: PassContext) -> None:
+        """Pack the draft's matrices.
+
+        Raises:
+            ConfigError: a pattern fits no layer, a block size does not fit, or tied layers have different settings.
+            CalibrationError: activations are asked for and missing.
+        """
+        names = list(draft.plans)
+        require_patterns_used(self.config.skip, names, "lut-kmeans skip")
+        for group in self.config.layers:
+            require_patterns_used(group.match, names, "lut-kmeans layers.match")
+        work = {factor: self._settings_of(draft, factor) for factor in draft.matrices}
+        work = {factor: settings for factor, settings in work.items() if not settings.skip}
+        _require_block_sizes(draft, work)
+        for factor in context.progress(work, total=len(work), label="lut-kmeans"):
+            energy = context.input_energy(draft, factor) if self.needs_calibration else None
+            settings, matrix = work[factor], draft.matrices[factor]
+            fit = fit_lut(matrix, energy, bits=settings.bits, block_size=settings.block_size, refits=self.config.refits)
+            draft.factors[factor] = fit.factor
+            draft.records[factor] = {"relative_error": fit.relative_error, "weighted_error": fit.weighted_error}
+            del draft.matrices[factor]
+
+    def _settings_of(self, draft: Draft, factor: str) -> _Resolved:
+        layers = list(dict.fromkeys(use.layer for use in draft.uses(factor)))
+        settings = [self._settings(layer) for layer in layers]
+        if any(other != settings[0] for other in settings):
+            raise ConfigError(
+                f"the layers {', '.join(layers)} share one matrix, so their settings must be the same: name all of them in skip and layers.match"
+            )
+        return settings[0]
+
+    def _settings(self, layer: str) -> _Resolved:
+        bits, block_size = self.config.bits, self.config.block_size
+        for group in self.config.layers:
+            if group.matches(layer):
+                bits = bits if group.bits is None else group.bits
+                block_size = block_size if group.block_size is None else group.block_size
+        return _Resolved(bits=bits, block_size=block_size, skip=LayerMatch(match=self.config.skip or [""]).matches(layer))
+
+
+def _require_block_sizes(draft: Draft, work: dict[str, _Resolved]) -> None:
+    """Check every layer before the first one is fitted: a long run must not end at its last layer."""
+    for factor, settings in work.items():
+        n, k = draft.matrices[factor].shape
+        try:
+            lut.lut_sizes(n, k, settings.bits, settings.block_size)
+        except FormatError as error:
+            layer = draft.uses(factor)[0].layer
+            raise ConfigError(f"layer {layer}: {error}; set another block_size, for this layer alone under passes.layers") from error
+
+
+@dataclass(frozen=True)
+class LutFit:
+    """A fitted factor; the errors are sqrt(sum of squared differences / sum of squared weights), plain and weighted by `h`."""
+
+    factor: Factor
+    relative_error: float
+    weighted_error: float
+
+
+def fit_lut(matrix: Tensor, energy: Tensor | None, *, bits: int, block_size: int, refits: int) -> LutFit:
+    """Fit and pack one matrix.
+
+    Args:
+        matrix: `[N, K]`, any float dtype.
+        energy: importances `[K]`, not negative; None weights all columns alike.
+        bits: width of a code, 1 to 8.
+        block_size: columns that share a scale.
+        refits: rounds of alternating refinement.
+    """
+    n, k = matrix.shape
+    padded = lut.round_up(k, lut.SPAN_COLUMNS)
+    weights = torch.nn.functional.pad(matrix.detach().to(torch.float32), (0, padded - k)).reshape(n, -1, block_size)
+    importance = _importance(energy, k, padded, matrix.device).reshape(-1, block_size)
+    codebook, steps = _initial_levels(weights, importance, bits)
+    scales, row_scale = _quantize_steps(steps)
+    codes = _assign(weights, codebook, scales, row_scale)
+    for _ in range(refits):
+        codebook = _refit_codebook(weights, importance, codes, codebook, scales, row_scale)
+        codes = _assign(weights, codebook, scales, row_scale)
+        scales, row_scale = _quantize_steps(_refit_steps(weights, importance, codebook[codes]))
+        codes = _assign(weights, codebook, scales, row_scale)
+    values = codebook[codes]
+    error = values * (scales * row_scale[:, None])[..., None] - weights
+    # 7 and 8 bits store the values themselves (lut.md).
+    stored = values.to(torch.int16) if bits >= 7 else codes
+    factor = lut.pack(
+        stored.reshape(n, -1)[:, :k].cpu().numpy(),
+        codebook.to(torch.int8).cpu().numpy()[None],
+        scales.to(torch.int8).cpu().numpy(),
+        row_scale.cpu().numpy(),
+        bits=bits,
+        block_size=block_size,
+    )
+    return LutFit(factor, _ratio(error, weights, torch.ones_like(importance)), _ratio(error, weights, importance))
+
+
+def _ratio(error: Tensor, weights: Tensor, importance: Tensor) -> float:
+    total = (weights.square() * importance).sum().item()
+    return float(np.sqrt((error.square() * importance).sum().item() / total)) if total > 0 else 0.0
+
+
+def _importance(energy: Tensor | None, k: int, padded: int, device: torch.device) -> Tensor:
+    """Importances `[padded]` of mean 1 over the real columns, 0 in the padding.
+
+    A hundredth of the mean is added: a column that calibration never excited still has to be kept.
+    """
+    if energy is None:
+        energy = torch.ones(k, device=device)
+    energy = energy.to(device=device, dtype=torch.float32)
+    mean = energy.mean()
+    real = energy / mean + 0.01 if mean > 0 else torch.ones_like(energy)
+    return torch.nn.functional.pad(real, (0, padded - k))
+
+
+def _initial_levels(weights: Tensor, importance: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """A codebook (float32 holding int8 values, ascending) and steps `[N, blocks]` to start from.
+
+    A block's step is its largest weight with its sign, so that the largest weight is always +1 and the codebook spends its entries
+    on the rest.
+    """
+    largest = weights.gather(2, weights.abs().argmax(dim=2, keepdim=True))[..., 0]
+    if bits == 8:
+        return torch.arange(-127, 128, dtype=torch.float32, device=weights.device), largest / 127
+    normalised = torch.where(largest[..., None] == 0, 0, weights / largest[..., None]).clamp(-1, 1)
+    mass = (importance * largest.square()[..., None]).reshape(-1)
+    counts = torch.bincount(
+        ((normalised.reshape(-1) + 1) * (_HISTOGRAM_BINS / 2)).to(torch.int64).clamp_(max=_HISTOGRAM_BINS - 1),
+        weights=mass.to(torch.float64),
+        minlength=_HISTOGRAM_BINS,
+    )
+    centres = (np.arange(_HISTOGRAM_BINS) + 0.5) * (2 / _HISTOGRAM_BINS) - 1
+    entries = kmeans_1d(centres, counts.cpu().numpy(), 2**bits)
+    peak = np.abs(entries).max()
+    codebook = torch.from_numpy(np.rint(entries * (127 / peak))).to(weights.device, torch.float32)
+    return codebook, largest * (float(peak) / 127)
+
+
+def kmeans_1d(points: np.ndarray, mass: np.ndarray, clusters: int) -> np.ndarray:
+    """Exact weighted k-means of ascending points on a line: the centres, ascending, float64 `[clusters]`.
+
+    Dynamic programming over the last cluster's first point: cost[c, i] = min over j of cost[c-1, j] + sse(j, i).
+    Points without mass cost nothing; with fewer points than clusters, centres repeat.
+    """
+    count = len(points)
+    w = np.concatenate([[0.0], np.cumsum(mass)])
+    wx = np.concatenate([[0.0], np.cumsum(mass * points)])
+    wxx = np.concatenate([[0.0], np.cumsum(mass * points * points)])
+    span_w = np.maximum(w[None, :] - w[:, None], 0)
+    span_wx = wx[None, :] - wx[:, None]
+    mean_square = np.divide(span_wx**2, span_w, out=np.zeros_like(span_w), where=span_w > 0)
+    sse = np.maximum(wxx[None, :] - wxx[:, None] - mean_square, 0)
+    sse[np.tril_indices(count + 1, -1)] = np.inf  # [first, last): first <= last
+    cost, first = sse[0].copy(), []
+    for _ in range(clusters - 1):
+        totals = cost[:, None] + sse
+        best = totals.argmin(axis=0)
+        first.append(best)
+        cost = totals[best, np.arange(count + 1)]
+    edges, last = [count], count
+    for best in reversed(first):
+        last = int(best[last])
+        edges.append(last)
+    bounds = [0, *reversed(edges)]
+    centres = []
+    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+        total = w[high] - w[low]
+        centres.append((wx[high] - wx[low]) / total if total > 0 else points[min(low, count - 1)])
+    return np.sort(np.array(centres))
+
+
+def _quantize_steps(steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps `[N, blocks]` as int8 scales (held in float32) times a row scale `[N]`."""
+    row_scale = steps.abs().amax(dim=1) / 127
+    scales = torch.where(row_scale[:, None] > 0, steps / row_scale[:, None], 0)
+    return scales.round().clamp(-127, 127), row_scale
+
+
+def _assign(weights: Tensor, codebook: Tensor, scales: Tensor, row_scale: Tensor) -> Tensor:
+    """Code of the nearest representable value of every weight, int64; blocks of scale 0 take the entry nearest 0."""
+    steps = (scales * row_scale[:, None])[..., None]
+    targets = torch.where(steps == 0, 0, weights / steps)
+    return torch.bucketize(targets, (codebook[1:] + codebook[:-1]) / 2)
+
+
+def _refit_codebook(
+    weights: Tensor, importance: Tensor, codes: Tensor, codebook: Tensor, scales: Tensor, row_scale: Tensor
+) -> Tensor:
+    """Least-squares entries given codes and steps, on the int8 grid; entries without weight stay. 8 bits are the grid itself."""
+    if len(codebook) > 128:
+        return codebook
+    steps = (scales * row_scale[:, None])[..., None]
+    flat = codes.reshape(-1)
+    numerator = torch.bincount(flat, weights=(importance * steps * weights).reshape(-1).double(), minlength=len(codebook))
+    denominator = torch.bincount(flat, weights=(importance * steps.square()).expand_as(weights).reshape(-1).double(), minlength=len(codebook))
+    entries = torch.where(denominator > 0, numerator / denominator, codebook.double())
+    return entries.round().clamp(-127, 127).float().sort().values
+
+
+def _refit_steps(weights: Tensor, importance: Tensor, values: Tensor) -> Tensor:
+    """Least-squares steps `[N, blocks]` given the codebook values of all weights."""
+    numerator = (importance * values * weights).sum(dim=2)
+    denominator = (importance * values.square()).sum(dim=2)
+    return torch.where(denominator > 0, numerator / denominator, 0)

@@ -1,0 +1,106 @@
+"""Recipes: which passes run, with which settings. Built-in ones are the TOML files in `edgecomp/recipes`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from edgecomp.config import PassConfig, Strict, apply_override, parse, read_mapping
+from edgecomp.errors import ConfigError
+from edgecomp.formats.lut import Compute
+from edgecomp.passes import PASSES
+
+RECIPE_VERSION = 1
+
+
+def _parse_pass(value: object) -> object:
+    if isinstance(value, PassConfig) or not isinstance(value, Mapping):
+        return value
+    method = value.get("method")
+    if method not in PASSES:
+        raise ValueError(f"method must be one of {', '.join(PASSES)}; {method!r} is none of them")
+    return PASSES[method].Config.model_validate(dict(value))
+
+
+class Recipe(Strict):
+    """A whole recipe.
+
+    Args:
+        version: of the recipe format.
+        name: shown in reports.
+        compute: `int8` quantises activations on the fly (fast), `float` keeps them (exact to the packed weights).
+        dense_dtype: how tensors that stay dense are stored: `float16` or `float32`.
+        passes: the methods, in the order in which they run.
+    """
+
+    version: Literal[1]
+    name: str = "custom"
+    compute: Compute = "int8"
+    dense_dtype: Literal["float16", "float32"] = "float16"
+    passes: list[Annotated[SerializeAsAny[PassConfig], BeforeValidator(_parse_pass)]] = Field(min_length=1)
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolved recipe as JSON values, every setting written out."""
+        return self.model_dump(mode="json")
+
+
+def builtin_recipes() -> list[str]:
+    """Names of the built-in recipes."""
+    return sorted(Path(entry.name).stem for entry in files("edgecomp").joinpath("recipes").iterdir() if entry.name.endswith(".toml"))
+
+
+def load_recipe(spec: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that `spec` names.
+
+    Args:
+        spec: a built-in name, a path to a `.toml` or `.json` file, a mapping, or a recipe.
+        overrides: assignments such as `passes.0.bits=3`, applied in order.
+
+    Raises:
+        ConfigError: no such recipe, or a setting that is unknown or out of range.
+    """
+    if isinstance(spec, Recipe):
+        settings, what = spec.to_json(), f"the recipe {spec.name}"
+    elif isinstance(spec, Mapping):
+        settings, what = dict(spec), "the recipe"
+    else:
+        path = _recipe_path(str(spec))
+        settings, what = read_mapping(path), f"the recipe {spec}"
+    version = settings.get("version")
+    if isinstance(version, int) and version > RECIPE_VERSION:
+        raise ConfigError(f"{what} has version {version}, this edgecomp reads version {RECIPE_VERSION}: install a newer edgecomp")
+    for assignment in overrides:
+        apply_override(settings, assignment)
+    return parse(Recipe, settings, what)
+
+
+def _recipe_path(spec: str) -> Path:
+    path = Path(spec)
+    if path.suffix in (".toml", ".json"):
+        return path
+    names = builtin_recipes()
+    if spec in names:
+        return Path(str(files("edgecomp").joinpath("recipes", f"{spec}.toml")))
+    near = difflib.get_close_matches(spec, names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ConfigError(f"a recipe is a .toml or .json file or one of {', '.join(names)}; got {spec!r}{hint}")
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON schema of a recipe, with the settings of every method."""
+    schema = Recipe.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    variants = []
+    for method in PASSES.values():
+        variant = method.Config.model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= variant.pop("$defs", {})
+        definitions[variant["title"]] = variant
+        variants.append({"$ref": f"#/$defs/{variant['title']}"})
+    schema["properties"]["passes"]["items"] = {"anyOf": variants}
+    definitions.pop("PassConfig", None)
+    return schema
