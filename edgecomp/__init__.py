@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgecomp.checkpoint import load
-    from edgecomp.compress import CompressedModel, compress
+    from edgecomp.checkpoint import CompressedModel, load
+    from edgecomp.compress import compress
     from edgecomp.exporters import export
     from edgecomp.native import get_library_path
 
 # Resolved on first use, so that `import edgecomp` loads neither torch nor numpy.
 _API = {
-    "CompressedModel": "edgecomp.compress",
+    "CompressedModel": "edgecomp.checkpoint",
     "compress": "edgecomp.compress",
     "export": "edgecomp.exporters",
     "get_library_path": "edgecomp.native",

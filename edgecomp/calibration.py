@@ -7,7 +7,7 @@ dictionaries of arrays. A sample is one such dictionary: a batch of inputs.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +35,7 @@ def read_text(path: Path) -> str:
 
     Raises:
         CalibrationError: missing, unreadable, or not UTF-8.
+
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -48,12 +49,14 @@ def token_windows(text: str, tokenizer: Tokenizer, length: int, count: int, wher
 
     Raises:
         CalibrationError: the text is too short for one window.
+
     """
     ids = np.asarray(tokenizer(text, verbose=False)["input_ids"], np.int64)
     windows = min(count, len(ids) // length)
     if windows < 1:
         raise CalibrationError(
-            f"{where} must hold at least one window of {length} tokens, got {len(ids)} tokens: give more text or a shorter sequence length"
+            f"{where} must hold at least one window of {length} tokens, got {len(ids)} tokens: "
+            "give more text or a shorter sequence length"
         )
     return ids[: windows * length].reshape(windows, length)
 
@@ -63,6 +66,7 @@ def sentence_samples(text: str, tokenizer: Tokenizer, length: int, count: int, w
 
     Raises:
         CalibrationError: there is no such line.
+
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()][:count]
     if not lines:
@@ -76,6 +80,7 @@ def npz_samples(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[Sa
 
     Raises:
         CalibrationError: unreadable, an input is missing, or the arrays disagree on their number.
+
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -98,9 +103,10 @@ def factory_samples(spec: str, count: int) -> list[Sample]:
 
     Raises:
         CalibrationError: it cannot be imported, or yields nothing, or no dictionaries.
+
     """
     produced = import_attribute(spec, CalibrationError)()
-    samples = []
+    samples: list[Sample] = []
     for sample in produced:
         if not isinstance(sample, Mapping):
             raise CalibrationError(f"{spec} must yield dictionaries of input name to array, got {type(sample).__name__}")
@@ -117,6 +123,7 @@ def import_attribute(spec: str, error_type: type[Exception]) -> Any:
 
     Raises:
         error_type: no such module or attribute.
+
     """
     module_name, _, attribute = spec.partition(":")
     try:
@@ -130,6 +137,7 @@ def to_tensors(sample: Sample, inputs: Sequence[TensorSpec]) -> list[Tensor]:
 
     Raises:
         CalibrationError: an input is missing.
+
     """
     missing = [spec.name for spec in inputs if spec.name not in sample]
     if missing:
@@ -138,7 +146,7 @@ def to_tensors(sample: Sample, inputs: Sequence[TensorSpec]) -> list[Tensor]:
 
 
 def input_energy(module: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Sequence[Tensor]]) -> dict[str, Tensor]:
-    """Mean square of each input column of the layers over all calibration positions: float32 `[K]` in the order of a layer's matrix.
+    """Mean square of each input column of the layers over all calibration positions: float32 `[K]`, ordered as a layer's matrix.
 
     A convolution's columns repeat the mean square of their channel, once per tap; the padding channels get 0.
 
@@ -149,6 +157,7 @@ def input_energy(module: nn.Module, layers: Mapping[str, nn.Module], batches: It
 
     Raises:
         CalibrationError: a layer's inputs are not finite.
+
     """
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -187,9 +196,3 @@ def _columns(layer: nn.Module, name: str, energy: Tensor) -> Tensor:
     per_group = energy.reshape(layer.groups, -1).mean(dim=0)
     padded = nn.functional.pad(per_group, (0, -len(per_group) % lut.SPAN_COLUMNS))
     return padded.repeat(layer.kernel_size[0] * layer.kernel_size[1])
-
-
-def limited(samples: Iterable[Sample], inputs: Sequence[TensorSpec]) -> Iterator[list[Tensor]]:
-    """Each sample as the model's input tensors."""
-    for sample in samples:
-        yield to_tensors(sample, inputs)

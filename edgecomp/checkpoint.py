@@ -54,6 +54,7 @@ class CompressedModel:
         provenance: versions, calibration, and what the passes measured of each factor.
         kind: `encoder`, `causal-lm` or `generic`.
         assets: objects that save configuration and tokenizer into a folder.
+
     """
 
     module: nn.Module
@@ -76,6 +77,7 @@ class CompressedModel:
         Raises:
             OutputError: it exists and `overwrite` is not set, or cannot be written.
             CheckpointError: the model was given as a module, so nothing could build it again from a file.
+
         """
         if self.source["kind"] == "module":
             raise CheckpointError(
@@ -126,7 +128,9 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
         },
         "aliases": aliases,
         "files": {
-            str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST
+            str(path.relative_to(folder)): _sha256(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != MANIFEST
         },
     }
 
@@ -142,6 +146,7 @@ def load(folder: str | Path) -> CompressedModel:
     Raises:
         CheckpointError: no checkpoint, a file missing or altered, or written by a newer version.
         ModelError: its model cannot be built (a factory or `.pt2` that is not here).
+
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
@@ -168,7 +173,9 @@ def load(folder: str | Path) -> CompressedModel:
             assets=loaded.assets,
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / MANIFEST} must hold every entry of a checkpoint: {type(error).__name__}: {error}") from error
+        raise CheckpointError(
+            f"{folder / MANIFEST} must hold every entry of a checkpoint: {type(error).__name__}: {error}"
+        ) from error
     except ModelError as error:
         raise ModelError(f"the model of {folder} cannot be built: {error}") from error
 
@@ -178,14 +185,18 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{folder} must be a checkpoint folder written by edgecomp compress, but {path} cannot be read: {error}") from error
+        raise CheckpointError(
+            f"{folder} must be a checkpoint folder written by edgecomp compress, but {path} cannot be read: {error}"
+        ) from error
     except ValueError as error:
         raise CheckpointError(f"{path} must be JSON: {error}; the checkpoint is damaged, compress the model again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(f"{path} must describe an {CHECKPOINT_FORMAT}")
     version = manifest.get("version")
     if version != CHECKPOINT_VERSION:
-        raise CheckpointError(f"{folder} has checkpoint version {version}, this edgecomp reads {CHECKPOINT_VERSION}: install a matching edgecomp")
+        raise CheckpointError(
+            f"{folder} has checkpoint version {version}, this edgecomp reads {CHECKPOINT_VERSION}: install a matching edgecomp"
+        )
     return manifest
 
 
@@ -200,7 +211,9 @@ def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
         if not path.is_file():
             raise CheckpointError(f"{folder} must hold {name}, but there is no such file: copy the whole checkpoint again")
         if _sha256(path) != digest:
-            raise CheckpointError(f"{path} must be as it was written, but its sha256 differs: copy the checkpoint again, or compress again")
+            raise CheckpointError(
+                f"{path} must be as it was written, but its sha256 differs: copy the checkpoint again, or compress again"
+            )
 
 
 def _read_weights(path: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Factor], dict[str, Tensor]]:

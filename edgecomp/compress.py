@@ -42,7 +42,7 @@ def compress(
     """Compress a model; the original is left as it is.
 
     Args:
-        model: what `edgecomp.models.load_model` takes, a loaded model, or a module. A module's inputs are taken from the calibration.
+        model: what `edgecomp.models.load_model` takes, a loaded model, or a module (whose inputs the calibration tells).
         recipe: what `edgecomp.recipe.load_recipe` takes.
         calibration: a text file, an `.npz`, `package.module:factory`, or dictionaries of input name to array.
         overrides: settings such as `passes.0.bits=3` on top of the recipe.
@@ -52,25 +52,31 @@ def compress(
 
     Raises:
         EdgecompError: `ConfigError`, `ModelError` or `CalibrationError`, each saying how to mend it.
+
     """
     resolved = load_recipe(recipe, overrides)
     if samples < 1 or sequence_length < 2:
         raise ConfigError(f"samples must be at least 1 and sequence_length at least 2, got {samples} and {sequence_length}")
     loaded = _loaded(model)
     progress = ProgressBar(quiet)
-    passes = [PASSES[config.method](config) for config in resolved.passes]  # type: ignore[call-arg]
+    passes = [PASSES[config.method](config) for config in resolved.passes]
     inputs = _samples(loaded, calibration, samples, sequence_length)
     if inputs:
         loaded = loaded.with_sample(inputs[0])
     if not loaded.inputs:
-        raise CalibrationError("the inputs of this model are unknown: give calibration inputs, or TensorSpecs with the factory's model")
+        raise CalibrationError(
+            "the inputs of this model are unknown: give calibration inputs, or TensorSpecs with the factory's model"
+        )
 
     body = body_of(loaded.module)
     draft = draft_of(body)
     energy = None
     if inputs and any(step.needs_calibration for step in passes):
         names = (str(i) for i in range(len(inputs)))
-        batches = (calibration_inputs.to_tensors(inputs[int(i)], loaded.inputs) for i in progress(names, total=len(inputs), label="calibration"))
+        batches = (
+            calibration_inputs.to_tensors(inputs[int(i)], loaded.inputs)
+            for i in progress(names, total=len(inputs), label="calibration")
+        )
         energy = calibration_inputs.input_energy(loaded.module, find_layers(body), batches)
     context = PassContext(energy, progress)
     for step in passes:

@@ -44,11 +44,14 @@ def require_patterns_used(patterns: Sequence[str], layers: Sequence[str], where:
 
     Raises:
         ConfigError: naming the pattern and some layers that exist.
+
     """
     for pattern in patterns:
         if not any(fnmatchcase(layer, pattern) for layer in layers):
             examples = ", ".join(list(layers)[:5])
-            raise ConfigError(f"{where}: every pattern must fit a layer, but {pattern!r} fits none; the model's layers are {examples}, ...")
+            raise ConfigError(
+                f"{where}: every pattern must fit a layer, but {pattern!r} fits none; the model's layers are {examples}, ..."
+            )
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -56,6 +59,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: the file cannot be read, or is not a table.
+
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -74,6 +78,7 @@ def apply_override(settings: dict[str, Any], assignment: str) -> None:
 
     Raises:
         ConfigError: no `=`, or the path leads through a value that is no table or list.
+
     """
     path, equals, text = assignment.partition("=")
     if not equals or not path.strip():
@@ -129,6 +134,7 @@ def parse(model: type[Model], value: Mapping[str, Any], what: str) -> Model:
 
     Raises:
         ConfigError: one line per problem.
+
     """
     try:
         return model.model_validate(dict(value))

@@ -17,6 +17,7 @@ def require_writable_target(path: Path, *, overwrite: bool) -> None:
 
     Raises:
         OutputError: with the way out.
+
     """
     if not path.parent.is_dir():
         raise OutputError(f"the folder of an output must exist, but {path.parent} does not: create it first")
@@ -30,6 +31,7 @@ def replace_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         OutputError: the target exists and `overwrite` is not set, or the disk refuses.
+
     """
     require_writable_target(target, overwrite=overwrite)
     try:
@@ -69,6 +71,7 @@ def replace_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         OutputError: the target exists and `overwrite` is not set, or the disk refuses.
+
     """
     require_writable_target(target, overwrite=overwrite)
     try:

@@ -40,6 +40,7 @@ def draft_of(body: nn.Module) -> Draft:
 
     Raises:
         ModelError: there is no such layer, or a weight holds NaN or infinity.
+
     """
     layers: dict[str, Layer] = {}
     plans: dict[str, LayerPlan] = {}
@@ -51,7 +52,9 @@ def draft_of(body: nn.Module) -> Draft:
         if factor not in matrices:
             if not torch.isfinite(weight).all():
                 bad = int((~torch.isfinite(weight)).sum())
-                raise ModelError(f"weights must be finite, but {name}.weight holds {bad} NaN or infinite values: repair the model first")
+                raise ModelError(
+                    f"weights must be finite, but {name}.weight holds {bad} NaN or infinite values: repair the model first"
+                )
             matrices[factor] = _matrix(module, weight)
         layer = _layer(name, module, factor)
         layers[name] = layer
@@ -102,6 +105,7 @@ def install(
 
     Raises:
         CheckpointError: a layer or factor is missing, or a tensor's shape does not fit the model.
+
     """
     packed = {name: PackedFactor(factor) for name, factor in factors.items()}
     for name, plan in plans.items():
@@ -147,6 +151,7 @@ def dense_tensors(body: nn.Module, compressed: Mapping[str, LayerPlan], dtype: t
 
     Raises:
         ModelError: a value is too large for `dtype`.
+
     """
     weights = {f"{name}.weight" for name in compressed}
     rounded: dict[int, Tensor] = {}
@@ -158,6 +163,6 @@ def dense_tensors(body: nn.Module, compressed: Mapping[str, LayerPlan], dtype: t
             value = tensor.detach()
             rounded[id(tensor)] = value.to(dtype) if value.is_floating_point() else value
             if torch.isfinite(value).all() and not torch.isfinite(rounded[id(tensor)]).all():
-                raise ModelError(f"{name} holds values beyond {dtype}: set dense_dtype = \"float32\" in the recipe")
+                raise ModelError(f'{name} holds values beyond {dtype}: set dense_dtype = "float32" in the recipe')
         tensors[name] = rounded[id(tensor)]
     return tensors

@@ -36,6 +36,7 @@ class Recipe(Strict):
         compute: `int8` quantises activations on the fly (fast), `float` keeps them (exact to the packed weights).
         dense_dtype: how tensors that stay dense are stored: `float16` or `float32`.
         passes: the methods, in the order in which they run.
+
     """
 
     version: Literal[1]
@@ -51,7 +52,9 @@ class Recipe(Strict):
 
 def builtin_recipes() -> list[str]:
     """Names of the built-in recipes."""
-    return sorted(Path(entry.name).stem for entry in files("edgecomp").joinpath("recipes").iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        Path(entry.name).stem for entry in files("edgecomp").joinpath("recipes").iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def load_recipe(spec: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
@@ -63,6 +66,7 @@ def load_recipe(spec: str | Path | Mapping[str, Any] | Recipe, overrides: Sequen
 
     Raises:
         ConfigError: no such recipe, or a setting that is unknown or out of range.
+
     """
     if isinstance(spec, Recipe):
         settings, what = spec.to_json(), f"the recipe {spec.name}"

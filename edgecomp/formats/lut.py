@@ -107,6 +107,13 @@ def fitting_block_sizes(k: int) -> list[int]:
     return [size for size in range(SPAN_COLUMNS, min(padded, MAX_BLOCK_SIZE) + 1, SPAN_COLUMNS) if padded % size == 0]
 
 
+def packed_bytes(n: int, k: int, bits: int, block_size: int, books: int = 1) -> int:
+    """Bytes of a factor without `row_index`; the formula "Size" of lut.md."""
+    sizes = lut_sizes(n, k, bits, block_size)
+    entries = 256 if sizes.planes == 8 else 2**bits
+    return sizes.tiles * (64 * sizes.spans * sizes.planes + 2 + TILE_ROWS * sizes.blocks + 4 * TILE_ROWS) + books * entries
+
+
 def padding_codes(codebooks: np.ndarray, bits: int) -> np.ndarray:
     """Code of the entry smallest in magnitude of each codebook, the first if several: uint8 `[B]`."""
     if storage_bits(bits) == 8:

@@ -12,10 +12,11 @@ from edgecomp.models.base import Adapter, LoadedModel, body_of
 
 
 def load_model(spec: str) -> LoadedModel:
-    """The model that `spec` names, by its looks: `.pt2` file, `package.module:factory`, or a Hugging Face folder, GGUF file or hub id.
+    """The model that `spec` names: a `.pt2` file, `package.module:factory`, or a Hugging Face folder, GGUF file or hub id.
 
     Raises:
         ModelError: it cannot be found or read.
+
     """
     path = Path(spec)
     if path.suffix == ".pt2":
@@ -31,6 +32,7 @@ def build_skeleton(source: Mapping[str, Any], folder: Path) -> LoadedModel:
     Raises:
         CheckpointError: the source is of an unknown kind.
         ModelError: it cannot be built.
+
     """
     match source.get("kind"):
         case "huggingface":

@@ -60,6 +60,7 @@ class LoadedModel:
         source: how to build it again, as JSON values (`edgecomp.models.build_skeleton`).
         tokenizer: for models of text.
         assets: writes configuration and tokenizer into a folder, for models that have them.
+
     """
 
     module: nn.Module
@@ -71,7 +72,7 @@ class LoadedModel:
     assets: Sequence[Any] = field(default_factory=tuple)  # objects with save_pretrained(folder)
 
     def with_sample(self, sample: Sample) -> LoadedModel:
-        """This model with inputs and outputs filled in from a sample, where they are unknown: axis 0 is a dynamic `batch`."""
+        """The model with inputs and outputs filled in from a sample, where they are unknown: axis 0 is a dynamic `batch`."""
         if not self.inputs:
             self.inputs = tuple(
                 TensorSpec(name, np.asarray(value).dtype.name, ("batch", *np.shape(value)[1:])) for name, value in sample.items()
@@ -85,12 +86,15 @@ class LoadedModel:
 
         Raises:
             ModelError: an output is no tensor.
+
         """
         with torch.no_grad():
             result = self.module(*calibration.to_tensors(sample, self.inputs))
         outputs = result if isinstance(result, tuple) else (result,)
         if not all(isinstance(output, Tensor) for output in outputs):
-            raise ModelError(f"a model must return a tensor or a tuple of tensors, got {[type(output).__name__ for output in outputs]}")
+            raise ModelError(
+                f"a model must return a tensor or a tuple of tensors, got {[type(output).__name__ for output in outputs]}"
+            )
         return outputs
 
     def run(self, sample: Sample) -> dict[str, np.ndarray]:
@@ -102,6 +106,7 @@ class LoadedModel:
 
         Raises:
             CalibrationError: unreadable, empty, too short, or text for a model that takes none.
+
         """
         path = Path(spec)
         if path.suffix == ".npz":
@@ -110,7 +115,9 @@ class LoadedModel:
             return calibration.factory_samples(spec, count)
         text = calibration.read_text(path)
         if self.tokenizer is None:
-            raise CalibrationError(f"this model has no tokenizer, so its inputs must be an .npz or package.module:factory, got {spec}")
+            raise CalibrationError(
+                f"this model has no tokenizer, so its inputs must be an .npz or package.module:factory, got {spec}"
+            )
         if self.kind == "encoder":
             return calibration.sentence_samples(text, self.tokenizer, sequence_length, count, spec)
         windows = calibration.token_windows(text, self.tokenizer, sequence_length, count, spec)

@@ -18,12 +18,15 @@ def load(spec: str) -> LoadedModel:
 
     Raises:
         ModelError: the factory cannot be imported, or returns something else.
+
     """
     factory = import_attribute(spec, ModelError)
     made = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
     module, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, ())
     if not isinstance(module, nn.Module) or not all(isinstance(item, TensorSpec) for item in inputs):
-        raise ModelError(f"{spec} must return an nn.Module, or (nn.Module, list of edgecomp.tensor.TensorSpec), got {type(made).__name__}")
+        raise ModelError(
+            f"{spec} must return an nn.Module, or (nn.Module, list of edgecomp.tensor.TensorSpec), got {type(made).__name__}"
+        )
     return LoadedModel(module.eval().float(), tuple(inputs), (), "generic", {"kind": "factory", "model": spec})
 
 

@@ -40,6 +40,7 @@ def load(spec: str) -> LoadedModel:
 
     Raises:
         ModelError: it cannot be found or read, or is of a kind that is not supported.
+
     """
     transformers = _transformers()
     path = Path(spec)
@@ -67,6 +68,7 @@ def skeleton(source: Mapping[str, Any], folder: Path) -> LoadedModel:
 
     Raises:
         ModelError: the configuration does not fit this version of transformers.
+
     """
     transformers = _transformers()
     from accelerate import init_empty_weights
@@ -79,7 +81,8 @@ def skeleton(source: Mapping[str, Any], folder: Path) -> LoadedModel:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
-            f"{folder} must hold a configuration and tokenizer that transformers {transformers.__version__} reads: {_first_line(error)}"
+            f"{folder} must hold a configuration and tokenizer that transformers {transformers.__version__} reads: "
+            f"{_first_line(error)}"
         ) from error
     return _adapt(body, source["task"], source, tokenizer, assets=(config, tokenizer))
 

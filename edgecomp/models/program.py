@@ -21,13 +21,14 @@ def load(spec: str) -> LoadedModel:
 
     Raises:
         ModelError: unreadable, or an input is no tensor.
+
     """
     path = Path(spec)
     if not path.is_file():
         raise ModelError(f"{path} must be a file written by torch.export.save, but there is no such file")
     try:
         program = torch.export.load(path)
-    except Exception as error:  # torch raises many types for a damaged archive; all mean the same to the user
+    except Exception as error:
         raise ModelError(f"{path} must be a file written by torch.export.save: {type(error).__name__}: {error}") from error
     module = torch.export.unflatten(program)
     for name, child in list(module.named_modules()):
@@ -46,6 +47,7 @@ def skeleton(source: Mapping[str, Any]) -> LoadedModel:
 
     Raises:
         ModelError: the file is gone or has changed.
+
     """
     loaded = load(str(source["model"]))
     if loaded.source["sha256"] != source["sha256"]:
@@ -82,21 +84,20 @@ def _layer(module: nn.Module) -> nn.Module | None:
     elif call.target is torch.ops.aten.embedding.default:
         layer = nn.Embedding(weight.shape[0], weight.shape[1], device="meta")
     elif call.target is torch.ops.aten.conv2d.default:
-        stride, padding, dilation, groups = [*call.args[3:], *([1], [0], [1], 1)[len(call.args) - 3 :]]
-        layer = nn.Conv2d(
-            weight.shape[1] * groups,
-            weight.shape[0],
-            tuple(weight.shape[2:]),
-            tuple(stride),
-            tuple(padding),
-            tuple(dilation),
-            groups,
-            bias is not None,
-            device="meta",
-        )
+        layer = _convolution(weight, bias is not None, call.args[3:])
     else:
         return None
     layer.weight = weight
     if bias is not None and not isinstance(layer, nn.Embedding):
         layer.bias = bias
     return layer.eval()
+
+
+def _convolution(weight: torch.Tensor, bias: bool, given: tuple[Any, ...]) -> nn.Conv2d:
+    """The module of `aten.conv2d(x, weight, bias, *given)`; `given` holds the first of stride, padding, dilation, groups."""
+    defaults: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)
+    stride, padding, dilation, groups = given + defaults[len(given) :]
+    n, channels, height, width = weight.shape
+    layer = nn.Conv2d(channels * groups, n, (height, width), groups=groups, bias=bias, device="meta")
+    layer.stride, layer.padding, layer.dilation = tuple(stride), tuple(padding), tuple(dilation)
+    return layer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -24,6 +24,7 @@ class Layer:
         parameters: parameters of the weight, without the padding of a convolution's channels.
         conv: geometry of a convolution.
         bias: name of its bias among the model's tensors, or None.
+
     """
 
     name: str
@@ -46,8 +47,8 @@ class Use(NamedTuple):
 class Draft:
     """Plans and factors while passes work on them.
 
-    It starts with one term of one stage per layer, each over the layer's own weight in `matrices`. A pass replaces stages, adds terms,
-    and moves factors from `matrices` (float32 `[N, K]`) to `factors` (packed).
+    It starts with one term of one stage per layer, each over the layer's own weight in `matrices`. A pass replaces stages,
+    adds terms, and moves factors from `matrices` (float32 `[N, K]`) to `factors` (packed).
     """
 
     layers: Mapping[str, Layer]
@@ -83,9 +84,10 @@ class PassContext:
     """What a pass may ask about the model.
 
     Args:
-        energy: for each layer with real-valued input the mean square of each input column over the calibration samples, float32 `[K]`
-            in the order of the layer's matrix; None when there is no calibration.
+        energy: for each layer with real-valued input the mean square of each input column over the calibration samples,
+            float32 `[K]` in the order of the layer's matrix; None when there is no calibration.
         progress: reports long work.
+
     """
 
     energy: Mapping[str, Tensor] | None
@@ -98,6 +100,7 @@ class PassContext:
 
         Raises:
             CalibrationError: there was no calibration, or it never reached a layer.
+
         """
         total: Tensor | None = None
         for use in draft.uses(factor):
@@ -110,8 +113,8 @@ class PassContext:
                 )
             if use.layer not in self.energy:
                 raise CalibrationError(
-                    f"every layer that is compressed must see calibration inputs, but {use.layer} was never called: give inputs that reach "
-                    f'it, or leave it out with skip = ["{use.layer}"]'
+                    f"every layer that is compressed must see calibration inputs, but {use.layer} was never called: "
+                    f'give inputs that reach it, or leave it out with skip = ["{use.layer}"]'
                 )
             energy = self.energy[use.layer]
             total = energy if total is None else total + energy
@@ -123,6 +126,8 @@ class Pass(Protocol):
 
     Config: ClassVar[type[PassConfig]]
     needs_calibration: bool
+
+    def __init__(self, config: Any) -> None: ...
 
     def run(self, draft: Draft, context: PassContext) -> None:
         """Change the draft's plans and factors."""

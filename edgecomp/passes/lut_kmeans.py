@@ -4,18 +4,19 @@ For a matrix `W [N, K]` with column importances `h [K]` (the diagonal of XᵀX f
 
     sum over n, k of  h[k] (W[n, k] - codebook[code[n, k]] step[n, k / block_size])**2
 
-over codes, codebook and steps in turn, each on the grid that is stored: int8 codebook entries, and steps that are int8 scales times a
-float32 row scale. The start is the exact one-dimensional k-means of the normalised weights.
+over codes, codebook and steps in turn, each on the grid that is stored: int8 codebook entries, and steps that are int8 scales
+times a float32 row scale. The start is the exact one-dimensional k-means of the normalised weights.
 
-Sources: S. Kim et al., "SqueezeLLM: Dense-and-Sparse Quantization", 2023, arXiv:2306.07629 (sensitivity-weighted k-means codebooks);
-H. Wang and M. Song, "Ckmeans.1d.dp: Optimal k-means Clustering in One Dimension by Dynamic Programming", 2011. We deviate in the
+Sources: S. Kim et al., "SqueezeLLM: Dense-and-Sparse Quantization", 2023, arXiv:2306.07629 (sensitivity-weighted k-means
+codebooks); H. Wang and M. Song, "Ckmeans.1d.dp: Optimal k-means Clustering in One Dimension by Dynamic Programming", 2011. We deviate in the
 block scales, which both sources lack, in weighting by activations instead of the Fisher information, and in storing int8 entries.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from edgecomp.passes.base import Draft, PassContext
 from edgecomp.tensor import Factor
 
 _HISTOGRAM_BINS = 1024
+# Alternating refinement stops at the nearest local optimum, so some rounds try steps over a range of the block's largest weight first.
+_SEARCH_REFITS = (0, 3)
+_STEP_CANDIDATES = [sign * factor for factor in (0.75, 0.83, 0.91, 0.99, 1.07, 1.14, 1.22, 1.3) for sign in (1, -1)]
 
 
 class LayerSettings(LayerMatch):
@@ -48,6 +52,7 @@ class LutKmeansConfig(PassConfig):
         refits: rounds of alternating refinement.
         skip: patterns of layers that stay as they are.
         layers: settings for some layers; of several that match, the last one counts.
+
     """
 
     method: Literal["lut-kmeans"] = "lut-kmeans"
@@ -55,8 +60,8 @@ class LutKmeansConfig(PassConfig):
     block_size: int = Field(default=32, ge=32, le=lut.MAX_BLOCK_SIZE)
     weighting: Literal["activations", "none"] = "activations"
     refits: int = Field(default=8, ge=0, le=1000)
-    skip: list[str] = []
-    layers: list[LayerSettings] = []
+    skip: list[str] = Field(default=[])
+    layers: list[LayerSettings] = Field(default=[])
 
 
 class _Resolved(Strict):
@@ -66,9 +71,9 @@ class _Resolved(Strict):
 
 
 class LutKmeans:
-    """Replaces every matrix of the draft by a `lut` factor."""
+    """Replaces every matrix of the draft by a `lut` factor, but for those that would not become smaller than float16."""
 
-    Config = LutKmeansConfig
+    Config: ClassVar[type[PassConfig]] = LutKmeansConfig
 
     def __init__(self, config: LutKmeansConfig) -> None:
         self.config = config
@@ -80,6 +85,7 @@ class LutKmeans:
         Raises:
             ConfigError: a pattern fits no layer, a block size does not fit, or tied layers have different settings.
             CalibrationError: activations are asked for and missing.
+
         """
         names = list(draft.plans)
         require_patterns_used(self.config.skip, names, "lut-kmeans skip")
@@ -88,6 +94,7 @@ class LutKmeans:
         work = {factor: self._settings_of(draft, factor) for factor in draft.matrices}
         work = {factor: settings for factor, settings in work.items() if not settings.skip}
         _require_block_sizes(draft, work)
+        work = {factor: settings for factor, settings in work.items() if _saves_bytes(draft, factor, settings)}
         for factor in context.progress(work, total=len(work), label="lut-kmeans"):
             energy = context.input_energy(draft, factor) if self.needs_calibration else None
             settings, matrix = work[factor], draft.matrices[factor]
@@ -101,7 +108,8 @@ class LutKmeans:
         settings = [self._settings(layer) for layer in layers]
         if any(other != settings[0] for other in settings):
             raise ConfigError(
-                f"the layers {', '.join(layers)} share one matrix, so their settings must be the same: name all of them in skip and layers.match"
+                f"the layers {', '.join(layers)} share one matrix, so their settings must be the same: "
+                "name all of them in skip and layers.match"
             )
         return settings[0]
 
@@ -122,7 +130,16 @@ def _require_block_sizes(draft: Draft, work: dict[str, _Resolved]) -> None:
             lut.lut_sizes(n, k, settings.bits, settings.block_size)
         except FormatError as error:
             layer = draft.uses(factor)[0].layer
-            raise ConfigError(f"layer {layer}: {error}; set another block_size, for this layer alone under passes.layers") from error
+            raise ConfigError(
+                f"layer {layer}: {error}; set another block_size, for this layer alone under passes.layers"
+            ) from error
+
+
+def _saves_bytes(draft: Draft, factor: str, settings: _Resolved) -> bool:
+    """Whether the packed form is smaller than float16: depthwise and first convolutions are not, padded to 32 channels per tap."""
+    n, k = draft.matrices[factor].shape
+    layer = draft.layers[draft.uses(factor)[0].layer]
+    return lut.packed_bytes(n, k, settings.bits, settings.block_size) < 2 * layer.parameters
 
 
 @dataclass(frozen=True)
@@ -143,6 +160,7 @@ def fit_lut(matrix: Tensor, energy: Tensor | None, *, bits: int, block_size: int
         bits: width of a code, 1 to 8.
         block_size: columns that share a scale.
         refits: rounds of alternating refinement.
+
     """
     n, k = matrix.shape
     padded = lut.round_up(k, lut.SPAN_COLUMNS)
@@ -151,10 +169,14 @@ def fit_lut(matrix: Tensor, energy: Tensor | None, *, bits: int, block_size: int
     codebook, steps = _initial_levels(weights, importance, bits)
     scales, row_scale = _quantize_steps(steps)
     codes = _assign(weights, codebook, scales, row_scale)
-    for _ in range(refits):
+    for refit in range(refits):
         codebook = _refit_codebook(weights, importance, codes, codebook, scales, row_scale)
-        codes = _assign(weights, codebook, scales, row_scale)
-        scales, row_scale = _quantize_steps(_refit_steps(weights, importance, codebook[codes]))
+        if refit in _SEARCH_REFITS:
+            steps = _search_steps(weights, importance, codebook)
+        else:
+            codes = _assign(weights, codebook, scales, row_scale)
+            steps = _refit_steps(weights, importance, codebook[codes])
+        scales, row_scale = _quantize_steps(steps)
         codes = _assign(weights, codebook, scales, row_scale)
     values = codebook[codes]
     error = values * (scales * row_scale[:, None])[..., None] - weights
@@ -195,7 +217,7 @@ def _initial_levels(weights: Tensor, importance: Tensor, bits: int) -> tuple[Ten
     A block's step is its largest weight with its sign, so that the largest weight is always +1 and the codebook spends its entries
     on the rest.
     """
-    largest = weights.gather(2, weights.abs().argmax(dim=2, keepdim=True))[..., 0]
+    largest = _largest(weights)
     if bits == 8:
         return torch.arange(-127, 128, dtype=torch.float32, device=weights.device), largest / 127
     normalised = torch.where(largest[..., None] == 0, 0, weights / largest[..., None]).clamp(-1, 1)
@@ -210,6 +232,11 @@ def _initial_levels(weights: Tensor, importance: Tensor, bits: int) -> tuple[Ten
     peak = np.abs(entries).max()
     codebook = torch.from_numpy(np.rint(entries * (127 / peak))).to(weights.device, torch.float32)
     return codebook, largest * (float(peak) / 127)
+
+
+def _largest(weights: Tensor) -> Tensor:
+    """The weight largest in magnitude of each block, with its sign: `[N, blocks]`."""
+    return weights.gather(2, weights.abs().argmax(dim=2, keepdim=True))[..., 0]
 
 
 def kmeans_1d(points: np.ndarray, mass: np.ndarray, clusters: int) -> np.ndarray:
@@ -239,7 +266,7 @@ def kmeans_1d(points: np.ndarray, mass: np.ndarray, clusters: int) -> np.ndarray
         edges.append(last)
     bounds = [0, *reversed(edges)]
     centres = []
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in pairwise(bounds):
         total = w[high] - w[low]
         centres.append((wx[high] - wx[low]) / total if total > 0 else points[min(low, count - 1)])
     return np.sort(np.array(centres))
@@ -268,7 +295,9 @@ def _refit_codebook(
     steps = (scales * row_scale[:, None])[..., None]
     flat = codes.reshape(-1)
     numerator = torch.bincount(flat, weights=(importance * steps * weights).reshape(-1).double(), minlength=len(codebook))
-    denominator = torch.bincount(flat, weights=(importance * steps.square()).expand_as(weights).reshape(-1).double(), minlength=len(codebook))
+    denominator = torch.bincount(
+        flat, weights=(importance * steps.square()).expand_as(weights).reshape(-1).double(), minlength=len(codebook)
+    )
     entries = torch.where(denominator > 0, numerator / denominator, codebook.double())
     return entries.round().clamp(-127, 127).float().sort().values
 
@@ -278,3 +307,19 @@ def _refit_steps(weights: Tensor, importance: Tensor, values: Tensor) -> Tensor:
     numerator = (importance * values * weights).sum(dim=2)
     denominator = (importance * values.square()).sum(dim=2)
     return torch.where(denominator > 0, numerator / denominator, 0)
+
+
+def _search_steps(weights: Tensor, importance: Tensor, codebook: Tensor) -> Tensor:
+    """The best step of each block among candidates of both signs, each refitted by least squares: `[N, blocks]`."""
+    middles = (codebook[1:] + codebook[:-1]) / 2
+    largest = _largest(weights)[..., None] / 127
+    best_error = torch.full(weights.shape[:2], torch.inf, device=weights.device)
+    best_steps = torch.zeros_like(best_error)
+    for factor in _STEP_CANDIDATES:
+        values = codebook[torch.bucketize(torch.where(largest == 0, 0, weights / (largest * factor)), middles)]
+        steps = _refit_steps(weights, importance, values)
+        error = (importance * (weights - values * steps[..., None]).square()).sum(dim=2)
+        better = error < best_error
+        best_error = torch.where(better, error, best_error)
+        best_steps = torch.where(better, steps, best_steps)
+    return best_steps
