@@ -116,6 +116,10 @@ bool ReadInferenceInput(Api api, const OrtShapeInferContext* context, InferredSh
 }
 
 OrtStatus* SetInferenceOutput(Api api, OrtShapeInferContext* context, const InferredShape& output) {
+  // An open dimension without a symbol would be taken for one of size -1.
+  for (size_t i = 0; i < output.shape.rank; ++i) {
+    if (output.shape.dims[i] < 0 && output.symbols[i][0] == '\0') return nullptr;
+  }
   OrtTensorTypeAndShapeInfo* info = nullptr;
   EC_ORT_RETURN_IF_ERROR(CreateTensorTypeAndShapeInfo::Call(api, &info));
   const size_t rank = output.shape.rank;

@@ -95,6 +95,7 @@ struct InferredShape {
 };
 // False where the model does not say the shape of input 0; the output's then stays unknown.
 bool ReadInferenceInput(Api api, const OrtShapeInferContext* context, InferredShape* input);
+// Leaves the output's shape unknown where it has an open dimension without a symbol.
 OrtStatus* SetInferenceOutput(Api api, OrtShapeInferContext* context, const InferredShape& output);
 OrtStatus* ReadInferenceInts(Api api, const OrtShapeInferContext* context, const char* attribute, int64_t* values, size_t count);
 OrtStatus* ReadInferenceInt(Api api, const OrtShapeInferContext* context, const char* attribute, int64_t* value);

@@ -80,15 +80,11 @@ class LutConv2D : public LutKernel {
     };
     EC_ORT_RETURN_IF_ERROR(ReadConvAttributes(ints, &attributes));
     attributes.group = 1;  // no part in the output's size
-    // Sizes that the model leaves open count as enough for one window: what comes out for them is not used.
     int64_t* dims = shape.shape.dims;
-    const bool height_known = dims[2] > 0, width_known = dims[3] > 0;
-    const int64_t x[4] = {1, 1, height_known ? dims[2] : INT32_MAX, width_known ? dims[3] : INT32_MAX};
+    const int64_t x[4] = {1, 1, dims[2], dims[3]};
     const ec_conv2d conv = attributes.For(x);
-    if (ec_conv2d_output_size(&conv, &dims[2], &dims[3]) != EC_OK) return nullptr;
+    if (ec_conv2d_output_size(&conv, &dims[2], &dims[3]) != EC_OK) return nullptr;  // an open height or width, above all
     EC_ORT_RETURN_IF_ERROR(ReadInferenceInt(api, context, "N", &dims[1]));
-    if (!height_known) dims[2] = -1;
-    if (!width_known) dims[3] = -1;
     for (int axis = 1; axis < 4; ++axis) shape.symbols[axis] = "";
     return SetInferenceOutput(api, context, shape);
   }
