@@ -1,7 +1,8 @@
 /* The C interface of the edgecomp kernels: packed factors in, float32 out.
  *
  * The packed format `lut` is specified in edgecomp/formats/lut.md. No function throws, prints, allocates or aborts; each returns a
- * status. Pointers may have any alignment unless said otherwise. All functions are safe to call from several threads at once.
+ * status. Pointers need the alignment of their element type and no more. All functions are safe to call from several threads at
+ * once.
  */
 #ifndef EDGECOMP_EDGECOMP_H_
 #define EDGECOMP_EDGECOMP_H_
@@ -33,10 +34,12 @@ typedef enum ec_status {
   EC_ERR_ROW_INDEX = 7,        /* row_index does not hold every row exactly once */
   EC_ERR_WORKSPACE = 8,        /* the workspace is null or too small */
   EC_ERR_INDEX_RANGE = 9,      /* an index of a gather is outside [-N, N) */
-  EC_ERR_VALUE_RANGE = 10,     /* a codebook entry or a scale is -128, or a row scale is not finite */
-  EC_ERR_COMPUTE = 11,         /* compute is neither EC_COMPUTE_FLOAT nor EC_COMPUTE_INT8 */
-  EC_ERR_ISA_UNKNOWN = 12,     /* EDGECOMP_FORCE_ISA names no variant of this build */
-  EC_ERR_ISA_UNAVAILABLE = 13, /* EDGECOMP_FORCE_ISA names a variant that this CPU cannot run */
+  EC_ERR_CODEBOOKS = 10,       /* a codebook entry is -128, or the table of 7 or 8 bits is not the fixed one */
+  EC_ERR_SCALES = 11,          /* a block scale is -128 */
+  EC_ERR_ROW_SCALE = 12,       /* a row scale is not finite */
+  EC_ERR_COMPUTE = 13,         /* compute is neither EC_COMPUTE_FLOAT nor EC_COMPUTE_INT8 */
+  EC_ERR_ISA_UNKNOWN = 14,     /* EDGECOMP_FORCE_ISA names no variant of this build */
+  EC_ERR_ISA_UNAVAILABLE = 15, /* EDGECOMP_FORCE_ISA names a variant that this CPU cannot run */
 } ec_status;
 
 /* One line in English that says what must hold; never null. */
@@ -57,21 +60,21 @@ typedef struct ec_lut_factor {
   int64_t k;
   int32_t bits;
   int64_t block_size;
-  int64_t tiles;            /* T; ceil(N / 16) where row_index is null */
-  int64_t books;            /* B */
-  const uint8_t* codes;     /* [T, S, P, 16, 4] */
-  const int8_t* codebooks;  /* [B, 2**bits], or [1, 256] */
+  int64_t tiles;             /* T; ceil(N / 16) where row_index is null */
+  int64_t books;             /* B */
+  const uint8_t* codes;      /* [T, S, P, 16, 4] */
+  const int8_t* codebooks;   /* [B, 2**bits], or [1, 256] */
   const uint16_t* tile_book; /* [T] */
-  const int8_t* scales;     /* [T, blocks, 16] */
-  const float* row_scale;   /* [T, 16] */
-  const int32_t* row_index; /* [T * 16], or null */
+  const int8_t* scales;      /* [T, blocks, 16] */
+  const float* row_scale;    /* [T, 16] */
+  const int32_t* row_index;  /* [T * 16], or null */
 } ec_lut_factor;
 
 /* Checks sizes: cheap (constant time), called by every function below. */
 EC_API ec_status ec_lut_check_sizes(const ec_lut_factor* factor);
 
-/* Checks sizes and every value that a kernel trusts: once per factor, time linear in the small arrays. `scratch` holds N bytes and is
- * needed only with row_index. */
+/* Checks sizes and every value that a kernel trusts: once per factor, time linear in the small arrays. `scratch` holds N bytes and
+ * is needed only with row_index. */
 EC_API ec_status ec_lut_check(const ec_lut_factor* factor, uint8_t* scratch);
 
 /* Bytes that each array must have: the adapters hold a tensor's size against them. EC_ERR_OVERFLOW where one does not fit. */
@@ -98,8 +101,9 @@ EC_API ec_status ec_lut_matmul(const ec_lut_factor* factor, const float* x, int6
 EC_API ec_status ec_lut_gather(const ec_lut_factor* factor, const int64_t* indices, int64_t count, float* y,
                                const ec_parallel* parallel);
 
-/* Geometry of a convolution over x [batch, in_channels, height, width]. The factor's columns are ordered (kernel row, kernel column,
- * channel), the channels of a group padded to a multiple of 32. Grouped convolutions compute in float whatever `compute` says. */
+/* Geometry of a convolution over x [batch, in_channels, height, width]. The factor's columns are ordered (kernel row, kernel
+ * column, channel), the channels of a group padded to a multiple of 32. Grouped convolutions compute in float whatever `compute`
+ * says. */
 typedef struct ec_conv2d {
   int64_t batch, in_channels, height, width;
   int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
@@ -115,8 +119,8 @@ EC_API ec_status ec_lut_conv2d(const ec_lut_factor* factor, const ec_conv2d* con
 
 /* Kernel variants: "avx512_vnni", "avx2", "ref", ... in order of priority. */
 EC_API int32_t ec_variant_count(void);
-EC_API const char* ec_variant_name(int32_t index);      /* null outside [0, count) */
-EC_API int32_t ec_variant_available(int32_t index);     /* 1 where this CPU can run it */
+EC_API const char* ec_variant_name(int32_t index);  /* null outside [0, count) */
+EC_API int32_t ec_variant_available(int32_t index); /* 1 where this CPU can run it */
 /* The variant that runs: the first available, or what EDGECOMP_FORCE_ISA names (read once per process). */
 EC_API ec_status ec_variant_selected(const char** name);
 

@@ -1,0 +1,256 @@
+"""LutMatMul against ONNX Runtime's own MatMulNBits, one row of x, with weights that no cache holds.
+
+Both run inside onnxruntime on the same machine in turns. A model holds as many nodes with weights of their own as it takes to exceed the
+cache several times; a sample is one run of the model divided by its nodes. The ratio is the median over pairs of adjacent runs. Bytes
+are those that a node reads; the roof is what plain loads from memory reach. Before any timing each side's result is held against its
+own weights in float64.
+
+    python benchmarks/kernels.py [--quick] [--shapes 11008x4096,1536x576] [--threads 1,2] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the roof is measured by one numpy.dot a thread
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from edgecomp import native
+from edgecomp.formats import lut
+from edgecomp.tensor import Factor
+
+COLD_BYTES = 160 << 20  # five times the largest cache of the machines at hand
+PEER_BITS = (2, 4, 8)
+LARGEST_ERROR = 0.02  # of the result's norm: what int8 activations cost, and a wrong layout exceeds by far
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison; the peer's fields are None where it has no such width."""
+
+    n: int
+    k: int
+    bits: int
+    block_size: int
+    threads: int
+    lut_us: float
+    peer_us: float | None
+    peer_over_lut: float | None
+    lut_bytes: int
+    peer_bytes: int | None
+    lut_gb_per_s: float
+    peer_gb_per_s: float | None
+    roof_gb_per_s: float
+    lut_error: float
+    peer_error: float | None
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model with `copies` equal nodes that differ in their weights, ready to run."""
+
+    session: onnxruntime.InferenceSession
+    x: np.ndarray
+    copies: int
+    node_bytes: int
+    error: float
+
+    def run_us(self) -> float:
+        """Microseconds a node, of one run."""
+        start = time.perf_counter_ns()
+        self.session.run(["y0"], {"x": self.x})  # one output is fetched, all nodes run
+        return (time.perf_counter_ns() - start) / 1e3 / self.copies
+
+
+def make_session(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], k: int, threads: int) -> onnxruntime.InferenceSession:
+    """A session of nodes that all read x [1, K]."""
+    outputs = [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None) for node in nodes]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, k])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(a, name) for name, a in weights.items()])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.edgecomp", 1), helper.make_opsetid("com.microsoft", 1)]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.register_custom_ops_library(native.get_library_path())
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def relative_error(session: onnxruntime.InferenceSession, x: np.ndarray, weights: np.ndarray) -> float:
+    """Of the first node's result to x Wᵀ in float64, by norms.
+
+    Raises:
+        SystemExit: it is above LARGEST_ERROR.
+    """
+    (y,) = session.run(["y0"], {"x": x})
+    expected = x.astype(np.float64) @ weights.astype(np.float64).T
+    error = float(np.linalg.norm(y - expected) / np.linalg.norm(expected))
+    if not error < LARGEST_ERROR:
+        raise SystemExit(f"a result must be within {LARGEST_ERROR} of float64 before it is timed, got {error}")
+    return error
+
+
+def make_lut(n: int, k: int, bits: int, block_size: int, threads: int, rng: np.random.Generator) -> Side:
+    """LutMatMul nodes with random codes, one codebook and random scales."""
+    sizes = lut.lut_sizes(n, k, bits, block_size)
+    codes = rng.integers(0, 256, (sizes.tiles, sizes.spans, sizes.planes, 16, 4), dtype=np.uint8)
+    codes[codes == 128] = 127  # no code of 8 bits; any byte is a code below
+    book = lut.identity_codebook() if sizes.planes == 8 else np.linspace(-127, 127, 2**bits).round().astype(np.int8)[None]
+    scales = rng.integers(32, 128, (sizes.tiles, sizes.blocks, 16)).astype(np.int8)
+    row_scale = rng.uniform(0.5, 1, (sizes.tiles, 16)).astype(np.float32)
+    shared = {"codebooks": book, "tile_book": np.zeros(sizes.tiles, np.uint16), "row_scale": row_scale}
+    factor = Factor("lut", (n, k), {"bits": bits, "block_size": block_size}, {"codes": codes, "scales": scales, **shared})
+
+    copies = -(-COLD_BYTES // factor.packed_bytes)
+    weights: dict[str, np.ndarray] = {"absent_index": np.zeros(0, np.int32), "absent_bias": np.zeros(0, np.float32)}
+    nodes = []
+    for i in range(copies):
+        arrays = {"codes": np.roll(codes, i, axis=0), "scales": np.roll(scales, i, axis=0), **shared}
+        weights |= {f"{name}{i}": array for name, array in arrays.items()}
+        names = [f"{name}{i}" for name in ("codes", "codebooks", "tile_book", "scales", "row_scale")]
+        inputs = ["x", *names, "absent_index", "absent_bias"]
+        attributes = {"N": n, "K": k, "bits": bits, "block_size": block_size, "compute": "int8"}
+        nodes.append(helper.make_node("LutMatMul", inputs, [f"y{i}"], domain="ai.edgecomp", **attributes))
+    x = rng.standard_normal((1, k)).astype(np.float32)
+    session = make_session(nodes, weights, k, threads)
+    return Side(session, x, copies, factor.packed_bytes, relative_error(session, x, lut.unpack(factor)))
+
+
+def make_peer(n: int, k: int, bits: int, block_size: int, threads: int, rng: np.random.Generator) -> Side:
+    """MatMulNBits nodes at accuracy level 4 with random codes and scales, and the default zero point."""
+    blocks = k // block_size
+    packed = rng.integers(0, 256, (n, blocks, block_size * bits // 8), dtype=np.uint8)
+    scales = rng.uniform(0.001, 0.004, (n, blocks)).astype(np.float32)
+    node_bytes = packed.nbytes + scales.nbytes
+    copies = -(-COLD_BYTES // node_bytes)
+    weights, nodes = {}, []
+    for i in range(copies):
+        weights |= {f"b{i}": np.roll(packed, i, axis=0), f"s{i}": np.roll(scales, i, axis=0)}
+        attributes = {"N": n, "K": k, "bits": bits, "block_size": block_size, "accuracy_level": 4}
+        nodes.append(helper.make_node("MatMulNBits", ["x", f"b{i}", f"s{i}"], [f"y{i}"], domain="com.microsoft", **attributes))
+    x = rng.standard_normal((1, k)).astype(np.float32)
+    session = make_session(nodes, weights, k, threads)
+    per_byte = 8 // bits
+    codes = np.stack([packed >> bits * i & 2**bits - 1 for i in range(per_byte)], axis=-1).reshape(n, blocks, block_size)
+    dense = ((codes.astype(np.float32) - 2 ** (bits - 1)) * scales[:, :, None]).reshape(n, k)
+    return Side(session, x, copies, node_bytes, relative_error(session, x, dense))
+
+
+def compare(n: int, k: int, bits: int, block_size: int, threads: int, pairs: int) -> Row:
+    """Time both sides in turns."""
+    rng = np.random.default_rng(0)
+    ours = make_lut(n, k, bits, block_size, threads, rng)
+    peer = make_peer(n, k, bits, block_size, threads, rng) if bits in PEER_BITS else None
+    ours.run_us()
+    if peer is not None:
+        peer.run_us()
+    our_us, peer_us = [], []
+    for _ in range(pairs):
+        our_us.append(ours.run_us())
+        if peer is not None:
+            peer_us.append(peer.run_us())
+    us = float(np.median(our_us))
+    row = Row(
+        **{"n": n, "k": k, "bits": bits, "block_size": block_size, "threads": threads},
+        **{"lut_us": us, "lut_bytes": ours.node_bytes, "lut_gb_per_s": ours.node_bytes / us / 1e3, "lut_error": ours.error},
+        **{"peer_us": None, "peer_over_lut": None, "peer_bytes": None, "peer_gb_per_s": None, "peer_error": None},
+        roof_gb_per_s=read_roof(threads),
+    )
+    if peer is None:
+        return row
+    other_us = float(np.median(peer_us))
+    measured = {"peer_us": other_us, "peer_over_lut": float(np.median(np.divide(peer_us, our_us))), "peer_error": peer.error}
+    return Row(**{**asdict(row), **measured, "peer_bytes": peer.node_bytes, "peer_gb_per_s": peer.node_bytes / other_us / 1e3})
+
+
+def read_roof(threads: int) -> float:
+    """GB/s of numpy.dot over arrays that no cache holds, one a thread: the median of nine."""
+    parts = [np.ones(COLD_BYTES // 4 // threads, np.float32) for _ in range(threads)]
+    seconds = []
+    for _ in range(9):
+        workers = [threading.Thread(target=np.dot, args=(part, part)) for part in parts]
+        start = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        seconds.append(time.perf_counter() - start)
+    return float(sum(part.nbytes for part in parts) / np.median(seconds) / 1e9)
+
+
+def machine() -> dict[str, str | int | None]:
+    """What the numbers depend on."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    cpu = names[0] if names else platform.processor()
+    variant = native.selected_variant()
+    return {"cpu": cpu, "cores": os.cpu_count(), "variant": variant, "onnxruntime": onnxruntime.__version__, "system": platform.platform()}
+
+
+def commit() -> str:
+    """The checkout's commit, or "unknown" outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"
+
+
+def markdown(rows: list[Row]) -> str:
+    """The rows as a table."""
+
+    def cell(value: float | int | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    lines = [
+        "| N x K | bits | block | threads | lut µs | peer µs | peer / lut | lut MB | peer MB | lut GB/s | peer GB/s | roof GB/s |",
+        "| --- |" + " ---: |" * 11,
+    ]
+    for r in rows:
+        peer_mb = None if r.peer_bytes is None else r.peer_bytes / 1e6
+        timing = [cell(r.lut_us, 1), cell(r.peer_us, 1), cell(r.peer_over_lut, 2), cell(r.lut_bytes / 1e6, 2), cell(peer_mb, 2)]
+        rates = [cell(r.lut_gb_per_s, 1), cell(r.peer_gb_per_s, 1), cell(r.roof_gb_per_s, 1)]
+        lines.append("| " + " | ".join([f"{r.n} x {r.k}", str(r.bits), str(r.block_size), str(r.threads), *timing, *rates]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--shapes", default="11008x4096,1536x576", help="NxK, separated by commas")
+    parser.add_argument("--bits", default="4,2,3,8", help="separated by commas")
+    parser.add_argument("--block-sizes", default="32,128", help="separated by commas; those that do not divide K are left out")
+    parser.add_argument("--threads", default="1,2", help="separated by commas")
+    parser.add_argument("--quick", action="store_true", help="3 pairs of runs in place of 21")
+    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    arguments = parser.parse_args()
+    rows = []
+    for shape in arguments.shapes.split(","):
+        n, k = map(int, shape.split("x"))
+        for bits in map(int, arguments.bits.split(",")):
+            for block_size in map(int, arguments.block_sizes.split(",")):
+                for threads in map(int, arguments.threads.split(",")) if k % block_size == 0 else ():
+                    print(f"N={n} K={k} bits={bits} block_size={block_size} threads={threads}", file=sys.stderr)
+                    rows.append(compare(n, k, bits, block_size, threads, pairs=3 if arguments.quick else 21))
+    if arguments.json:
+        record = {"benchmark": "kernels", "commit": commit(), "machine": machine(), "rows": [asdict(row) for row in rows]}
+        print(json.dumps(record))
+    else:
+        print(", ".join(f"{key}: {value}" for key, value in machine().items()) + f", commit: {commit()}\n")
+        print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()

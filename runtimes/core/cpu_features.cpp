@@ -1,0 +1,50 @@
+#include "core/cpu_features.h"
+
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace edgecomp {
+
+#if defined(__x86_64__)
+namespace {
+
+constexpr bool HasBit(uint32_t word, int bit) { return (word >> bit & 1) != 0; }
+
+// The state components that the OS saves at a context switch. Read with the instruction itself, since _xgetbv needs -mxsave.
+uint64_t ReadXcr0() {
+  uint32_t low = 0;
+  uint32_t high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return static_cast<uint64_t>(high) << 32 | low;
+}
+
+}  // namespace
+
+CpuFeatures DetectCpuFeatures() {
+  constexpr uint64_t kYmmState = 0x06;  // SSE, AVX
+  constexpr uint64_t kZmmState = 0xe6;  // and opmask, upper halves of ZMM0-15, ZMM16-31
+  CpuFeatures features;
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return features;
+  const bool osxsave = HasBit(ecx, 27);
+  const bool fma = HasBit(ecx, 12);
+  if (!osxsave || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return features;
+  const uint64_t xcr0 = ReadXcr0();
+  const bool avx2 = HasBit(ebx, 5);
+  const bool avx512_f_bw_vl = HasBit(ebx, 16) && HasBit(ebx, 30) && HasBit(ebx, 31);
+  features.avx2_fma = avx2 && fma && (xcr0 & kYmmState) == kYmmState;
+  features.avx512_vnni = features.avx2_fma && avx512_f_bw_vl && HasBit(ecx, 11) && (xcr0 & kZmmState) == kZmmState;
+  return features;
+}
+
+#else
+
+// The place for ARM: getauxval(AT_HWCAP) and AT_HWCAP2, once there is a kernel that needs to know.
+CpuFeatures DetectCpuFeatures() { return {}; }
+
+#endif
+
+}  // namespace edgecomp

@@ -1,0 +1,43 @@
+#include "edgecomp/edgecomp.h"
+
+const char* ec_status_message(ec_status status) {
+  switch (status) {
+    case EC_OK:
+      return "ok";
+    case EC_ERR_NULL_POINTER:
+      return "a required pointer must not be null";
+    case EC_ERR_BITS:
+      return "bits must be 1 to 8";
+    case EC_ERR_SHAPE:
+      return "N, K, M, the tiles, the codebooks and a convolution's geometry must be in range and fit each other";
+    case EC_ERR_BLOCK_SIZE:
+      return "block_size must be a multiple of 32 that divides K rounded up to 32, and at most 65536";
+    case EC_ERR_OVERFLOW:
+      return "the sizes must fit in size_t";
+    case EC_ERR_TILE_BOOK:
+      return "every entry of tile_book must name a codebook that is there";
+    case EC_ERR_ROW_INDEX:
+      return "row_index must hold every row of 0..N-1 exactly once, and -1 elsewhere";
+    case EC_ERR_WORKSPACE:
+      return "the workspace must hold as many bytes as the function for its size says";
+    case EC_ERR_INDEX_RANGE:
+      return "every index must lie in [-N, N)";
+    case EC_ERR_CODEBOOKS:
+      return "codebooks must lie in [-127, 127], and be the fixed table for 7 and 8 bits";
+    case EC_ERR_SCALES:
+      return "scales must lie in [-127, 127]";
+    case EC_ERR_ROW_SCALE:
+      return "row_scale must be finite";
+    case EC_ERR_COMPUTE:
+      return "compute must be float or int8";
+    case EC_ERR_ISA_UNKNOWN:
+      return "EDGECOMP_FORCE_ISA must name a kernel variant of this build";
+    case EC_ERR_ISA_UNAVAILABLE:
+      return "EDGECOMP_FORCE_ISA must name a kernel variant that this CPU can run";
+  }
+  return "unknown status";
+}
+
+const char* ec_version(void) { return EDGECOMP_VERSION; }
+
+int32_t ec_abi_version(void) { return EC_ABI_VERSION; }

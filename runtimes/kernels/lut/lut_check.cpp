@@ -1,0 +1,72 @@
+// The checks of lut.md's "Bad input", for the adapters to run once per factor.
+#include <cmath>
+#include <cstring>
+
+#include "kernels/lut/lut_layout.h"
+
+namespace edgecomp {
+namespace {
+
+bool WithinSymmetricRange(const int8_t* values, size_t count) {
+  bool found = false;
+  for (size_t i = 0; i < count; ++i) found |= values[i] == INT8_MIN;
+  return !found;
+}
+
+// The fixed table of 7 and 8 bits: entry c is c in two's complement, and -127 for 128.
+bool IsIdentityCodebook(const int8_t* codebook) {
+  for (int code = 0; code < 256; ++code) {
+    const int value = code < 128 ? code : code == 128 ? -127 : code - 256;
+    if (codebook[code] != value) return false;
+  }
+  return true;
+}
+
+bool NamesEveryRowOnce(const ec_lut_factor& factor, uint8_t* seen) {
+  std::memset(seen, 0, static_cast<size_t>(factor.n));
+  int64_t rows = 0;
+  for (int64_t lane = 0; lane < factor.tiles * kTileRows; ++lane) {
+    const int64_t row = factor.row_index[lane];
+    if (row == -1) continue;
+    if (row < 0 || row >= factor.n || seen[row] != 0) return false;
+    seen[row] = 1;
+    ++rows;
+  }
+  return rows == factor.n;
+}
+
+}  // namespace
+}  // namespace edgecomp
+
+using edgecomp::LutLayout;
+
+ec_status ec_lut_check_sizes(const ec_lut_factor* factor) {
+  LutLayout layout;
+  return edgecomp::CheckedLutLayout(factor, &layout);
+}
+
+ec_status ec_lut_array_bytes(const ec_lut_factor* factor, ec_lut_bytes* out) {
+  if (factor == nullptr || out == nullptr) return EC_ERR_NULL_POINTER;
+  LutLayout layout;
+  const ec_status status = edgecomp::MakeLutLayout(*factor, &layout);
+  if (status == EC_OK) *out = layout.bytes;
+  return status;
+}
+
+ec_status ec_lut_check(const ec_lut_factor* factor, uint8_t* scratch) {
+  LutLayout layout;
+  const ec_status status = edgecomp::CheckedLutLayout(factor, &layout);
+  if (status != EC_OK) return status;
+  if (!edgecomp::WithinSymmetricRange(factor->codebooks, layout.bytes.codebooks)) return EC_ERR_CODEBOOKS;
+  if (!edgecomp::WithinSymmetricRange(factor->scales, layout.bytes.scales)) return EC_ERR_SCALES;
+  if (layout.planes == 8 && !edgecomp::IsIdentityCodebook(factor->codebooks)) return EC_ERR_CODEBOOKS;
+  for (int64_t tile = 0; tile < layout.tiles; ++tile) {
+    if (factor->tile_book[tile] >= factor->books) return EC_ERR_TILE_BOOK;
+  }
+  for (int64_t lane = 0; lane < layout.tiles * edgecomp::kTileRows; ++lane) {
+    if (!std::isfinite(factor->row_scale[lane])) return EC_ERR_ROW_SCALE;
+  }
+  if (factor->row_index == nullptr) return EC_OK;
+  if (scratch == nullptr) return EC_ERR_WORKSPACE;
+  return edgecomp::NamesEveryRowOnce(*factor, scratch) ? EC_OK : EC_ERR_ROW_INDEX;
+}

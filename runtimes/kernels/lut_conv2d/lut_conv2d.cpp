@@ -1,0 +1,96 @@
+// The public functions of lut_conv2d, and the convolution of one group: a product of output pixels by the factor.
+#include "kernels/lut_conv2d/lut_conv2d.h"
+
+#include <cstring>
+
+#include "core/checked_math.h"
+#include "kernels/lut_matmul/lut_matmul_driver.h"
+
+namespace edgecomp {
+namespace {
+
+// Row m of the product is what output pixel m sees of an image: columns (kernel row, kernel column, channel).
+struct PixelRows {
+  const Conv2dGeometry* geometry;
+  const float* image;  // [in_channels, height, width]
+
+  static const float* Row(const void* self, int64_t m, float* columns) {
+    const auto* rows = static_cast<const PixelRows*>(self);
+    const Conv2dGeometry& g = *rows->geometry;
+    const ec_conv2d& c = g.conv;
+    const int64_t top = m / g.out_width * c.stride_h - c.pad_top;
+    const int64_t left = m % g.out_width * c.stride_w - c.pad_left;
+    float* to = columns;
+    for (int64_t tap_y = 0; tap_y < c.kernel_h; ++tap_y) {
+      for (int64_t tap_x = 0; tap_x < c.kernel_w; ++tap_x, to += g.padded_channels) {
+        const int64_t y = top + tap_y * c.dilation_h;
+        const int64_t x = left + tap_x * c.dilation_w;
+        const bool inside = y >= 0 && y < c.height && x >= 0 && x < c.width;
+        const int64_t channels = inside ? g.group_channels : 0;
+        const float* pixel = rows->image + (inside ? y * c.width + x : 0);
+        for (int64_t channel = 0; channel < channels; ++channel) to[channel] = pixel[channel * g.in_pixels()];
+        std::memset(to + channels, 0, static_cast<size_t>(g.padded_channels - channels) * sizeof(float));
+      }
+    }
+    return columns;
+  }
+};
+
+struct Conv2dPlan {
+  Conv2dGeometry geometry;
+  LutMatMulPlan product;  // of the pixels of one image; unused for several groups
+  LutLayout layout;
+  size_t workspace_bytes;
+};
+
+ec_status Plan(const ec_lut_factor* factor, const ec_conv2d* conv, ec_compute compute, const ec_parallel* parallel,
+               Conv2dPlan* plan) {
+  ec_status status = CheckedLutLayout(factor, &plan->layout);
+  if (status == EC_OK) status = MakeConv2dGeometry(*factor, conv, &plan->geometry);
+  if (status != EC_OK) return status;
+  if (compute != EC_COMPUTE_FLOAT && compute != EC_COMPUTE_INT8) return EC_ERR_COMPUTE;
+  if (conv->group > 1) return GroupedConv2dWorkspace(plan->layout, parallel, &plan->workspace_bytes);
+  status = MakeLutMatMulPlan(*factor, plan->layout, plan->geometry.out_pixels(), compute, parallel, /*needs_scratch=*/true,
+                             &plan->product);
+  plan->workspace_bytes = plan->product.workspace_bytes;
+  return status;
+}
+
+}  // namespace
+}  // namespace edgecomp
+
+ec_status ec_lut_conv2d_workspace_bytes(const ec_lut_factor* factor, const ec_conv2d* conv, ec_compute compute,
+                                        const ec_parallel* parallel, size_t* bytes) {
+  if (bytes == nullptr) return EC_ERR_NULL_POINTER;
+  edgecomp::Conv2dPlan plan;
+  const ec_status status = edgecomp::Plan(factor, conv, compute, parallel, &plan);
+  if (status == EC_OK) *bytes = plan.workspace_bytes;
+  return status;
+}
+
+ec_status ec_lut_conv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const float* x, const float* bias, float* y,
+                        ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes) {
+  edgecomp::Conv2dPlan plan;
+  ec_status status = edgecomp::Plan(factor, conv, compute, parallel, &plan);
+  if (status != EC_OK) return status;
+  edgecomp::Isa isa;
+  status = edgecomp::SelectedIsa(&isa);
+  if (status != EC_OK) return status;
+  if (conv->batch == 0) return EC_OK;
+  if (x == nullptr || y == nullptr) return EC_ERR_NULL_POINTER;
+  if (workspace == nullptr || workspace_bytes < plan.workspace_bytes) return EC_ERR_WORKSPACE;
+
+  const edgecomp::Conv2dGeometry& geometry = plan.geometry;
+  if (conv->group > 1) {
+    edgecomp::RunGroupedConv2d(*factor, plan.layout, geometry, x, bias, y, parallel, workspace);
+    return EC_OK;
+  }
+  const int64_t pixels = geometry.out_pixels();
+  for (int64_t image = 0; image < conv->batch; ++image) {
+    const edgecomp::PixelRows rows = {&geometry, x + image * conv->in_channels * geometry.in_pixels()};
+    const edgecomp::ProductSink sink = {y + image * factor->n * pixels, 1, pixels, bias};
+    RunLutMatMul(edgecomp::LutMatMulKernelsFor(isa), plan.product, *factor, {&rows, edgecomp::PixelRows::Row, true}, pixels, sink,
+                 parallel, workspace);
+  }
+  return EC_OK;
+}

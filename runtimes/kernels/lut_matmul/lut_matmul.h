@@ -1,0 +1,69 @@
+// The kernels of lut_matmul: what an instruction set implements, and what the driver promises it.
+//
+// The driver (lut_matmul_driver.cpp) checks arguments, prepares x, splits the work and stores the results. It cuts K into *chunks*
+// of whole blocks, so that a chunk's decoded weights stay in the first-level cache:
+//
+//   one row of x      gemv_int8 runs a tile over all of K, straight from the planes
+//   several rows      decode writes a tile's chunk as a *panel* of bytes [spans][8][16 rows][4 columns] (the layout that planes of
+//                     8 bits have), and gemm_* multiplies it by all rows of x
+//
+// To add an instruction set: one file with these functions, and one line in lut_matmul_variants.cpp.
+#ifndef EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_H_
+#define EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_H_
+
+#include <cstdint>
+
+#include "core/isa.h"
+#include "kernels/lut/lut_layout.h"
+#include "kernels/lut_matmul/lut_tables.h"
+
+namespace edgecomp {
+
+// The weights of a tile, or of a chunk of it: pointers to its first span and first block.
+struct LutTile {
+  const uint8_t* codes;     // [spans][planes][16][4]
+  const int8_t* scales;     // [blocks][16]
+  const int8_t* codebook;   // 2**planes entries
+  const LutTables* tables;  // of the codebook
+};
+
+// Rows of x in int8 compute. step and sum of row m and block b are at [b * stride + m].
+struct QuantizedRows {
+  const int8_t* q;  // [rows][blocks * block_size]
+  const float* step;
+  const int32_t* sum;  // of the block's q: corrects for weights with an offset
+  int64_t stride;
+};
+
+// The columns that a call covers.
+struct BlockCount {
+  int64_t blocks;
+  int64_t spans_per_block;
+  int64_t columns;  // blocks * spans_per_block * 32
+};
+
+struct LutMatMulKernels {
+  // Quantises `count` (1 to block_size) values by the rule of lut.md and fills up with zeros to block_size.
+  void (*quantize_block)(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* sum);
+
+  // sums[r] = x . w[r] without the row scale, for the 16 rows of a tile and one row of x. Indexed by planes; null where gemm
+  // serves.
+  void (*gemv_int8[9])(const LutTile& tile, const QuantizedRows& x, BlockCount count, float* sums);
+
+  // Writes the panel of `spans` spans, every byte xor `flip`. Indexed by planes.
+  void (*decode[9])(const LutTile& tile, int64_t spans, uint8_t flip, uint8_t* panel);
+
+  // sums[m][r] += x[m] . w[r] for the 16 rows of a panel. The panel of gemm_int8 was decoded with panel_flip, that of gemm_float
+  // with 0.
+  uint8_t panel_flip;
+  void (*gemm_int8)(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x, int64_t rows, BlockCount count,
+                    float* sums);
+  void (*gemm_float)(const uint8_t* panel, const int8_t* scales, const float* x, int64_t rows, BlockCount count, float* sums);
+};
+
+// The kernels for an instruction set, or for the best one below it.
+const LutMatMulKernels& LutMatMulKernelsFor(Isa isa);
+
+}  // namespace edgecomp
+
+#endif  // EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_H_

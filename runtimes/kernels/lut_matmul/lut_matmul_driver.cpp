@@ -1,0 +1,167 @@
+#include "kernels/lut_matmul/lut_matmul_driver.h"
+
+#include <cstring>
+
+#include "core/checked_math.h"
+
+namespace edgecomp {
+namespace {
+
+// Below this a task is not worth handing to another thread: some 10 microseconds of work.
+constexpr int64_t kLeastMultiplicationsOfTask = 1 << 18;
+constexpr int64_t kLeastRowsOfPreparation = 8;
+
+// One call of RunLutMatMul, for up to rows_at_once rows.
+class Product {
+ public:
+  Product(const LutMatMulKernels& kernels, const LutMatMulPlan& plan, const ec_lut_factor& factor, const RowSource& source,
+          const ProductSink& sink, int64_t first_row, int64_t rows, uint8_t* workspace)
+      : kernels_(kernels),
+        plan_(plan),
+        layout_(plan.layout),
+        factor_(factor),
+        source_(source),
+        sink_(sink),
+        first_row_(first_row),
+        rows_(rows),
+        workspace_(workspace) {}
+
+  void Run(const ec_parallel* parallel) const {
+    const int64_t preparations = Least(plan_.max_tasks, CeilDiv(rows_, kLeastRowsOfPreparation));
+    ParallelFor(parallel, preparations, [&](int64_t task) { Prepare(PartOf(rows_, preparations, task), task); });
+
+    // By tiles first, since a task that has all rows decodes each of its panels once; by rows where there are few tiles.
+    const int64_t multiplications = rows_ * layout_.tiles * kTileRows * layout_.padded_k;
+    const int64_t tasks = Least(plan_.max_tasks, CeilDiv(multiplications, kLeastMultiplicationsOfTask));
+    const int64_t tile_parts = Least(tasks, layout_.tiles);
+    const int64_t row_parts = Least(tasks / tile_parts, CeilDiv(rows_, kLeastRowsOfPreparation));
+    ParallelFor(parallel, tile_parts * row_parts, [&](int64_t task) {
+      Multiply(PartOf(layout_.tiles, tile_parts, task / row_parts), PartOf(rows_, row_parts, task % row_parts), task);
+    });
+  }
+
+ private:
+  static int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+  bool int8() const { return plan_.compute == EC_COMPUTE_INT8; }
+  uint8_t* TaskMemory(int64_t task) const { return workspace_ + plan_.tasks + static_cast<size_t>(task) * plan_.task_bytes; }
+  float* steps() const { return reinterpret_cast<float*>(workspace_ + plan_.steps); }
+  int32_t* block_sums() const { return reinterpret_cast<int32_t*>(workspace_ + plan_.block_sums); }
+
+  BlockCount ChunkAt(int64_t first_block) const {
+    const int64_t blocks = Least(plan_.blocks_per_chunk, layout_.blocks - first_block);
+    return {blocks, layout_.spans_per_block, blocks * factor_.block_size};
+  }
+  // Index in the prepared x of row m of the chunk that starts at a block.
+  int64_t ValueIndex(int64_t first_block, int64_t m) const {
+    return first_block * factor_.block_size * rows_ + m * ChunkAt(first_block).columns;
+  }
+
+  void Prepare(Range rows, int64_t task) const {
+    float* scratch = source_.needs_scratch ? reinterpret_cast<float*>(TaskMemory(task)) : nullptr;
+    for (int64_t m = rows.first; m < rows.last; ++m) {
+      const float* x = source_.row(source_.context, first_row_ + m, scratch);
+      for (int64_t b = 0; b < layout_.blocks; ++b) {
+        const int64_t place_in_chunk = b % plan_.blocks_per_chunk;
+        const int64_t to = ValueIndex(b - place_in_chunk, m) + place_in_chunk * factor_.block_size;
+        const int64_t first = b * factor_.block_size;
+        const int64_t count = Least(factor_.block_size, factor_.k - first);
+        if (int8()) {
+          kernels_.quantize_block(x + first, count, factor_.block_size, reinterpret_cast<int8_t*>(workspace_ + plan_.values) + to,
+                                  steps() + b * rows_ + m, block_sums() + b * rows_ + m);
+        } else {
+          float* values = reinterpret_cast<float*>(workspace_ + plan_.values) + to;
+          std::memcpy(values, x + first, static_cast<size_t>(count) * sizeof(float));
+          std::memset(values + count, 0, static_cast<size_t>(factor_.block_size - count) * sizeof(float));
+        }
+      }
+    }
+  }
+
+  void Multiply(Range tiles, Range rows, int64_t task) const {
+    const auto gemv = rows_ == 1 && int8() ? kernels_.gemv_int8[layout_.planes] : nullptr;
+    uint8_t* panel = TaskMemory(task);
+    float* sums = reinterpret_cast<float*>(panel + plan_.panel_bytes);
+    LutTables tables;
+    int32_t tables_of_book = -1;  // most factors have one codebook, or few changes of it
+    for (int64_t t = tiles.first; t < tiles.last; ++t) {
+      const uint16_t book = factor_.tile_book[t];
+      const LutTile tile = {factor_.codes + t * layout_.tile_code_bytes(), factor_.scales + t * layout_.blocks * kTileRows,
+                            factor_.codebooks + book * layout_.entries, &tables};
+      if (book != tables_of_book) {
+        if (layout_.planes < 8) MakeLutTables(tile.codebook, layout_.planes, &tables);
+        tables_of_book = book;
+      }
+      if (gemv != nullptr) {
+        gemv(tile, {reinterpret_cast<const int8_t*>(workspace_ + plan_.values), steps(), block_sums(), 1},
+             {layout_.blocks, layout_.spans_per_block, layout_.padded_k}, sums);
+      } else {
+        MultiplyByPanels(tile, rows, panel, sums);
+      }
+      Store(t, rows, sums);
+    }
+  }
+
+  // sums[m - rows.first][16]
+  void MultiplyByPanels(const LutTile& tile, Range rows, uint8_t* panel, float* sums) const {
+    const int64_t count = rows.last - rows.first;
+    std::memset(sums, 0, static_cast<size_t>(count) * kTileRows * sizeof(float));
+    for (int64_t b = 0; b < layout_.blocks; b += plan_.blocks_per_chunk) {
+      const BlockCount chunk = ChunkAt(b);
+      const int64_t first_span = b * layout_.spans_per_block;
+      const LutTile from_chunk = {tile.codes + first_span * layout_.planes * kPlaneBytes, tile.scales + b * kTileRows,
+                                  tile.codebook, tile.tables};
+      kernels_.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, int8() ? kernels_.panel_flip : 0, panel);
+      const int64_t values = ValueIndex(b, rows.first);
+      if (int8()) {
+        const QuantizedRows x = {reinterpret_cast<const int8_t*>(workspace_ + plan_.values) + values,
+                                 steps() + b * rows_ + rows.first, block_sums() + b * rows_ + rows.first, rows_};
+        kernels_.gemm_int8(panel, from_chunk.scales, x, count, chunk, sums);
+      } else {
+        const float* x = reinterpret_cast<const float*>(workspace_ + plan_.values) + values;
+        kernels_.gemm_float(panel, from_chunk.scales, x, count, chunk, sums);
+      }
+    }
+  }
+
+  void Store(int64_t tile, Range rows, const float* sums) const {
+    for (int64_t m = rows.first; m < rows.last; ++m, sums += kTileRows) {
+      float* y = sink_.y + (first_row_ + m) * sink_.row_stride;
+      for (int r = 0; r < kTileRows; ++r) {
+        const int64_t lane = tile * kTileRows + r;
+        const int64_t n = RowOfLane(factor_, lane);
+        if (n < 0) continue;
+        const float product = sums[r] * factor_.row_scale[lane];
+        y[n * sink_.column_stride] = sink_.bias != nullptr ? product + sink_.bias[n] : product;
+      }
+    }
+  }
+
+  const LutMatMulKernels& kernels_;
+  const LutMatMulPlan& plan_;
+  const LutLayout& layout_;
+  const ec_lut_factor& factor_;
+  const RowSource& source_;
+  const ProductSink& sink_;
+  int64_t first_row_;
+  int64_t rows_;
+  uint8_t* workspace_;
+};
+
+uint8_t* AlignUp(void* workspace) {
+  constexpr uintptr_t kAlignment = 64;
+  return reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(workspace) + kAlignment - 1) / kAlignment * kAlignment);
+}
+
+}  // namespace
+
+void RunLutMatMul(const LutMatMulKernels& kernels, const LutMatMulPlan& plan, const ec_lut_factor& factor, const RowSource& source,
+                  int64_t rows, const ProductSink& sink, const ec_parallel* parallel, void* workspace) {
+  uint8_t* aligned = AlignUp(workspace);
+  for (int64_t m = 0; m < rows; m += plan.rows_at_once) {
+    const int64_t count = rows - m < plan.rows_at_once ? rows - m : plan.rows_at_once;
+    Product(kernels, plan, factor, source, sink, m, count, aligned).Run(parallel);
+  }
+}
+
+}  // namespace edgecomp

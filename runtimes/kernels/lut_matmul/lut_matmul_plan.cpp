@@ -1,0 +1,71 @@
+#include "core/checked_math.h"
+#include "kernels/lut_matmul/lut_matmul_driver.h"
+
+namespace edgecomp {
+namespace {
+
+constexpr size_t kAlignment = 64;  // of every part of the workspace: a cache line
+
+// Rows of x for which a panel is decoded once. Their sums (64 bytes each) and their part of x share the first two cache levels with
+// the panel; more rows would save no decoding worth the name.
+constexpr int64_t kRowsAtOnce = 128;
+
+// Columns of a panel where blocks are smaller: 8 KiB for the 16 rows.
+constexpr int64_t kChunkColumns = 512;
+
+// Lays parts out one after the other.
+class WorkspaceLayout {
+ public:
+  size_t Add(CheckedSize bytes) {
+    const size_t offset = total_.value();
+    fits_ = fits_ && bytes.fits();
+    total_ += AlignUp(bytes.value());
+    fits_ = fits_ && total_.fits();
+    return offset;
+  }
+  bool fits() const { return fits_; }
+  size_t total() const { return total_.value(); }
+
+ private:
+  static int64_t AlignUp(size_t bytes) { return static_cast<int64_t>((bytes + kAlignment - 1) / kAlignment * kAlignment); }
+
+  CheckedSize total_ = 0;
+  bool fits_ = true;
+};
+
+}  // namespace
+
+ec_status MakeLutMatMulPlan(const ec_lut_factor& factor, const LutLayout& layout, int64_t rows, ec_compute compute,
+                            const ec_parallel* parallel, bool needs_scratch, LutMatMulPlan* plan) {
+  if (compute != EC_COMPUTE_FLOAT && compute != EC_COMPUTE_INT8) return EC_ERR_COMPUTE;
+  if (rows < 0) return EC_ERR_SHAPE;
+  plan->layout = layout;
+  plan->compute = compute;
+  plan->rows_at_once = rows < kRowsAtOnce ? rows : kRowsAtOnce;
+  const int64_t fitting = kChunkColumns / factor.block_size;
+  plan->blocks_per_chunk = fitting < 1 ? 1 : fitting < layout.blocks ? fitting : layout.blocks;
+  plan->max_tasks = MaxTasks(parallel);
+
+  const bool int8 = compute == EC_COMPUTE_INT8;
+  const CheckedSize steps = CheckedSize(int8 ? plan->rows_at_once : 0) * layout.blocks * int64_t{sizeof(float)};
+  const CheckedSize panel = CheckedSize(plan->blocks_per_chunk) * factor.block_size * kTileRows;
+  const CheckedSize sums = CheckedSize(plan->rows_at_once) * int64_t{kTileRows * sizeof(float)};
+  CheckedSize task = panel + sums;
+  const CheckedSize row = CheckedSize(needs_scratch ? factor.k : 0) * int64_t{sizeof(float)};
+  if (!task.fits() || !row.fits()) return EC_ERR_OVERFLOW;
+  if (row.value() > task.value()) task = row;
+  plan->panel_bytes = panel.value();
+  plan->task_bytes = CeilDiv(static_cast<int64_t>(task.value()), kAlignment) * kAlignment;
+
+  WorkspaceLayout workspace;
+  plan->values = workspace.Add(CheckedSize(plan->rows_at_once) * layout.padded_k * (int8 ? 1 : int64_t{sizeof(float)}));
+  plan->steps = workspace.Add(steps);
+  plan->block_sums = workspace.Add(steps);
+  plan->tasks = workspace.Add(CheckedSize(plan->max_tasks) * static_cast<int64_t>(plan->task_bytes));
+  workspace.Add(int64_t{kAlignment});
+  if (!workspace.fits()) return EC_ERR_OVERFLOW;
+  plan->workspace_bytes = workspace.total();
+  return EC_OK;
+}
+
+}  // namespace edgecomp

@@ -1,0 +1,201 @@
+// The loops of lut_matmul, written once for all instruction sets; see lut_decode_simd.h for how an instruction set takes part.
+//
+// A vector of 32-bit lanes belongs to Simd::kRows rows of the tile, one lane a row: no sum ever crosses lanes.
+#ifndef EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_SIMD_H_
+#define EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_SIMD_H_
+
+#include "kernels/lut_matmul/lut_decode_simd.h"
+
+namespace edgecomp {
+
+template <class Simd>
+class LutMatMulSimd {
+ public:
+  static constexpr LutMatMulKernels Kernels() {
+    return {
+        QuantizeBlock,
+        {nullptr, GemvInt8<1>, GemvInt8<2>, GemvInt8<3>, GemvInt8<4>, GemvInt8<5>, GemvInt8<6>, nullptr, GemvInt8<8>},
+        {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
+        Simd::kFlip,
+        GemmInt8,
+        GemmFloat,
+    };
+  }
+
+ private:
+  using Bytes = typename Simd::Bytes;
+  using Ints = typename Simd::Ints;
+  using Floats = typename Simd::Floats;
+  using Weights = typename Simd::Weights;
+
+  static constexpr int kRows = Simd::kRows;
+  static constexpr int kParts = kTileRows / kRows;  // vectors that a tile's 16 rows take
+  static constexpr int kPartBytes = kPlaneBytes / kParts;
+
+  static void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* sum) {
+    // The last values of an odd count, filled up with zeros, so that the loops see whole spans only.
+    float tail[kSpanColumns] = {};
+    const int64_t whole = count / kSpanColumns * kSpanColumns;
+    for (int64_t i = whole; i < count; ++i) tail[i - whole] = x[i];
+    const bool has_tail = whole < count;
+
+    // As integers, magnitudes keep their order and NaN is above infinity: a comparison of floats would lose a NaN.
+    constexpr int32_t kInfinity = 0x7f800000;
+    Ints magnitudes = Simd::ZeroInts();
+    for (int64_t i = 0; i < whole; i += kRows) magnitudes = Simd::MaxMagnitudes(magnitudes, x + i);
+    for (int i = 0; has_tail && i < kSpanColumns; i += kRows) magnitudes = Simd::MaxMagnitudes(magnitudes, tail + i);
+    const int32_t most = Simd::LargestLane(magnitudes);
+
+    float absmax;
+    __builtin_memcpy(&absmax, &most, sizeof(absmax));
+    int64_t written = 0;
+    *sum = 0;
+    if (most >= kInfinity || absmax < 1e-30f) {
+      *step = most >= kInfinity ? __builtin_nanf("") : 0.0f;
+    } else {
+      *step = absmax / 127.0f;
+      const float inverse = 127.0f / absmax;
+      // No clamp: |x| * inverse is below 127.5 for |x| <= absmax, whatever the two roundings do.
+      Ints sums = Simd::ZeroInts();
+      for (int64_t i = 0; i < whole; i += kRows) sums = Simd::Add(sums, Simd::QuantizeTo(x + i, inverse, q + i));
+      for (int i = 0; has_tail && i < kSpanColumns; i += kRows)
+        sums = Simd::Add(sums, Simd::QuantizeTo(tail + i, inverse, q + whole + i));
+      *sum = Simd::SumOfLanes(sums);
+      written = whole + (has_tail ? kSpanColumns : 0);
+    }
+    if (written < block_size) __builtin_memset(q + written, 0, static_cast<size_t>(block_size - written));
+  }
+
+  template <int kPlanes>
+  static void GemvInt8(const LutTile& tile, const QuantizedRows& x, BlockCount count, float* sums) {
+    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, Simd::kFlip);
+    const uint8_t* span = tile.codes;
+    const int8_t* q = x.q;
+    Floats total[kParts];
+    for (Floats& part : total) part = Simd::ZeroFloats();
+    for (int64_t b = 0; b < count.blocks; ++b) {
+      // Two chains of sums a vector: one alone would wait for the latency of its own dot products.
+      Ints even[kParts], odd[kParts];
+      for (int part = 0; part < kParts; ++part) {
+        even[part] = Simd::StartSum(x.sum[b * x.stride]);
+        odd[part] = Simd::ZeroInts();
+      }
+      for (int64_t s = 0; s < count.spans_per_block; ++s, span += kPlanes * kPlaneBytes, q += kSpanColumns) {
+        for (int part = 0; part < kParts; ++part) {
+          Bytes weights[kColumnGroups];
+          decoder.Decode(span + part * kPartBytes, weights);
+          for (int i = 0; i < kColumnGroups; i += 2) {
+            even[part] = Simd::Dot(even[part], Simd::ToWeights(weights[i]), q + 4 * i);
+            odd[part] = Simd::Dot(odd[part], Simd::ToWeights(weights[i + 1]), q + 4 * i + 4);
+          }
+        }
+      }
+      for (int part = 0; part < kParts; ++part) {
+        const Floats sum = Simd::ToFloats(Simd::Add(even[part], odd[part]));
+        total[part] = Simd::AddScaled(total[part], sum, tile.scales + b * kTileRows + part * kRows, x.step[b * x.stride]);
+      }
+    }
+    for (int part = 0; part < kParts; ++part) Simd::Store(sums + part * kRows, total[part]);
+  }
+
+  template <int kPlanes>
+  static void Decode(const LutTile& tile, int64_t spans, uint8_t flip, uint8_t* panel) {
+    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, flip);
+    const uint8_t* span = tile.codes;
+    for (int64_t s = 0; s < spans; ++s, span += kPlanes * kPlaneBytes, panel += kColumnGroups * kPlaneBytes) {
+      for (int part = 0; part < kParts; ++part) {
+        Bytes weights[kColumnGroups];
+        decoder.Decode(span + part * kPartBytes, weights);
+        for (int i = 0; i < kColumnGroups; ++i) Simd::Store(panel + i * kPlaneBytes + part * kPartBytes, weights[i]);
+      }
+    }
+  }
+
+  // kCount rows of x at a time: each vector of weights is loaded once for all of them, and their sums stay in registers.
+  template <int kCount>
+  static void GemmInt8Rows(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x, BlockCount count, float* sums) {
+    const int64_t columns = count.columns;
+    for (int part = 0; part < kParts; ++part) {
+      const uint8_t* weights = panel + part * kPartBytes;
+      Floats total[kCount];
+      for (int m = 0; m < kCount; ++m) total[m] = Simd::LoadFloats(sums + m * kTileRows + part * kRows);
+      const int8_t* q = x.q;
+      for (int64_t b = 0; b < count.blocks; ++b) {
+        Ints sum[kCount];
+        for (int m = 0; m < kCount; ++m) sum[m] = Simd::StartSum(x.sum[b * x.stride + m]);
+        for (int64_t i = 0; i < count.spans_per_block * kColumnGroups; ++i, weights += kPlaneBytes, q += 4) {
+          const Weights w = Simd::ToWeights(Simd::Load(weights));
+          for (int m = 0; m < kCount; ++m) sum[m] = Simd::Dot(sum[m], w, q + m * columns);
+        }
+        for (int m = 0; m < kCount; ++m) {
+          total[m] =
+              Simd::AddScaled(total[m], Simd::ToFloats(sum[m]), scales + b * kTileRows + part * kRows, x.step[b * x.stride + m]);
+        }
+      }
+      for (int m = 0; m < kCount; ++m) Simd::Store(sums + m * kTileRows + part * kRows, total[m]);
+    }
+  }
+
+  template <int kCount>
+  static void GemmFloatRows(const uint8_t* panel, const int8_t* scales, const float* x, BlockCount count, float* sums) {
+    const int64_t columns = count.columns;
+    for (int part = 0; part < kParts; ++part) {
+      const uint8_t* weights = panel + part * kPartBytes;
+      Floats total[kCount];
+      for (int m = 0; m < kCount; ++m) total[m] = Simd::LoadFloats(sums + m * kTileRows + part * kRows);
+      const float* column = x;
+      for (int64_t b = 0; b < count.blocks; ++b) {
+        Floats sum[kCount];
+        for (int m = 0; m < kCount; ++m) sum[m] = Simd::ZeroFloats();
+        for (int64_t i = 0; i < count.spans_per_block * kColumnGroups; ++i, weights += kPlaneBytes, column += 4) {
+          const Bytes w = Simd::Load(weights);
+          const Floats w0 = Simd::template ByteToFloats<0>(w), w1 = Simd::template ByteToFloats<1>(w);
+          const Floats w2 = Simd::template ByteToFloats<2>(w), w3 = Simd::template ByteToFloats<3>(w);
+          for (int m = 0; m < kCount; ++m) {
+            const float* row = column + m * columns;
+            sum[m] = Simd::MultiplyAdd(w0, row[0], sum[m]);
+            sum[m] = Simd::MultiplyAdd(w1, row[1], sum[m]);
+            sum[m] = Simd::MultiplyAdd(w2, row[2], sum[m]);
+            sum[m] = Simd::MultiplyAdd(w3, row[3], sum[m]);
+          }
+        }
+        for (int m = 0; m < kCount; ++m) total[m] = Simd::AddScaled(total[m], sum[m], scales + b * kTileRows + part * kRows, 1.0f);
+      }
+      for (int m = 0; m < kCount; ++m) Simd::Store(sums + m * kTileRows + part * kRows, total[m]);
+    }
+  }
+
+  // The instance for the last `rows` (1 to kCount) rows.
+  template <int kCount>
+  static void GemmInt8Last(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x, int64_t rows, BlockCount count,
+                           float* sums) {
+    if (rows == kCount) return GemmInt8Rows<kCount>(panel, scales, x, count, sums);
+    if constexpr (kCount > 1) GemmInt8Last<kCount - 1>(panel, scales, x, rows, count, sums);
+  }
+  template <int kCount>
+  static void GemmFloatLast(const uint8_t* panel, const int8_t* scales, const float* x, int64_t rows, BlockCount count,
+                            float* sums) {
+    if (rows == kCount) return GemmFloatRows<kCount>(panel, scales, x, count, sums);
+    if constexpr (kCount > 1) GemmFloatLast<kCount - 1>(panel, scales, x, rows, count, sums);
+  }
+
+  static void GemmInt8(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x, int64_t rows, BlockCount count,
+                       float* sums) {
+    for (int64_t m = 0; m < rows; m += Simd::kRowsAtOnce) {
+      const QuantizedRows from_m = {x.q + m * count.columns, x.step + m, x.sum + m, x.stride};
+      const int64_t left = rows - m < Simd::kRowsAtOnce ? rows - m : Simd::kRowsAtOnce;
+      GemmInt8Last<Simd::kRowsAtOnce>(panel, scales, from_m, left, count, sums + m * kTileRows);
+    }
+  }
+
+  static void GemmFloat(const uint8_t* panel, const int8_t* scales, const float* x, int64_t rows, BlockCount count, float* sums) {
+    for (int64_t m = 0; m < rows; m += Simd::kRowsAtOnce) {
+      const int64_t left = rows - m < Simd::kRowsAtOnce ? rows - m : Simd::kRowsAtOnce;
+      GemmFloatLast<Simd::kRowsAtOnce>(panel, scales, x + m * count.columns, left, count, sums + m * kTileRows);
+    }
+  }
+};
+
+}  // namespace edgecomp
+
+#endif  // EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_SIMD_H_

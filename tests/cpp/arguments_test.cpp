@@ -1,0 +1,132 @@
+// What the public functions refuse.
+#include <limits>
+
+#include "check.h"
+#include "support.h"
+
+namespace edgecomp::test {
+namespace {
+
+RandomFactor MakeFactor(bool permuted = false) {
+  Random random(7);
+  return RandomFactor({20, 100, 4, 32, 2, permuted}, &random);
+}
+
+TEST(SizesAreChecked) {
+  const RandomFactor good = MakeFactor();
+  const auto status_of = [&good](void (*spoil)(ec_lut_factor*)) {
+    ec_lut_factor factor = good.view();
+    spoil(&factor);
+    return ec_lut_check_sizes(&factor);
+  };
+  CHECK(ec_lut_check_sizes(&good.view()) == EC_OK);
+  CHECK(ec_lut_check_sizes(nullptr) == EC_ERR_NULL_POINTER);
+  CHECK(status_of([](ec_lut_factor* f) { f->codes = nullptr; }) == EC_ERR_NULL_POINTER);
+  CHECK(status_of([](ec_lut_factor* f) { f->scales = nullptr; }) == EC_ERR_NULL_POINTER);
+  CHECK(status_of([](ec_lut_factor* f) { f->bits = 0; }) == EC_ERR_BITS);
+  CHECK(status_of([](ec_lut_factor* f) { f->bits = 9; }) == EC_ERR_BITS);
+  CHECK(status_of([](ec_lut_factor* f) { f->n = 0; }) == EC_ERR_SHAPE);
+  CHECK(status_of([](ec_lut_factor* f) { f->k = -1; }) == EC_ERR_SHAPE);
+  CHECK(status_of([](ec_lut_factor* f) { f->tiles = 3; }) == EC_ERR_SHAPE);
+  CHECK(status_of([](ec_lut_factor* f) { f->books = 0; }) == EC_ERR_SHAPE);
+  CHECK(status_of([](ec_lut_factor* f) { f->bits = 8; }) == EC_ERR_SHAPE);  // with two codebooks
+  CHECK(status_of([](ec_lut_factor* f) { f->block_size = 0; }) == EC_ERR_BLOCK_SIZE);
+  CHECK(status_of([](ec_lut_factor* f) { f->block_size = 48; }) == EC_ERR_BLOCK_SIZE);
+  CHECK(status_of([](ec_lut_factor* f) { f->block_size = 96; }) == EC_ERR_BLOCK_SIZE);
+  CHECK(status_of([](ec_lut_factor* f) { f->k = f->block_size = 131072; }) == EC_ERR_BLOCK_SIZE);
+  CHECK(status_of([](ec_lut_factor* f) { f->k = std::numeric_limits<int64_t>::max(); }) == EC_ERR_OVERFLOW);
+  CHECK(status_of([](ec_lut_factor* f) {
+          f->k = int64_t{1} << 40;
+          f->n = int64_t{1} << 30;
+          f->tiles = f->n / 16;
+        }) == EC_ERR_OVERFLOW);
+}
+
+TEST(ValuesAreChecked) {
+  RandomFactor factor = MakeFactor(/*permuted=*/true);
+  std::vector<uint8_t> scratch(20);
+  const auto check = [&] { return ec_lut_check(&factor.view(), scratch.data()); };
+  CHECK(check() == EC_OK);
+  CHECK(ec_lut_check(&factor.view(), nullptr) == EC_ERR_WORKSPACE);
+
+  // Each value spoiled, and put back.
+  const auto status_with = [&check](auto* value, auto bad) {
+    const auto good = *value;
+    *value = bad;
+    const ec_status status = check();
+    *value = good;
+    return status;
+  };
+  const ec_lut_factor& view = factor.view();
+  CHECK(status_with(const_cast<int8_t*>(view.codebooks) + 31, int8_t{-128}) == EC_ERR_CODEBOOKS);
+  CHECK(status_with(const_cast<int8_t*>(view.scales) + 5, int8_t{-128}) == EC_ERR_SCALES);
+  CHECK(status_with(const_cast<uint16_t*>(view.tile_book) + 2, uint16_t{2}) == EC_ERR_TILE_BOOK);
+  CHECK(status_with(const_cast<float*>(view.row_scale) + 47, std::numeric_limits<float>::infinity()) == EC_ERR_ROW_SCALE);
+  CHECK(status_with(const_cast<float*>(view.row_scale), std::numeric_limits<float>::quiet_NaN()) == EC_ERR_ROW_SCALE);
+  auto* row_index = const_cast<int32_t*>(view.row_index);
+  int used = 0;
+  while (row_index[used] < 0) ++used;
+  CHECK(status_with(row_index + used, -1) == EC_ERR_ROW_INDEX);
+  CHECK(status_with(row_index + used, -2) == EC_ERR_ROW_INDEX);
+  CHECK(status_with(row_index + used, 20) == EC_ERR_ROW_INDEX);
+  CHECK(status_with(row_index + used, (row_index[used] + 1) % 20) == EC_ERR_ROW_INDEX);
+  CHECK(check() == EC_OK);
+
+  Random random(8);
+  RandomFactor wide({16, 32, 8, 32}, &random);
+  CHECK(ec_lut_check(&wide.view(), nullptr) == EC_OK);
+  const_cast<int8_t*>(wide.view().codebooks)[3] = 4;
+  CHECK(ec_lut_check(&wide.view(), nullptr) == EC_ERR_CODEBOOKS);
+}
+
+TEST(MatMulRefusesBadCalls) {
+  const RandomFactor factor = MakeFactor();
+  const ec_lut_factor* f = &factor.view();
+  const std::vector<float> x(100);
+  std::vector<float> y(20);
+  size_t bytes = 0;
+  CHECK(ec_lut_matmul_workspace_bytes(f, 1, EC_COMPUTE_INT8, nullptr, nullptr) == EC_ERR_NULL_POINTER);
+  CHECK(ec_lut_matmul_workspace_bytes(f, -1, EC_COMPUTE_INT8, nullptr, &bytes) == EC_ERR_SHAPE);
+  CHECK(ec_lut_matmul_workspace_bytes(f, 1, static_cast<ec_compute>(2), nullptr, &bytes) == EC_ERR_COMPUTE);
+  CHECK(ec_lut_matmul_workspace_bytes(f, 1, EC_COMPUTE_INT8, nullptr, &bytes) == EC_OK);
+  std::vector<uint8_t> workspace(bytes);
+  const auto multiply = [&](const float* input, int64_t m, float* output, void* memory, size_t size) {
+    return ec_lut_matmul(f, input, m, nullptr, output, EC_COMPUTE_INT8, nullptr, memory, size);
+  };
+  CHECK(multiply(x.data(), 1, y.data(), workspace.data(), bytes) == EC_OK);
+  CHECK(multiply(nullptr, 0, nullptr, nullptr, 0) == EC_OK);
+  CHECK(multiply(nullptr, 1, y.data(), workspace.data(), bytes) == EC_ERR_NULL_POINTER);
+  CHECK(multiply(x.data(), 1, nullptr, workspace.data(), bytes) == EC_ERR_NULL_POINTER);
+  CHECK(multiply(x.data(), 1, y.data(), nullptr, bytes) == EC_ERR_WORKSPACE);
+  CHECK(multiply(x.data(), 1, y.data(), workspace.data(), bytes - 1) == EC_ERR_WORKSPACE);
+  CHECK(multiply(x.data(), std::numeric_limits<int64_t>::max() / 8, y.data(), workspace.data(), bytes) == EC_ERR_OVERFLOW);
+}
+
+TEST(GatherRefusesBadIndices) {
+  for (const bool permuted : {false, true}) {
+    const RandomFactor factor = MakeFactor(permuted);
+    const std::vector<float> weights = Weights(factor.view());
+    std::vector<float> y(200);
+    for (const int64_t bad : {int64_t{20}, int64_t{-21}, std::numeric_limits<int64_t>::min()}) {
+      const int64_t indices[2] = {0, bad};
+      CHECK(ec_lut_gather(&factor.view(), indices, 2, y.data(), nullptr) == EC_ERR_INDEX_RANGE);
+    }
+    const int64_t indices[2] = {-1, 3};
+    CHECK(ec_lut_gather(&factor.view(), indices, 2, y.data(), TwoThreads()) == EC_OK);
+    CHECK(std::memcmp(y.data(), weights.data() + 19 * 100, 100 * sizeof(float)) == 0);
+    CHECK(std::memcmp(y.data() + 100, weights.data() + 3 * 100, 100 * sizeof(float)) == 0);
+    CHECK(ec_lut_gather(&factor.view(), nullptr, 1, y.data(), nullptr) == EC_ERR_NULL_POINTER);
+    CHECK(ec_lut_gather(&factor.view(), nullptr, 0, nullptr, nullptr) == EC_OK);
+  }
+}
+
+TEST(EveryStatusHasAMessage) {
+  for (int status = EC_OK; status <= EC_ERR_ISA_UNAVAILABLE; ++status) {
+    CHECK(std::strcmp(ec_status_message(static_cast<ec_status>(status)), "unknown status") != 0);
+  }
+  CHECK(ec_abi_version() == EC_ABI_VERSION);
+  CHECK(ec_variant_name(-1) == nullptr && ec_variant_name(ec_variant_count()) == nullptr);
+}
+
+}  // namespace
+}  // namespace edgecomp::test

@@ -1,0 +1,185 @@
+// lut_matmul over random shapes: every variant against weights in float64, and against each other.
+#include <cmath>
+#include <limits>
+
+#include "check.h"
+#include "support.h"
+
+namespace edgecomp::test {
+namespace {
+
+constexpr FactorShape kShapes[] = {
+    {1, 1, 0, 32},
+    {1, 31, 0, 32},
+    {15, 33, 0, 64},
+    {16, 32, 0, 32},
+    {17, 64, 0, 32, 2},
+    {31, 101, 0, 32},
+    {32, 97, 0, 128},
+    {33, 577, 0, 32, 3},
+    {7, 1031, 0, 1056},
+    {48, 2053, 0, 32, 1, true},
+    {13, 640, 0, 320, 2, true},
+};
+constexpr int64_t kRowCounts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 131};
+
+std::vector<float> Product(const std::vector<float>& weights, const std::vector<float>& x, int64_t m, const ec_lut_factor& factor,
+                           const float* bias) {
+  std::vector<float> y(static_cast<size_t>(m * factor.n));
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t n = 0; n < factor.n; ++n) {
+      double sum = bias != nullptr ? bias[n] : 0;
+      for (int64_t k = 0; k < factor.k; ++k)
+        sum += static_cast<double>(x[static_cast<size_t>(i * factor.k + k)]) * weights[static_cast<size_t>(n * factor.k + k)];
+      y[static_cast<size_t>(i * factor.n + n)] = static_cast<float>(sum);
+    }
+  }
+  return y;
+}
+
+TEST(EveryVariantOverShapes) {
+  Random random(1);
+  for (int32_t bits = 1; bits <= 8; ++bits) {
+    for (FactorShape shape : kShapes) {
+      shape.bits = bits;
+      const RandomFactor factor(shape, &random);
+      const std::vector<float> weights = Weights(factor.view());
+      const std::vector<float> bias = random.Reals(shape.n);
+      for (const int64_t m : kRowCounts) {
+        const std::vector<float> x = random.Reals(m * shape.k);
+        const float* some_bias = m % 2 == 0 ? bias.data() : nullptr;
+        const auto exact = Product(weights, x, m, factor.view(), some_bias);
+        const auto ref = Multiply(Isa::kRef, factor.view(), x, m, some_bias, EC_COMPUTE_INT8);
+        for (const Isa isa : AvailableIsas()) {
+          const auto y_float = Multiply(isa, factor.view(), x, m, some_bias, EC_COMPUTE_FLOAT);
+          const auto y_int8 = Multiply(isa, factor.view(), x, m, some_bias, EC_COMPUTE_INT8);
+          CHECK_MESSAGE(RelativeDifference(y_float, exact) < 2e-5, "%s float: %d bits, %lld x %lld, M=%lld", IsaName(isa), bits,
+                        static_cast<long long>(shape.n), static_cast<long long>(shape.k), static_cast<long long>(m));
+          CHECK_MESSAGE(RelativeDifference(y_int8, ref) < 2e-6, "%s int8: %d bits, %lld x %lld, M=%lld", IsaName(isa), bits,
+                        static_cast<long long>(shape.n), static_cast<long long>(shape.k), static_cast<long long>(m));
+        }
+      }
+    }
+  }
+}
+
+// With one block no float sum is left to differ: what comes out shows the integer sums.
+TEST(IntegerSumsAreEqualInAllVariants) {
+  Random random(2);
+  for (int32_t bits = 1; bits <= 8; ++bits) {
+    const FactorShape shape = {37, 2048, bits, 2048};
+    const RandomFactor factor(shape, &random);
+    for (const int64_t m : {1, 2, 11}) {
+      const std::vector<float> x = random.Reals(m * shape.k);
+      const auto ref = Multiply(Isa::kRef, factor.view(), x, m, nullptr, EC_COMPUTE_INT8);
+      for (const Isa isa : AvailableIsas()) {
+        CHECK_MESSAGE(Multiply(isa, factor.view(), x, m, nullptr, EC_COMPUTE_INT8) == ref, "%s: %d bits, M=%lld", IsaName(isa),
+                      bits, static_cast<long long>(m));
+      }
+    }
+  }
+}
+
+// The largest sums there are: a saturating or overflowing step would show.
+TEST(LargestSums) {
+  constexpr int64_t kColumns = 65536;
+  Random random(3);
+  RandomFactor factor({16, kColumns, 8, kColumns}, &random);
+  std::vector<uint8_t> codes(16 * kColumns);
+  for (const uint8_t weight : {127, 129 /* -127 */}) {
+    std::fill(codes.begin(), codes.end(), weight);
+    factor.mutable_view()->codes = codes.data();
+    for (const float sign : {1.0f, -1.0f}) {
+      for (const int64_t m : {1, 2}) {
+        const std::vector<float> x(static_cast<size_t>(m * kColumns), sign * 127.0f);
+        const auto ref = Multiply(Isa::kRef, factor.view(), x, m, nullptr, EC_COMPUTE_INT8);
+        for (const Isa isa : AvailableIsas()) CHECK(Multiply(isa, factor.view(), x, m, nullptr, EC_COMPUTE_INT8) == ref);
+      }
+    }
+  }
+}
+
+TEST(QuantizationIsEqualInAllVariants) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr int64_t kBlock = 96;
+  Random random(4);
+  for (int trial = 0; trial < 400; ++trial) {
+    const int64_t count = random.Between(1, kBlock);
+    std::vector<float> x = random.Reals(count);
+    const size_t at = static_cast<size_t>(random.Between(0, count - 1));
+    switch (trial % 8) {
+      case 0:  // ties: absmax 127 leaves the halves as they are
+        for (float& value : x) value = static_cast<float>(random.Between(-253, 253)) * 0.5f;
+        x[at] = 127.0f;
+        break;
+      case 1:
+        x[at] = kNan;
+        break;
+      case 2:
+        x[at] = random.Between(0, 1) == 0 ? kInfinity : -kInfinity;
+        break;
+      case 3:
+        for (float& value : x) value *= 1e-31f;
+        break;
+      case 4:
+        x[at] = std::numeric_limits<float>::max();
+        break;
+      case 5:
+        x.assign(x.size(), -0.0f);
+        break;
+      default:
+        break;
+    }
+    Guarded<int8_t> expected(kBlock);
+    float expected_step = 0;
+    int32_t expected_sum = 0;
+    LutMatMulKernelsFor(Isa::kRef).quantize_block(x.data(), count, kBlock, expected.data(), &expected_step, &expected_sum);
+    CHECK(std::isnan(expected_step) == (trial % 8 == 1 || trial % 8 == 2));
+    for (const Isa isa : AvailableIsas()) {
+      Guarded<int8_t> q(kBlock);
+      float step = 0;
+      int32_t sum = 0;
+      LutMatMulKernelsFor(isa).quantize_block(x.data(), count, kBlock, q.data(), &step, &sum);
+      CHECK(q.GuardsIntact());
+      CHECK_MESSAGE(std::memcmp(q.data(), expected.data(), kBlock) == 0 && std::memcmp(&step, &expected_step, sizeof(step)) == 0 &&
+                        sum == expected_sum,
+                    "%s, trial %d, %lld values", IsaName(isa), trial, static_cast<long long>(count));
+    }
+  }
+}
+
+TEST(NonFiniteActivationsAreNotHidden) {
+  Random random(5);
+  const RandomFactor factor({20, 130, 4, 32}, &random);
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    for (const int64_t m : {1, 3}) {
+      std::vector<float> x = random.Reals(m * 130);
+      x[129] = bad;  // in row 0, in the last and padded block
+      for (const Isa isa : AvailableIsas()) {
+        const auto y = Multiply(isa, factor.view(), x, m, nullptr, EC_COMPUTE_INT8);
+        for (size_t i = 0; i < y.size(); ++i) CHECK(std::isnan(y[i]) == (i < 20));
+      }
+    }
+  }
+}
+
+TEST(ThreadsChangeNothing) {
+  Random random(6);
+  for (const FactorShape& shape :
+       {FactorShape{331, 512, 4, 32}, FactorShape{16, 4096, 3, 128}, FactorShape{100, 96, 5, 32, 2, true}}) {
+    const RandomFactor factor(shape, &random);
+    for (const int64_t m : {1, 5, 300}) {
+      const std::vector<float> x = random.Reals(m * shape.k);
+      for (const ec_compute compute : {EC_COMPUTE_INT8, EC_COMPUTE_FLOAT}) {
+        for (const Isa isa : AvailableIsas()) {
+          CHECK(Multiply(isa, factor.view(), x, m, nullptr, compute, TwoThreads()) ==
+                Multiply(isa, factor.view(), x, m, nullptr, compute));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace edgecomp::test

@@ -1,0 +1,27 @@
+// Reads .npy files of version 1.0, C-contiguous and little-endian: what the golden vectors are made of.
+#ifndef EDGECOMP_TESTS_CPP_NPY_H_
+#define EDGECOMP_TESTS_CPP_NPY_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace edgecomp::test {
+
+struct Npy {
+  std::string dtype;  // "<f4", "|u1", ...
+  std::vector<int64_t> shape;
+  std::vector<uint8_t> bytes;
+
+  template <class T>
+  const T* As() const {
+    return reinterpret_cast<const T*>(bytes.data());
+  }
+};
+
+// False where the file is missing or of another kind.
+bool ReadNpy(const std::string& path, Npy* npy);
+
+}  // namespace edgecomp::test
+
+#endif  // EDGECOMP_TESTS_CPP_NPY_H_

@@ -1,0 +1,127 @@
+"""Write the golden vectors of the format `lut`: small factors, inputs and the results of the numpy oracle.
+
+    python tests/vectors/make_vectors.py [FOLDER]
+
+Each case is a folder of .npy files and `meta.txt` with one `key value` a line, which the C++ tests read as well. The numbers come from a
+generator of our own (numpy does not promise its streams for ever), so every run writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgecomp.formats import lut
+from edgecomp.tensor import Factor
+
+HERE = Path(__file__).parent / "lut"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A factor and `m` rows of x."""
+
+    name: str
+    n: int
+    k: int
+    bits: int
+    block_size: int
+    m: int = 2
+    books: int = 1
+    permuted: bool = False
+
+
+CASES = (
+    *(Case(f"bits{bits}", n=19, k=70, bits=bits, block_size=32) for bits in range(1, 9)),
+    Case("one_weight", n=1, k=1, bits=4, block_size=32, m=1),
+    Case("one_block", n=16, k=160, bits=3, block_size=160, m=5),
+    Case("wide_blocks", n=33, k=250, bits=4, block_size=128, m=1),
+    Case("several_books", n=50, k=64, bits=2, block_size=64, m=3, books=3),
+    Case("permuted_rows", n=37, k=96, bits=5, block_size=32, m=9, books=2, permuted=True),
+    Case("permuted_wide", n=20, k=33, bits=8, block_size=64, m=1, permuted=True),
+)
+
+
+class Numbers:
+    """A linear congruential generator (Knuth's MMIX), the high 32 bits of each state."""
+
+    def __init__(self, seed: int) -> None:
+        self._state = seed
+
+    def words(self, count: int) -> np.ndarray:
+        """`count` numbers of 32 bits: int64."""
+        out = np.empty(count, np.int64)
+        for i in range(count):
+            self._state = (self._state * 6364136223846793005 + 1442695040888963407) % 2**64
+            out[i] = self._state >> 32
+        return out
+
+    def integers(self, low: int, high: int, *shape: int) -> np.ndarray:
+        """Integers in [low, high): int64."""
+        return low + self.words(int(np.prod(shape))).reshape(shape) % (high - low)
+
+    def floats(self, *shape: int) -> np.ndarray:
+        """Multiples of 1/4096 in [-2, 2): float32."""
+        return (self.integers(-8192, 8192, *shape) / 4096).astype(np.float32)
+
+
+def make_factor(case: Case, numbers: Numbers) -> Factor:
+    """A random factor of the case's shape."""
+    tiles = -(-case.n // lut.TILE_ROWS) + (1 if case.permuted else 0)
+    rows = tiles * lut.TILE_ROWS if case.permuted else case.n
+    row_index = None
+    if case.permuted:
+        row_index = np.full(rows, -1, np.int32)
+        lanes = np.argsort(numbers.words(rows), kind="stable")[: case.n]
+        row_index[lanes] = np.arange(case.n)
+    wide = lut.storage_bits(case.bits) == 8
+    return lut.pack(
+        numbers.integers(-127, 128, rows, case.k) if wide else numbers.integers(0, 2**case.bits, rows, case.k),
+        numbers.integers(-127, 128, case.books, 2**case.bits).astype(np.int8),
+        numbers.integers(-127, 128, rows, lut.round_up(case.k, 32) // case.block_size).astype(np.int8),
+        numbers.floats(rows) / 1024,
+        bits=case.bits,
+        block_size=case.block_size,
+        tile_book=None if wide else numbers.integers(0, case.books, tiles).astype(np.uint16),
+        row_index=row_index,
+    )
+
+
+def float_matmul(x: np.ndarray, factor: Factor, bias: np.ndarray) -> np.ndarray:
+    """`x Wᵀ + bias` summed in float64: no library's order of float32 sums enters the file."""
+    products = np.einsum("mk,nk->mn", x.astype(np.float64), lut.unpack(factor).astype(np.float64), optimize=False)
+    return (products + bias).astype(np.float32)
+
+
+def write_case(case: Case, folder: Path) -> None:
+    """Write one case."""
+    numbers = Numbers(seed=sum(case.name.encode()))
+    factor = make_factor(case, numbers)
+    x, bias = numbers.floats(case.m, case.k), numbers.floats(case.n)
+    arrays = {
+        **factor.arrays,
+        "x": x,
+        "bias": bias,
+        "weights": lut.unpack(factor),
+        "y_int8": lut.matmul(x, factor, compute="int8", bias=bias),
+        "y_float": float_matmul(x, factor, bias),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    meta = {"n": case.n, "k": case.k, "bits": case.bits, "block_size": case.block_size, "m": case.m}
+    (folder / "meta.txt").write_text("".join(f"{key} {value}\n" for key, value in meta.items()))
+
+
+def main(folder: Path) -> None:
+    """Write all cases and the list of their names."""
+    for case in CASES:
+        write_case(case, folder / case.name)
+    (folder / "cases.txt").write_text("".join(f"{case.name}\n" for case in CASES))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)
