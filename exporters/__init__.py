@@ -1,0 +1,53 @@
+"""Exporters: a compressed model to the file of a runtime, its weights still packed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.errors import ExportError, OutputError, RuntimeUnavailableError
+from edgecomp.exporters.result import ExportResult
+
+__all__ = ["TARGETS", "ExportResult", "export"]
+
+# Target -> module with `export(model, output) -> ExportResult` and `output_files(output) -> tuple[Path, ...]`. Imported when asked
+# for, since each needs packages of its own (the extra of the target's name).
+TARGETS: dict[str, str] = {
+    "onnx": "edgecomp.exporters.to_onnx",
+}
+
+
+def export(model: CompressedModel, target: str, output: Path, *, overwrite: bool = False) -> ExportResult:
+    """Write `model` as the file of a target's runtime.
+
+    Args:
+        model: the compressed model.
+        target: key of `TARGETS`.
+        output: the file to write; a target may write more files beside it.
+        overwrite: replace files that exist.
+
+    Raises:
+        ExportError: the target is unknown, or the model cannot be lowered to it.
+        OutputError: a file exists already, or cannot be written.
+        RuntimeUnavailableError: a package that the target needs is missing.
+
+    """
+    if target not in TARGETS:
+        raise ExportError(f"unknown target {target!r}; targets: {', '.join(TARGETS)}")
+    try:
+        exporter = import_module(TARGETS[target])
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "edgecomp":
+            raise
+        raise RuntimeUnavailableError(
+            f"target {target} needs the package {error.name}, which is not installed: pip install 'edgecomp[{target}]'"
+        ) from error
+    output = Path(output)
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent} is not a folder: create it, or choose another output")
+    for path in exporter.output_files(output):
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise OutputError(f"{path} exists already: choose another output, or pass overwrite")
+    result: ExportResult = exporter.export(model, output)
+    return result

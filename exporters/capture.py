@@ -1,0 +1,109 @@
+"""The one capture that every target lowers: `torch.export` of the packed model, with its dynamic sizes named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.errors import ExportError
+from edgecomp.modules import PackedFactor
+from edgecomp.tensor import TensorSpec
+
+# Example sizes of dynamic dimensions, in order of appearance. Primes that no model has as a fixed size, since torch.export takes a
+# dimension for fixed where the model compares it with a size of its own; large enough to survive a convolutional network's strides.
+_EXAMPLE_SIZES = (3, 37, 41, 43, 47, 53, 59, 61)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """An exported program.
+
+    Args:
+        program: the graph, in which packed layers are calls of our operators.
+        dim_names: the name in the model's `TensorSpec`s of each of the program's symbols.
+
+    """
+
+    program: ExportedProgram
+    dim_names: Mapping[str, str]
+
+
+def capture(model: CompressedModel) -> Capture:
+    """Trace the packed model with dynamic sizes where its specs have names.
+
+    Raises:
+        ExportError: the model is not float32 or cannot be traced, or a named size is not free.
+
+    """
+    _check_float32(model.module)
+    sizes = _example_sizes(model.inputs)
+    examples = tuple(_example(spec, sizes) for spec in model.inputs)
+    # DYNAMIC, not named Dims: those demand the exact range that the model implies (such as sequence <= 512), which only it knows.
+    dynamic_shapes = tuple(
+        {axis: Dim.DYNAMIC for axis, dim in enumerate(spec.dims) if isinstance(dim, str)} for spec in model.inputs
+    )
+    try:
+        with torch.no_grad():
+            program = torch.export.export(model.module.eval(), examples, dynamic_shapes=dynamic_shapes, strict=False)
+    except Exception as error:  # torch.export raises errors of many unrelated classes
+        shapes = ", ".join(f"{spec.name} {list(example.shape)}" for spec, example in zip(model.inputs, examples, strict=True))
+        raise ExportError(
+            f"torch.export cannot trace the model: {first_line(error)} (traced with {shapes}). Make forward free of control flow "
+            "that depends on values, or fix the size that the message names by an integer in the model's input specs"
+        ) from error
+    return Capture(program, _dim_names(program, model.inputs))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message with something on it, or its class."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
+def _check_float32(module: torch.nn.Module) -> None:
+    for name, tensor in _unpacked_tensors(module):
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ExportError(
+                f"weights that are not packed must be float32 for export, got {tensor.dtype} at {name}: "
+                "convert the model with .float()"
+            )
+
+
+def _unpacked_tensors(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for prefix, submodule in module.named_modules():
+        if not isinstance(submodule, PackedFactor):
+            yield from submodule.named_parameters(prefix, recurse=False)
+            yield from submodule.named_buffers(prefix, recurse=False)
+
+
+def _example_sizes(specs: tuple[TensorSpec, ...]) -> dict[str, int]:
+    names = list(dict.fromkeys(dim for spec in specs for dim in spec.dims if isinstance(dim, str)))
+    if len(names) > len(_EXAMPLE_SIZES):
+        raise ExportError(f"a model may have {len(_EXAMPLE_SIZES)} dynamic sizes at most, got {', '.join(names)}")
+    return dict(zip(names, _EXAMPLE_SIZES, strict=False))
+
+
+def _example(spec: TensorSpec, sizes: Mapping[str, int]) -> Tensor:
+    """Ones: valid as an index of any table with two rows, and as a mask."""
+    dtype = getattr(torch, spec.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ExportError(f"input {spec.name} has the unknown dtype {spec.dtype!r}")
+    return torch.ones([sizes[dim] if isinstance(dim, str) else dim for dim in spec.dims], dtype=dtype)
+
+
+def _dim_names(program: ExportedProgram, specs: tuple[TensorSpec, ...]) -> dict[str, str]:
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    names: dict[str, str] = {}
+    for spec, input_name in zip(specs, program.graph_signature.user_inputs, strict=True):
+        for dim, size in zip(spec.dims, values[input_name].shape, strict=True):
+            if isinstance(dim, str) and names.setdefault(str(size), dim) != dim:
+                raise ExportError(
+                    f"the model needs {dim} of input {spec.name} to equal {names[str(size)]}: "
+                    "give both sizes one name in its input specs"
+                )
+    return names

@@ -1,0 +1,83 @@
+"""Export to ONNX: one file that runs packed where our operator library is registered, and by standard operators where it is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import DeduplicateHashedInitializersPass
+
+import edgecomp
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.errors import ExportError
+from edgecomp.exporters.capture import capture, first_line
+from edgecomp.exporters.result import ExportResult
+from edgecomp.exporters.to_onnx.functions import function_protos
+from edgecomp.exporters.to_onnx.lower import OPSET, lower
+from edgecomp.exporters.to_onnx.packed import check_packed, fill_absent_inputs
+from edgecomp.exporters.to_onnx.save import data_path, save
+from edgecomp.ops import DOMAIN, OPERATORS
+
+_NO_SIZE_LIMIT = 1 << 62
+
+
+def output_files(output: Path) -> tuple[Path, ...]:
+    """The files that `export` writes for `output`."""
+    return output, data_path(output)
+
+
+def export(model: CompressedModel, output: Path) -> ExportResult:
+    """Write `model` as `output`, with its weights beside it in `<stem>.onnx.data`.
+
+    Raises:
+        ExportError: the model cannot be captured or lowered, or would not run packed.
+        OutputError: the files cannot be written.
+
+    """
+    onnx_model = lower(capture(model), [spec.name for spec in model.inputs], model.outputs)
+    check_packed(onnx_model.graph, model)
+    fill_absent_inputs(onnx_model.graph)
+    DeduplicateHashedInitializersPass(size_limit=_NO_SIZE_LIMIT)(onnx_model)
+    _describe(onnx_model, model)
+    # Last: an optimiser or converter that runs over functions would inline them, and decompress the weights.
+    _attach_functions(onnx_model)
+    files = save(onnx_model, output, _check)
+    return ExportResult(files, sum(path.stat().st_size for path in files))
+
+
+def _attach_functions(model: ir.Model) -> None:
+    used = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
+    if not used:
+        return
+    for proto in function_protos(used, OPSET):
+        function = ir.serde.deserialize_function(proto)
+        model.functions[function.identifier()] = function
+    model.opset_imports[DOMAIN] = max(operator.version for operator in OPERATORS.values())
+
+
+def _describe(onnx_model: ir.Model, model: CompressedModel) -> None:
+    onnx_model.producer_name = "edgecomp"
+    onnx_model.producer_version = edgecomp.__version__
+    formats = sorted({factor.format for factor in model.factors.values()})
+    onnx_model.metadata_props.update(
+        {
+            "edgecomp.version": edgecomp.__version__,
+            "edgecomp.formats": _json(formats),
+            "edgecomp.recipe": _json(model.recipe),
+            "edgecomp.provenance": _json(model.provenance),
+            "edgecomp.inputs": _json([{"name": spec.name, "dtype": spec.dtype, "dims": spec.dims} for spec in model.inputs]),
+        }
+    )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _check(path: Path) -> None:
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported model is not valid ONNX: {first_line(error)}") from error

@@ -1,0 +1,68 @@
+"""`LutConv2D` in standard operators: one Conv a tile, or for grouped convolutions one Conv with all of the decoded kernel."""
+
+from __future__ import annotations
+
+import onnx
+
+from edgecomp.exporters.to_onnx.functions.decode import BIAS_OR_ZEROS, DECODE, LANE_OF_ROW, function, prelude
+from edgecomp.formats.lut import TILE_ROWS
+from edgecomp.ops import LUT_CONV2D
+
+_TILE = "uint8[?, ?, 16, 4] packed, uint16 book, int8[?, 16] block_scales, float[16] lane_scale"
+
+# Weights [16, kh * kw * C'] to a kernel [16, C, kh, kw]: the channels that pad each tap to 32 are cut off.
+_KERNEL = f"""
+    {DECODE}
+    by_tap = Reshape (weights, by_tap_shape)
+    by_channel = Slice (by_tap, zero, channels, three)
+    kernel = Transpose <perm = [0, 3, 1, 2]> (by_channel)
+"""
+_GEOMETRY = "kernel_shape: ints = @kernel_shape, strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations"
+
+_BODY = f"""
+    {prelude(TILE_ROWS)}
+    {LANE_OF_ROW}
+    {BIAS_OR_ZEROS}
+    three = Constant <value = int64[1] {{3}}> ()
+    rest = Constant <value = int64[1] {{-1}}> ()
+    tile_rows = Constant <value = int64[1] {{{TILE_ROWS}}}> ()
+    taps = Constant <value_ints: ints = @kernel_shape> ()
+    by_tap_shape = Concat <axis = 0> (tile_rows, taps, rest)
+    group_count = Constant <value_int: int = @group> ()
+    all_channels = Shape <start = 1, end = 2> (x)
+    channels = Div (all_channels, group_count)
+
+    is_ungrouped = Equal (group_count, one_scalar)
+    y_rows = If (is_ungrouped) <
+        then_branch = ungrouped () => (float[?, ?, ?, ?] y_ungrouped) {{
+            y_tiles = Scan <num_scan_inputs = 4, scan_output_axes = [1], body = tile ({_TILE}) => (float[?, ?, ?, ?] y_tile) {{
+                {_KERNEL}
+                y_tile = Conv <{_GEOMETRY}> (x, kernel)
+            }}> (codes, tile_book, scales, row_scale)
+            batch = Shape <start = 0, end = 1> (y_tiles)
+            size = Shape <start = 3> (y_tiles)
+            y_lanes_shape = Concat <axis = 0> (batch, lane_count_1d, size)
+            y_lanes = Reshape <allowzero = 1> (y_tiles, y_lanes_shape)
+            y_ungrouped = Gather <axis = 1> (y_lanes, lane_of_row)
+        }},
+        # A tile's rows may lie in several groups, so the kernel is decoded first. Grouped kernels are small.
+        else_branch = grouped () => (float[?, ?, ?, ?] y_grouped) {{
+            kernels = Scan <num_scan_inputs = 4, body = tile ({_TILE}) => (float[?, ?, ?, ?] tile_kernel) {{
+                {_KERNEL}
+                tile_kernel = Identity (kernel)
+            }}> (codes, tile_book, scales, row_scale)
+            lanes_shape = Concat <axis = 0> (rest, channels, taps)
+            lane_kernels = Reshape (kernels, lanes_shape)
+            row_kernels = Gather <axis = 0> (lane_kernels, lane_of_row)
+            y_grouped = Conv <{_GEOMETRY}, group: int = @group> (x, row_kernels)
+        }}
+    >
+    bias_axes = Constant <value = int64[2] {{1, 2}}> ()
+    bias_by_channel = Unsqueeze (bias_or_zeros, bias_axes)
+    y = Add (y_rows, bias_by_channel)
+"""
+
+
+def lut_conv2d(opset: int) -> onnx.FunctionProto:
+    """The function of `LutConv2D`: float32 `x [batch, channels, height, width]` to `y [batch, N, out_height, out_width]`."""
+    return function(LUT_CONV2D, opset, _BODY)

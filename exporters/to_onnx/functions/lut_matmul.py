@@ -1,0 +1,39 @@
+"""`LutMatMul` in standard operators: a Scan over tiles, each decoded and multiplied with all of x."""
+
+from __future__ import annotations
+
+import onnx
+
+from edgecomp.exporters.to_onnx.functions.decode import BIAS_OR_ZEROS, DECODE, LANE_OF_ROW, function, prelude
+from edgecomp.formats.lut import TILE_ROWS
+from edgecomp.ops import LUT_MATMUL
+
+_BODY = f"""
+    {prelude(TILE_ROWS)}
+    {LANE_OF_ROW}
+    {BIAS_OR_ZEROS}
+    any_rows = Constant <value = int64[1] {{-1}}> ()
+    x_shape = Concat <axis = 0> (any_rows, k)
+    x_rows = Reshape (x, x_shape)
+    y_tiles = Scan <num_scan_inputs = 4, scan_output_axes = [1], body = tile (
+        uint8[?, ?, 16, 4] packed, uint16 book, int8[?, 16] block_scales, float[16] lane_scale
+    ) => (float[?, 16] y_tile) {{
+        {DECODE}
+        tile_weights = Slice (weights, zero, k, one)
+        y_tile = Gemm <transB = 1> (x_rows, tile_weights)
+    }}> (codes, tile_book, scales, row_scale)
+
+    row_count = Shape <start = 0, end = 1> (x_rows)
+    y_lanes_shape = Concat <axis = 0> (row_count, lane_count_1d)
+    y_lanes = Reshape <allowzero = 1> (y_tiles, y_lanes_shape)
+    y_rows = Gather <axis = 1> (y_lanes, lane_of_row)
+    y_biased = Add (y_rows, bias_or_zeros)
+    leading = Shape <start = 0, end = -1> (x)
+    y_shape = Concat <axis = 0> (leading, n)
+    y = Reshape <allowzero = 1> (y_biased, y_shape)
+"""
+
+
+def lut_matmul(opset: int) -> onnx.FunctionProto:
+    """The function of `LutMatMul`: float32 `x [..., K]` to `y [..., N]`; holds one tile's weights and two copies of y at a time."""
+    return function(LUT_MATMUL, opset, _BODY)
