@@ -70,7 +70,6 @@ def quantize_int8(fp32: Path, output: Path) -> None:
 
 def quantize_nbits4(fp32: Path, output: Path, *, block_size: int, symmetric: bool) -> None:
     """Weight-only 4 bits by plain rounding, embeddings as `GatherBlockQuantized`."""
-    logging.getLogger("onnxruntime.quantization").setLevel(logging.WARNING)  # it logs every node
     quantizer = MatMulNBitsQuantizer(
         onnx.load(fp32),
         bits=4,
@@ -108,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model", type=Path, help="folder of a Hugging Face encoder")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the ONNX files")
     options = parser.parse_args(arguments)
+    logging.disable(logging.INFO)  # the quantisers log every node
     for name, path in build_peers(options.model, options.output).items():
         print(f"{name}: {path.stat().st_size} bytes")
 

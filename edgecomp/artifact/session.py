@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecomp.artifact.onnx_file import OnnxFile
+from edgecomp.artifact.onnx_file import OnnxFile, read_onnx
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.n
     """
     try:
         outputs: list[np.ndarray] = session.run(None, dict(inputs))
-    except (*runtime_errors(), ValueError) as error:  # ValueError: an input is missing
+    except runtime_errors() as error:
         shapes = {name: f"{value.dtype.name} {list(value.shape)}" for name, value in inputs.items()}
         raise ModelError(f"the model does not run on inputs {shapes}: {_first_line(error)}") from error
     return outputs
@@ -99,15 +99,16 @@ class OnnxArtifact:
     """An ONNX model that runs on named arrays.
 
     Args:
-        artifact: the model, as `read_onnx` returns it.
+        path: the `.onnx` file, its external data beside it.
         library: `auto`, `none` or a path, see `resolve_library`.
         threads: intra-op threads.
 
     """
 
-    def __init__(self, artifact: OnnxFile, library: str = AUTO, threads: int = 1) -> None:
-        self.library = resolve_library(library, artifact)
-        self.session = open_session(artifact.path, self.library, threads)
+    def __init__(self, path: Path, library: str = AUTO, threads: int = 1) -> None:
+        self.file = read_onnx(path)
+        self.library = resolve_library(library, self.file)
+        self.session = open_session(path, self.library, threads)
         self.output_names = [output.name for output in self.session.get_outputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -131,6 +132,7 @@ def runtime_errors() -> tuple[type[Exception], ...]:
         state.NoSuchFile,
         state.NotImplemented,
         state.RuntimeException,
+        ValueError,  # an input is missing
     )
 
 

@@ -1,8 +1,8 @@
 """The measured process: `python -m edgecomp.bench._worker`, a request as JSON on stdin, a measurement as JSON on stdout.
 
 It imports numpy and onnxruntime and no more, and does one thing after another: base line, empty session, cold load, first
-inference, warm-up, samples, then (when all memory is read) a second, warm load. A C++ runner that answers the same request with the same JSON
-can take its place; `edgecomp.bench.record.Measurement` is the answer's schema.
+inference, warm-up, samples, then (when all memory is read) a second, warm load. A C++ runner that answers the same request with the
+same JSON can take its place; `edgecomp.bench.record.Measurement` is the answer's schema.
 """
 
 from __future__ import annotations
