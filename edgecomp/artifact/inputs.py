@@ -1,0 +1,87 @@
+"""Inputs for a model that only its signature is known of: token ids, masks of ones, normal noise, an empty past."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgecomp.errors import ConfigError
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+@dataclass(frozen=True)
+class InputSizes:
+    """Values of dynamic sizes: `batch` and `sequence` by meaning, any other by its name in the model."""
+
+    batch: int = 1
+    sequence: int = 128
+    named: Mapping[str, int] = field(default_factory=dict)
+
+
+def make_inputs(specs: Sequence[Any], sizes: InputSizes, *, token_ids: int = 100, seed: int = 0) -> dict[str, np.ndarray]:
+    """Arrays for the inputs that `InferenceSession.get_inputs` lists.
+
+    By name: masks are ones, `token_type_ids` zeros, `position_ids` counts up. Other integers are token ids drawn from
+    `[1, token_ids)`; floats are standard normal.
+
+    Raises:
+        ConfigError: a type that is not supported, or a dynamic size without a value.
+
+    """
+    random = np.random.default_rng(seed)
+    return {spec.name: _values(spec, _shape(spec, sizes), token_ids, random) for spec in specs}
+
+
+def count_tokens(inputs: Mapping[str, np.ndarray]) -> int | None:
+    """Tokens of one inference, batch x sequence, where the model takes token ids `[batch, sequence]`; else None."""
+    ids = inputs.get("input_ids")
+    return int(ids.size) if ids is not None and ids.ndim == 2 else None
+
+
+def _values(spec: Any, shape: tuple[int, ...], token_ids: int, random: np.random.Generator) -> np.ndarray:
+    if spec.type not in _DTYPES:
+        raise ConfigError(f"input {spec.name} has type {spec.type}; inputs can be made of {', '.join(_DTYPES)}: give an .npz file")
+    dtype = np.dtype(_DTYPES[spec.type])
+    if "mask" in spec.name:
+        return np.ones(shape, dtype)
+    if spec.name.endswith("token_type_ids"):
+        return np.zeros(shape, dtype)
+    if spec.name.endswith("position_ids"):
+        return np.broadcast_to(np.arange(shape[-1], dtype=dtype), shape).copy()
+    if dtype.kind == "f":
+        return random.standard_normal(shape).astype(dtype)
+    return random.integers(0 if dtype.kind == "b" else 1, 2 if dtype.kind == "b" else token_ids, shape).astype(dtype)
+
+
+def _shape(spec: Any, sizes: InputSizes) -> tuple[int, ...]:
+    return tuple(dim if isinstance(dim, int) else _dynamic_size(spec.name, dim, axis, sizes) for axis, dim in enumerate(spec.shape))
+
+
+def _dynamic_size(input_name: str, dim: str | None, axis: int, sizes: InputSizes) -> int:
+    name = (dim or "").lower()
+    if dim is not None and dim in sizes.named:
+        return sizes.named[dim]
+    if "batch" in name:
+        return sizes.batch
+    if "past" in name and "+" not in name and "total" not in name:
+        return 0  # a language model's first call has no past
+    if "seq" in name or "total" in name or "+" in name:
+        return sizes.sequence
+    if dim is None and axis < 2:
+        return (sizes.batch, sizes.sequence)[axis]
+    if axis == 0:
+        return sizes.batch
+    raise ConfigError(f"axis {axis} of input {input_name} has the dynamic size {dim!r}, whose value is not known: give {dim}=VALUE")

@@ -1,0 +1,195 @@
+"""What an `.onnx` file says about itself: its external data files and the operator domains that it calls.
+
+Reads the protobuf wire format directly (https://protobuf.dev/programming-guides/encoding/), since the onnx package would load every
+weight, and the device side has no onnx. Field numbers are those of onnx.proto, which only ever grow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.ops import DOMAIN
+
+_MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
+_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
+_FUNCTION_NODE = 7
+_NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
+_ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
+_TENSOR_EXTERNAL_DATA = 13
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """An ONNX model on disk.
+
+    Args:
+        path: the `.onnx` file.
+        domains: domains of the nodes in the graph and in the functions; `""` is ONNX's own.
+        external: bytes that each external data file must have at least, by its location relative to the model.
+
+    """
+
+    path: Path
+    domains: frozenset[str]
+    external: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def uses_edgecomp(self) -> bool:
+        """Whether a node belongs to our domain, so that our library makes the model fast."""
+        return DOMAIN in self.domains
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The model file and its external data files."""
+        return (self.path, *(self.path.parent / location for location in self.external))
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file of an artifact: name relative to the artifact's folder, size, SHA-256 in hexadecimal."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read the structure of an ONNX model and check that its external data is complete.
+
+    Raises:
+        ModelError: no such file.
+        CheckpointError: the file is no ONNX model or is cut short; a data file is missing, cut short, or outside the folder.
+
+    """
+    if not path.is_file():
+        raise ModelError(f"no ONNX model at {path}: the path must name an existing .onnx file")
+    domains: set[str] = set()
+    external: dict[str, int] = {}
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty; export the model again")
+    with path.open("rb") as file:
+        model = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        _visit_model(memoryview(model), domains, external)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is not a complete ONNX model ({error}; {path.stat().st_size} bytes); copy or export it again"
+        ) from error
+    for location, needed in external.items():
+        _check_data_file(path, location, needed)
+    return OnnxFile(path, frozenset(domains), external)
+
+
+def hash_files(artifact: OnnxFile) -> tuple[FileInfo, ...]:
+    """Sizes and digests of the artifact's files."""
+    infos = []
+    for path in artifact.files:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        infos.append(FileInfo(path.relative_to(artifact.path.parent).as_posix(), path.stat().st_size, digest))
+    return tuple(infos)
+
+
+def _check_data_file(model: Path, location: str, needed: int) -> None:
+    relative = PurePosixPath(location)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise CheckpointError(f"{model} refers to external data outside its folder ({location}); such a model is not run")
+    data = model.parent / location
+    if not data.is_file():
+        raise CheckpointError(f"{model} needs its data file {location} beside it, and there is none; copy both files together")
+    size = data.stat().st_size
+    if size < needed:
+        raise CheckpointError(f"{data} must hold at least {needed} bytes and holds {size}; copy or export it again")
+
+
+def _visit_model(data: memoryview, domains: set[str], external: dict[str, int]) -> None:
+    has_graph = False
+    for number, value in _fields(data):
+        if number == _MODEL_GRAPH:
+            has_graph = True
+            _visit_graph(value, domains, external)
+        elif number == _MODEL_FUNCTIONS:
+            for inner, node in _fields(value):
+                if inner == _FUNCTION_NODE:
+                    _visit_node(node, domains, external)
+    if not has_graph:
+        raise ValueError("it has no graph")
+
+
+def _visit_graph(data: memoryview, domains: set[str], external: dict[str, int]) -> None:
+    for number, value in _fields(data):
+        if number == _GRAPH_NODE:
+            _visit_node(value, domains, external)
+        elif number == _GRAPH_INITIALIZER:
+            _visit_tensor(value, external)
+
+
+def _visit_node(data: memoryview, domains: set[str], external: dict[str, int]) -> None:
+    domain = ""
+    for number, value in _fields(data):
+        if number == _NODE_DOMAIN:
+            domain = _text(value)
+        elif number == _NODE_ATTRIBUTE:
+            for inner, attribute in _fields(value):
+                if inner in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
+                    _visit_graph(attribute, domains, external)
+                elif inner in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
+                    _visit_tensor(attribute, external)
+    domains.add(domain)
+
+
+def _visit_tensor(data: memoryview, external: dict[str, int]) -> None:
+    entries = {}
+    for number, value in _fields(data):
+        if number == _TENSOR_EXTERNAL_DATA:
+            pair = {inner: _text(text) for inner, text in _fields(value)}
+            entries[pair.get(_ENTRY_KEY, "")] = pair.get(_ENTRY_VALUE, "")
+    if "location" in entries:
+        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        external[entries["location"]] = max(external.get(entries["location"], 0), end)
+
+
+def _text(value: memoryview) -> str:
+    return bytes(value).decode("utf-8")
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Number and bytes of each field of a message; the bytes of a number field are empty, since no caller reads numbers."""
+    position = 0
+    while position < len(data):
+        key, position = _varint(data, position)
+        start = position
+        match key & 7:
+            case 0:
+                _, position = _varint(data, position)
+                start = position
+            case 1:
+                start = position = position + 8
+            case 2:
+                length, start = _varint(data, position)
+                position = start + length
+            case 5:
+                start = position = position + 4
+            case wire_type:
+                raise ValueError(f"unknown wire type {wire_type}")
+        if position > len(data):
+            raise ValueError("a field runs past the end")
+        yield key >> 3, data[start:position]
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < len(data) and shift < 64:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise ValueError("a number runs past the end")

@@ -1,0 +1,140 @@
+"""Sessions of ONNX Runtime on an artifact, with and without our library, and its failures as errors that say what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecomp.artifact.onnx_file import OnnxFile, read_onnx
+from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+AUTO, NONE = "auto", "none"
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module, its telemetry off: it would add a thread, memory and files to what is measured.
+
+    Raises:
+        RuntimeUnavailableError: onnxruntime is not installed.
+
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the module is first imported
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeUnavailableError(f"ONNX Runtime is needed and does not import ({error}): pip install onnxruntime") from error
+    return onnxruntime
+
+
+def resolve_library(choice: str, artifact: OnnxFile) -> Path | None:
+    """The custom-op library to register.
+
+    Args:
+        choice: `auto` (ours, where the model has nodes of ours), `none`, or a path.
+        artifact: the model that will run.
+
+    Raises:
+        RuntimeUnavailableError: the library is not there.
+
+    """
+    if choice == NONE or (choice == AUTO and not artifact.uses_edgecomp):
+        return None
+    if choice == AUTO:
+        from edgecomp.native import get_library_path
+
+        return Path(get_library_path())
+    path = Path(choice)
+    if not path.is_file():
+        raise RuntimeUnavailableError(f"no custom-op library at {path}: give `auto`, `none`, or the path of a library")
+    return path.resolve()
+
+
+def open_session(path: Path, library: Path | None, threads: int) -> onnxruntime.InferenceSession:
+    """A CPU session on the model at `path`, with `threads` intra-op threads and one inter-op thread.
+
+    Raises:
+        RuntimeUnavailableError: onnxruntime or the library does not load.
+        CheckpointError: ONNX Runtime refuses the model.
+
+    """
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only: warnings about a model are noise in a measurement
+    if library is not None:
+        try:
+            options.register_custom_ops_library(str(library))
+        except runtime_errors() as error:
+            raise RuntimeUnavailableError(f"the custom-op library {library} does not load: {_first_line(error)}") from error
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except runtime_errors() as error:
+        raise CheckpointError(f"ONNX Runtime {ort.__version__} refuses {path}: {_first_line(error)}") from error
+
+
+def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs in the model's order.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the inputs or a node fails.
+
+    """
+    try:
+        outputs: list[np.ndarray] = session.run(None, dict(inputs))
+    except runtime_errors() as error:
+        shapes = {name: f"{value.dtype.name} {list(value.shape)}" for name, value in inputs.items()}
+        raise ModelError(f"the model does not run on inputs {shapes}: {_first_line(error)}") from error
+    return outputs
+
+
+class OnnxArtifact:
+    """An ONNX model that runs on named arrays.
+
+    Args:
+        path: the `.onnx` file, its external data beside it.
+        library: `auto`, `none` or a path, see `resolve_library`.
+        threads: intra-op threads.
+
+    """
+
+    def __init__(self, path: Path, library: str = AUTO, threads: int = 1) -> None:
+        self.file = read_onnx(path)
+        self.library = resolve_library(library, self.file)
+        self.session = open_session(path, self.library, threads)
+        self.output_names = [output.name for output in self.session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs by name; inputs that the model does not have are left out."""
+        known = {spec.name for spec in self.session.get_inputs()}
+        outputs = run_session(self.session, {name: value for name, value in inputs.items() if name in known})
+        return dict(zip(self.output_names, outputs, strict=True))
+
+
+def runtime_errors() -> tuple[type[Exception], ...]:
+    """The exceptions that ONNX Runtime raises: unrelated classes, with no base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.Fail,
+        state.EPFail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoModel,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+        ValueError,  # an input is missing
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,61 @@
+"""What to measure, and how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgecomp.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Options of a benchmark; the command line's flags have the same names.
+
+    Args:
+        threads: intra-op threads; inter-op is always 1.
+        batch: value of dynamic batch sizes.
+        sequence: value of dynamic sequence lengths.
+        sizes: values of other dynamic sizes, by their name in the model.
+        inputs: `.npz` with an array for each input; without it inputs are made, see `edgecomp.artifact.inputs`.
+        token_ids: made token ids are below this.
+        seed: of the made inputs.
+        library: `auto` (ours, if the model has nodes of ours), `none`, or the path of a custom-op library.
+        rounds: fresh processes per artifact; with several artifacts they alternate, so that drift hits all alike.
+        warmup: inferences after the first that are not counted.
+        min_iterations: a round takes at least so many samples,
+        min_duration_s: and at least so many seconds,
+        max_duration_s: but ends after so many seconds, which makes the record invalid if the minimum was not reached.
+        max_spread: bound of (p90 - p10) / p50 of all samples, and of (slowest - fastest) / fastest of the rounds' p50.
+
+    Raises:
+        ConfigError: a value is out of range.
+
+    """
+
+    threads: int = 1
+    batch: int = 1
+    sequence: int = 128
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    inputs: Path | None = None
+    token_ids: int = 100
+    seed: int = 0
+    library: str = "auto"
+    rounds: int = 3
+    warmup: int = 5
+    min_iterations: int = 50
+    min_duration_s: float = 1.0
+    max_duration_s: float = 60.0
+    max_spread: float = 0.5
+
+    def __post_init__(self) -> None:
+        least = {"threads": 1, "batch": 1, "sequence": 1, "token_ids": 2, "rounds": 1, "warmup": 0, "min_iterations": 1}
+        least |= {"min_duration_s": 0, "max_spread": 0}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise ConfigError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
+        if self.max_duration_s < self.min_duration_s:
+            raise ConfigError(f"max_duration_s must be at least min_duration_s ({self.min_duration_s}), got {self.max_duration_s}")
+        if self.inputs is not None and not self.inputs.is_file():
+            raise ConfigError(f"no input file at {self.inputs}: `inputs` must name an .npz with one array for each input")

@@ -1,0 +1,31 @@
+"""Inspects an exported model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgecomp.artifact.onnx_file import hash_files
+from edgecomp.artifact.session import NONE, OnnxArtifact
+from edgecomp.inspect.result import OnnxInspection
+
+
+def inspect_onnx(path: Path) -> OnnxInspection:
+    """Inspect an exported model by its files and by what the stock ONNX Runtime says of it.
+
+    Raises:
+        ModelError: no such file.
+        CheckpointError: the model is incomplete, or ONNX Runtime refuses it.
+
+    """
+    artifact = OnnxArtifact(path, NONE)
+    file, session = artifact.file, artifact.session
+    meta = session.get_modelmeta()
+    return OnnxInspection(
+        name=path.name,
+        files=hash_files(file),
+        domains=tuple(sorted(file.domains)),
+        inputs={spec.name: f"{spec.type} {spec.shape}" for spec in session.get_inputs()},
+        outputs={spec.name: f"{spec.type} {spec.shape}" for spec in session.get_outputs()},
+        producer=meta.producer_name,
+        metadata=dict(meta.custom_metadata_map),
+    )

@@ -1,0 +1,81 @@
+"""Inspects a compressed model, layer by layer: formats, bits, bytes, sharing, and the error that compression left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecomp.inspect.result import Inspection, LayerRow
+from edgecomp.size import count_bytes, count_parameters, layer_parameters, weights_key
+from edgecomp.tensor import Factor, LayerPlan
+
+if TYPE_CHECKING:
+    from edgecomp.checkpoint import CompressedModel
+
+
+def inspect_model(model: CompressedModel, name: str) -> Inspection:
+    """Inspect a compressed model.
+
+    Args:
+        model: the model; `provenance["layers"][layer]["relative_error"]` and `provenance["source"]` are read where they exist.
+        name: what to call it, such as the file name of the checkpoint.
+
+    """
+    dense = dense_tensors(model)
+    size = count_bytes(model.factors, dense, count_parameters(model.plans, model.factors, dense))
+    return Inspection(
+        name=name,
+        source=model.provenance.get("source"),
+        recipe=dict(model.recipe),
+        layers=inspect_layers(model.plans, model.factors, model.provenance.get("layers", {})),
+        dense_tensors=len(dense),
+        dense_bytes=sum(tensor.nbytes for tensor in dense.values()),
+        size=size,
+    )
+
+
+def inspect_layers(
+    plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], notes: Mapping[str, Mapping[str, Any]]
+) -> tuple[LayerRow, ...]:
+    """A row for each layer; what layers share is counted in the first, so that the columns add up to the total."""
+    rows = []
+    users: dict[str, list[str]] = {}  # layers by the factor that they use
+    matrices: set[tuple[tuple[str, ...], ...]] = set()
+    for layer, plan in plans.items():
+        used = list(dict.fromkeys(stage.factor for term in plan.terms for stage in term))
+        packed_bytes = sum(factors[factor].packed_bytes for factor in used if factor not in users)
+        shared_with = tuple(dict.fromkeys(user for factor in used for user in users.get(factor, ())))
+        parameters = 0 if weights_key(plan) in matrices else layer_parameters(plan, factors)
+        rows.append(
+            LayerRow(
+                name=layer,
+                formats=" + ".join(factors[factor].format for factor in used),
+                shapes=tuple(factors[factor].shape for factor in used),
+                bits=tuple(factors[factor].attributes.get("bits") for factor in used),
+                block_size=tuple(factors[factor].attributes.get("block_size") for factor in used),
+                parameters=parameters,
+                packed_bytes=packed_bytes,
+                bits_per_weight=8 * packed_bytes / parameters if parameters and not shared_with else None,
+                shared_with=shared_with,
+                relative_error=notes.get(layer, {}).get("relative_error"),
+            )
+        )
+        matrices.add(weights_key(plan))
+        for factor in used:
+            users.setdefault(factor, []).append(layer)
+    return tuple(rows)
+
+
+def dense_tensors(model: CompressedModel) -> dict[str, np.ndarray]:
+    """The tensors of the model that no packed factor holds, each once under its first name."""
+    from edgecomp.modules import PackedFactor
+
+    packed = {id(buffer) for module in model.module.modules() if isinstance(module, PackedFactor) for buffer in module.buffers()}
+    tensors = {}
+    for name, tensor in model.module.state_dict(keep_vars=True).items():
+        if id(tensor) not in packed:
+            packed.add(id(tensor))
+            tensors[name] = tensor.detach().cpu().numpy()
+    return tensors

@@ -1,0 +1,125 @@
+"""What an inspection found, as JSON and as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgecomp.artifact.onnx_file import FileInfo
+from edgecomp.size import SizeReport
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One compressed layer.
+
+    Args:
+        name: module name.
+        formats: `format` or, of several factors, `format + format`, in the plan's order.
+        shapes: `[N, K]` of each factor.
+        bits: width of a code of each factor; None where the format has none.
+        block_size: of each factor; None where the format has none.
+        parameters: of the uncompressed layer; 0 where the layer is tied to an earlier one.
+        packed_bytes: of the factors that no earlier layer of the list uses.
+        bits_per_weight: 8 * packed_bytes / parameters; None where either is counted with another layer.
+        shared_with: earlier layers that use a factor of this one.
+        relative_error: ||compressed - original|| / ||original|| of the weights, if the pass recorded it.
+
+    """
+
+    name: str
+    formats: str
+    shapes: tuple[tuple[int, int], ...]
+    bits: tuple[int | None, ...]
+    block_size: tuple[int | None, ...]
+    parameters: int
+    packed_bytes: int
+    bits_per_weight: float | None
+    shared_with: tuple[str, ...]
+    relative_error: float | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A compressed model: its layers and the sum of everything."""
+
+    name: str
+    source: str | None
+    recipe: Mapping[str, Any]
+    layers: tuple[LayerRow, ...]
+    dense_tensors: int
+    dense_bytes: int
+    size: SizeReport
+
+    def to_json(self) -> dict[str, Any]:
+        """The inspection as JSON values; `inspect*.json` of a run folder."""
+        return {"kind": "inspect", "schema_version": SCHEMA_VERSION, **asdict(self), "size": self.size.to_json()}
+
+    def to_markdown(self) -> str:
+        """A table of the layers, and the totals."""
+        lines = [
+            "| layer | format | N x K | bits | block | bytes | bits/weight | relative error | shared with |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        ]
+        for row in self.layers:
+            cells = [
+                row.name,
+                row.formats,
+                " + ".join(f"{n} x {k}" for n, k in row.shapes),
+                _joined(row.bits),
+                _joined(row.block_size),
+                str(row.packed_bytes),
+                "" if row.bits_per_weight is None else f"{row.bits_per_weight:.3f}",
+                "" if row.relative_error is None else f"{row.relative_error:.4f}",
+                ", ".join(row.shared_with),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+        size = self.size
+        lines += [
+            "",
+            f"{self.dense_tensors} dense tensors: {self.dense_bytes} bytes",
+            f"total: {size.packed_bytes} bytes for {size.parameters} parameters, {size.bits_per_weight:.3f} bits per weight, "
+            f"{size.ratio_to(32):.2f}x smaller than float32, {size.ratio_to(16):.2f}x than float16",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class OnnxInspection:
+    """An exported model, as far as its files tell without the onnx package."""
+
+    name: str
+    files: tuple[FileInfo, ...]
+    domains: tuple[str, ...]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    producer: str
+    metadata: Mapping[str, str]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.bytes for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """The inspection as JSON values."""
+        return {"kind": "inspect-onnx", "schema_version": SCHEMA_VERSION, **asdict(self), "bytes": self.bytes}
+
+    def to_markdown(self) -> str:
+        """Files, signature and metadata."""
+        lines = [f"- {file.name}: {file.bytes} bytes, sha256 {file.sha256}" for file in self.files]
+        lines += [f"- input {name}: {spec}" for name, spec in self.inputs.items()]
+        lines += [f"- output {name}: {spec}" for name, spec in self.outputs.items()]
+        lines += [
+            f"- operator domains: {', '.join(domain or 'ai.onnx' for domain in self.domains)}",
+            f"- producer: {self.producer}",
+        ]
+        lines += [f"- {key}: {value}" for key, value in self.metadata.items()]
+        return "\n".join(lines) + f"\ntotal: {self.bytes} bytes\n"
+
+
+def _joined(values: tuple[int | None, ...]) -> str:
+    return " + ".join("-" if value is None else str(value) for value in values)

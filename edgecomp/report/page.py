@@ -1,0 +1,135 @@
+"""Renders the report: `page.html.j2` filled with records, charts and plotly's script, so that the page needs no network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shlex
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import edgecomp
+from edgecomp.bench.record import Record
+from edgecomp.errors import OutputError, RuntimeUnavailableError
+from edgecomp.report.run_folder import Quality, Runs, load_runs, quality_of
+
+TEMPLATE = "page.html.j2"
+
+
+def write_report(runs: Sequence[Path | Record], output: Path, *, overwrite: bool = False) -> Path:
+    """Write one HTML page about run folders (see `edgecomp.report.run_folder`) or records.
+
+    Args:
+        runs: folders and records, in the order they are shown.
+        output: the page.
+        overwrite: whether an existing page may be replaced.
+
+    Returns:
+        `output`.
+
+    Raises:
+        OutputError: the page exists already, or cannot be written.
+        ModelError: a folder is missing, or there is nothing to report.
+        CheckpointError: a file of a folder is not valid.
+        RuntimeUnavailableError: plotly or jinja2 is not installed.
+
+    """
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists already: name another page, or allow to overwrite it")
+    html = render(load_runs(runs))
+    try:
+        _write_aside(output, html)
+    except OSError as error:
+        raise OutputError(f"the report cannot be written to {output}: {error}") from error
+    return output
+
+
+def render(runs: Runs) -> str:
+    """The page as text.
+
+    Raises:
+        RuntimeUnavailableError: plotly or jinja2 is not installed.
+
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from plotly.offline import get_plotlyjs
+
+        from edgecomp.report import charts
+    except ImportError as error:
+        raise RuntimeUnavailableError(f"a report needs plotly and jinja2 ({error}): pip install edgecomp[report]") from error
+
+    qualities = [_quality(runs, record) for record in runs.records]
+    figures: dict[str, str] = {}
+    if runs.records:
+        figures["size"] = charts.to_html(charts.size_chart(runs.records), "size-chart")
+        figures["memory"] = charts.to_html(charts.memory_chart(runs.records), "memory-chart")
+        figures["latency"] = charts.to_html(charts.latency_chart(runs.records), "latency-chart")
+        quality = charts.quality_chart(runs.records, qualities)
+        if quality is not None:
+            figures["quality"] = charts.to_html(quality, "quality-chart")
+    for index, inspection in enumerate(runs.inspections):
+        for field, title in (("bits_per_weight", "bits per weight"), ("relative_error", "relative error")):
+            chart = charts.layer_chart(inspection, field, title)
+            if chart is not None:
+                figures[f"{field}-{index}"] = charts.to_html(chart, f"{field}-{index}")
+
+    environment = Environment(loader=PackageLoader("edgecomp.report", "."), autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    environment.filters |= {"mib": lambda value: f"{value / charts.MEBI:.2f}", "ms": lambda value: f"{value / 1e6:.3f}"}
+    return environment.get_template(TEMPLATE).render(
+        title=_title(runs),
+        rows=[
+            {"record": record, "quality": quality, "inspection": runs.inspection_of(record), "command": shlex.join(record.command)}
+            for record, quality in zip(runs.records, qualities, strict=True)
+        ],
+        runs=runs,
+        figures=figures,
+        raw=_raw_downloads(runs),
+        plotly_script=get_plotlyjs(),
+        version=edgecomp.__version__,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _quality(runs: Runs, record: Record) -> Quality | None:
+    result = runs.verification_of(record)
+    return None if result is None else quality_of(result)
+
+
+def _title(runs: Runs) -> str:
+    sources = dict.fromkeys(inspection.source or inspection.name for inspection in runs.inspections)
+    if sources:
+        return f"{', '.join(sources)}, compressed"
+    return f"{len(runs.records or runs.verifications)} artifacts, measured"
+
+
+def _raw_downloads(runs: Runs) -> list[dict[str, str]]:
+    """The records as links that hold their own data."""
+    contents: dict[str, list[Any]] = {
+        "bench.json": [record.model_dump(mode="json") for record in runs.records],
+        "verify.json": [result.to_json() for result in runs.verifications],
+        "inspect.json": [inspection.to_json() for inspection in runs.inspections],
+    }
+    return [
+        {"name": name, "count": str(len(values)), "data": base64.b64encode(json.dumps(values).encode()).decode("ascii")}
+        for name, values in contents.items()
+        if values
+    ]
+
+
+def _write_aside(output: Path, text: str) -> None:
+    """Write beside the target, then rename: a page is whole or not there."""
+    descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=output.name, suffix=".partial")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)  # mkstemp makes files that only their owner reads
+        Path(name).replace(output)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,127 @@
+"""Run folders: the JSON that benchmarks, verifications and inspections leave behind.
+
+    runs/NAME/
+        bench*.json      a `edgecomp.bench.record.Record`, or an array of them
+        verify*.json     a `edgecomp.verify.VerifyResult`, or an array of them
+        inspect*.json    a `edgecomp.inspect.result.Inspection`, or an array of them
+
+Other files are ignored. A verification belongs to the benchmark whose artifact has the same files (SHA-256); an inspection to the
+artifact with the same name up to the first dot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from edgecomp.bench.record import Record
+from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.inspect.result import Inspection
+from edgecomp.verify.result import REFERENCE, VerifyResult
+
+_SCHEMAS: dict[str, TypeAdapter[Any]] = {
+    "bench": TypeAdapter(Record),
+    "verify": TypeAdapter(VerifyResult),
+    "inspect": TypeAdapter(Inspection),
+}
+_VERSION = 1
+
+
+@dataclass
+class Runs:
+    """Everything that a report shows."""
+
+    records: list[Record] = field(default_factory=list)
+    verifications: list[VerifyResult] = field(default_factory=list)
+    inspections: list[Inspection] = field(default_factory=list)
+
+    def verification_of(self, record: Record) -> VerifyResult | None:
+        """The latest verification of the very files that the record measured."""
+        files = {file.sha256 for file in record.artifact.files}
+        found = [result for result in self.verifications if {file.sha256 for file in result.files} == files]
+        return max(found, key=lambda result: result.created_utc, default=None)
+
+    def inspection_of(self, record: Record) -> Inspection | None:
+        """The inspection of the model that the artifact was exported from, by name."""
+        name = _stem(record.artifact.name)
+        return next((inspection for inspection in self.inspections if _stem(inspection.name) == name), None)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How close an artifact is to its reference; `compared` says which run of the artifact."""
+
+    compared: str
+    cosine: float | None
+    cosine_of: str
+    relative: float | None
+    perplexity: float | None
+    reference_perplexity: float | None
+
+
+def quality_of(result: VerifyResult) -> Quality:
+    """The figures of the first comparison with the reference: with the library, where there was one; of its first output."""
+    comparison = next((comparison for comparison in result.comparisons if comparison.right == REFERENCE), None)
+    output = None if comparison is None else comparison.outputs[0]
+    perplexities = {} if result.perplexity is None else dict(result.perplexity.values)
+    reference = perplexities.pop(REFERENCE, None)
+    compared, perplexity = next(iter(perplexities.items()), ("", None))
+    sentences = output is not None and output.sentence_cosine is not None
+    return Quality(
+        compared=compared if comparison is None else comparison.left,
+        cosine=None if output is None else (output.sentence_cosine if sentences else output.cosine),
+        cosine_of="sentences" if sentences else "rows",
+        relative=None if output is None else output.relative,
+        perplexity=perplexity,
+        reference_perplexity=reference,
+    )
+
+
+def load_runs(runs: Sequence[Path | Record]) -> Runs:
+    """Read run folders and records.
+
+    Raises:
+        ModelError: no such folder.
+        CheckpointError: a file is not what its name says, or of another version.
+
+    """
+    loaded = Runs()
+    for run in runs:
+        if isinstance(run, Record):
+            loaded.records.append(run)
+            continue
+        if not run.is_dir():
+            raise ModelError(f"no run folder at {run}: it must hold bench*.json, verify*.json or inspect*.json")
+        loaded.records += _read(run, "bench")
+        loaded.verifications += _read(run, "verify")
+        loaded.inspections += _read(run, "inspect")
+    if not (loaded.records or loaded.verifications or loaded.inspections):
+        raise ModelError(f"nothing to report in {', '.join(map(str, runs))}: no bench*.json, verify*.json or inspect*.json")
+    return loaded
+
+
+def _read(folder: Path, kind: str) -> Iterator[Any]:
+    for path in sorted(folder.glob(f"{kind}*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not JSON: {error}") from error
+        for value in content if isinstance(content, list) else [content]:
+            found = (value.get("kind"), value.get("schema_version")) if isinstance(value, dict) else (None, None)
+            if found != (kind, _VERSION):
+                raise CheckpointError(
+                    f"{path} must hold {kind} records of schema version {_VERSION}, got kind {found[0]!r}, version {found[1]!r}"
+                )
+            try:
+                yield _SCHEMAS[kind].validate_python(value)
+            except ValidationError as error:
+                raise CheckpointError(f"{path} is not a valid {kind} record: {error}") from error
+
+
+def _stem(name: str) -> str:
+    return name.partition(".")[0]

@@ -1,0 +1,201 @@
+"""Runs the artifact and its reference on the same inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from edgecomp.artifact.inputs import InputSizes, make_inputs
+from edgecomp.artifact.onnx_file import hash_files
+from edgecomp.artifact.session import AUTO, NONE, OnnxArtifact
+from edgecomp.errors import CalibrationError, ConfigError, ModelError, VerificationError
+from edgecomp.verify.metrics import DifferenceSum, negative_log_likelihood, token_windows
+from edgecomp.verify.result import LIBRARY, REFERENCE, STOCK, Comparison, Perplexity, VerifyResult
+
+Arrays = Mapping[str, np.ndarray]
+Reference = Callable[[Arrays], Arrays]
+
+LOGITS = "logits"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Bounds of every artifact-against-reference comparison; None is no bound.
+
+    Args:
+        max_absolute: upper bound of the max abs error.
+        relative: upper bound of the relative error.
+        cosine: lower bound of the cosine: of sentences where there are sentences, else of rows.
+        perplexity_ratio: upper bound of perplexity / reference's perplexity.
+
+    """
+
+    max_absolute: float | None = None
+    relative: float | None = None
+    cosine: float | None = None
+    perplexity_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Options of a verification.
+
+    Args:
+        library: `auto` (ours, if the model has nodes of ours), `none`, or the path of a custom-op library.
+        stock: also run without the library; slow for a model with nodes of ours.
+        threads: intra-op threads.
+        tolerance: what counts as a failure.
+        window: tokens of a perplexity window.
+        windows: how many windows, from the text's start.
+
+    Raises:
+        ConfigError: a value is out of range.
+
+    """
+
+    library: str = AUTO
+    stock: bool = True
+    threads: int = 1
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    window: int = 512
+    windows: int = 16
+
+    def __post_init__(self) -> None:
+        for name, least in {"threads": 1, "window": 2, "windows": 1}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+def verify(
+    artifact: Path, reference: Reference, inputs: Iterable[Arrays], options: VerifyOptions, *, tokens: np.ndarray | None = None
+) -> VerifyResult:
+    """Compare an exported model with its reference.
+
+    Args:
+        artifact: the `.onnx` file.
+        reference: computes the outputs by name from the inputs by name; outputs that only one side has are not compared.
+        inputs: batches; `attention_mask [batch, sequence]`, where present, tells which positions count.
+        options: how to run and what to tolerate.
+        tokens: a text's token ids `[length]`, for the perplexity of a language model with the output `logits`.
+
+    Returns:
+        The result, which names in `failures` what exceeds the tolerance; see `raise_on_failure`.
+
+    Raises:
+        ModelError: no such file, or the model does not run on the inputs, or shares no output with the reference.
+        CheckpointError: the artifact is incomplete or refused.
+        RuntimeUnavailableError: onnxruntime or the library does not load.
+        CalibrationError: neither inputs nor tokens, or too few tokens for the windows.
+
+    """
+    runners: dict[str, Reference] = {}
+    session = OnnxArtifact(artifact, options.library, options.threads)
+    library = session.library
+    if library is not None:
+        runners[LIBRARY] = session.run
+    if library is None or options.stock:
+        runners[STOCK] = session.run if library is None else OnnxArtifact(artifact, NONE, options.threads).run
+    runners[REFERENCE] = reference
+
+    batches, comparisons = _compare(runners, inputs)
+    if not batches and tokens is None:
+        raise CalibrationError("a verification needs inputs or tokens, and got neither")
+    perplexity = None if tokens is None else _perplexity(session, runners, tokens, options)
+    return VerifyResult(
+        artifact=artifact.name,
+        files=hash_files(session.file),
+        library=None if library is None else library.name,
+        batches=batches,
+        comparisons=comparisons,
+        perplexity=perplexity,
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        failures=tuple(_failures(comparisons, perplexity, options.tolerance)),
+    )
+
+
+def raise_on_failure(result: VerifyResult) -> None:
+    """End a verification whose figures exceed the tolerance.
+
+    Raises:
+        VerificationError: naming each figure and its bound.
+
+    """
+    if result.failures:
+        raise VerificationError(
+            f"{result.artifact} differs from its reference by more than the tolerance: " + "; ".join(result.failures)
+        )
+
+
+def _compare(runners: Mapping[str, Reference], inputs: Iterable[Arrays]) -> tuple[int, tuple[Comparison, ...]]:
+    """Batches one at a time, so that memory holds the outputs of one batch only."""
+    sums: dict[tuple[str, str], dict[str, DifferenceSum]] = {pair: {} for pair in combinations(runners, 2)}
+    batches = 0
+    for batch in inputs:
+        batches += 1
+        outputs = {name: run(batch) for name, run in runners.items()}
+        for (left, right), pair_sums in sums.items():
+            shared = [name for name in outputs[left] if name in outputs[right]]
+            if not shared:
+                raise ModelError(f"{left} and {right} share no output: {list(outputs[left])} and {list(outputs[right])}")
+            for name in shared:
+                total = pair_sums.setdefault(name, DifferenceSum(name))
+                try:
+                    total.add(outputs[left][name], outputs[right][name], batch.get("attention_mask"))
+                except ValueError as error:
+                    raise ModelError(f"{left} and {right} do not compute the same thing: {error}") from error
+    if not batches:
+        return 0, ()
+    return batches, tuple(
+        Comparison(left, right, tuple(total.result() for total in pair_sums.values())) for (left, right), pair_sums in sums.items()
+    )
+
+
+def _perplexity(session: OnnxArtifact, runners: Mapping[str, Reference], tokens: np.ndarray, options: VerifyOptions) -> Perplexity:
+    needed = options.window * options.windows
+    if tokens.ndim != 1 or len(tokens) < needed:
+        raise CalibrationError(
+            f"{options.windows} windows of {options.window} tokens need a text of {needed} tokens, got shape {list(tokens.shape)}"
+        )
+    # Masks, positions and the empty past are as the model declares them; only the tokens are the text's.
+    sizes = InputSizes(batch=1, sequence=options.window)
+    template = make_inputs(session.session.get_inputs(), sizes)
+    totals = dict.fromkeys(runners, 0.0)
+    for window in token_windows(tokens, options.window, options.windows):
+        batch = {**template, "input_ids": window}
+        for name, run in runners.items():
+            outputs = run(batch)
+            if LOGITS not in outputs:
+                raise ModelError(f"perplexity needs an output named {LOGITS}; {name} has {', '.join(outputs)}")
+            totals[name] += negative_log_likelihood(outputs[LOGITS][0], window[0])
+    count = (options.window - 1) * options.windows
+    values = {name: math.exp(total / count) for name, total in totals.items()}
+    return Perplexity(options.window, options.windows, count, values)
+
+
+def _failures(comparisons: Iterable[Comparison], perplexity: Perplexity | None, tolerance: Tolerance) -> list[str]:
+    """Comparisons are written so that NaN fails."""
+    failures = []
+    for comparison in comparisons:
+        if comparison.right != REFERENCE:
+            continue
+        for output in comparison.outputs:
+            where = f"{comparison.left}, output {output.name}"
+            cosine = output.cosine if output.sentence_cosine is None else output.sentence_cosine
+            if tolerance.max_absolute is not None and not output.max_absolute <= tolerance.max_absolute:
+                failures.append(f"{where}: max abs error {output.max_absolute:.3e} above {tolerance.max_absolute}")
+            if tolerance.relative is not None and not output.relative <= tolerance.relative:
+                failures.append(f"{where}: relative error {output.relative:.3e} above {tolerance.relative}")
+            if tolerance.cosine is not None and not cosine >= tolerance.cosine:
+                failures.append(f"{where}: cosine {cosine:.6f} below {tolerance.cosine}")
+    if perplexity is not None and tolerance.perplexity_ratio is not None:
+        for name in (LIBRARY, STOCK):
+            ratio = perplexity.values[name] / perplexity.values[REFERENCE] if name in perplexity.values else 0.0
+            if not ratio <= tolerance.perplexity_ratio:
+                failures.append(f"{name}: perplexity is {ratio:.4f} times the reference's, above {tolerance.perplexity_ratio}")
+    return failures
