@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgecomp import formats
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.files import replace_folder
 from edgecomp.layers import install
-from edgecomp.models import body_of, build_skeleton
+from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
 
 CHECKPOINT_FORMAT = "edgecomp-checkpoint"
@@ -36,40 +36,24 @@ WEIGHTS = "weights.safetensors"
 ASSETS = "model"
 
 
-@dataclass
-class CompressedModel:
-    """A model whose compressed layers run from packed factors.
+@dataclass(kw_only=True)
+class CompressedModel(LoadedModel):
+    """A model whose compressed layers run from packed factors: a `LoadedModel` with a packed module, and what it is made of.
 
     Args:
-        module: the packed model, in eval mode; `forward` takes the `inputs` in order and returns a tuple of tensors or one tensor.
-        inputs: its inputs.
-        outputs: names of its outputs.
         plans: the plan of each compressed layer, by module name below `edgecomp.models.body_of(module)`.
         factors: each packed factor once.
         dense: every other tensor by name, in the dtype that it is stored in; names that share a tensor share the object.
         recipe: the resolved recipe, as JSON values.
-        source: how to build the model again (`edgecomp.models.build_skeleton`).
-        parameters: parameters of the original model, a tied matrix once.
-        layer_parameters: parameters of each compressed layer's weight, without padding.
         provenance: versions, calibration, and what the passes measured of each factor.
-        kind: `encoder`, `causal-lm` or `generic`.
-        assets: objects that save configuration and tokenizer into a folder.
 
     """
 
-    module: nn.Module
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[str, ...]
     plans: Mapping[str, LayerPlan]
     factors: Mapping[str, Factor]
     dense: Mapping[str, Tensor]
     recipe: Mapping[str, Any]
-    source: Mapping[str, Any]
-    parameters: int
-    layer_parameters: Mapping[str, int]
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    kind: str = "generic"
-    assets: Sequence[Any] = ()
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the checkpoint folder: aside first, then renamed.
@@ -114,14 +98,12 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
         "format": CHECKPOINT_FORMAT,
         "version": CHECKPOINT_VERSION,
         "kind": model.kind,
-        "parameters": model.parameters,
         "inputs": [asdict(spec) for spec in model.inputs],
         "outputs": list(model.outputs),
         "source": dict(model.source),
         "recipe": dict(model.recipe),
         "provenance": dict(model.provenance),
         "plans": {name: plan.to_json() for name, plan in model.plans.items()},
-        "layer_parameters": dict(model.layer_parameters),
         "factors": {
             name: {"format": factor.format, "shape": list(factor.shape), "attributes": dict(factor.attributes)}
             for name, factor in model.factors.items()
@@ -155,22 +137,21 @@ def load(folder: str | Path) -> CompressedModel:
         plans = {name: LayerPlan.from_json(plan) for name, plan in manifest["plans"].items()}
         factors, dense = _read_weights(folder / WEIGHTS, manifest)
         inputs = tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["dims"])) for spec in manifest["inputs"])
-        loaded = build_skeleton(manifest["source"], folder / ASSETS)
-        install(body_of(loaded.module), plans, factors, dense, manifest["recipe"]["compute"])
+        skeleton = build_skeleton(manifest["source"], folder / ASSETS)
+        install(body_of(skeleton.module), plans, factors, dense, manifest["recipe"]["compute"])
         return CompressedModel(
-            module=loaded.module.eval(),
+            module=skeleton.module.eval(),
             inputs=inputs,
             outputs=tuple(manifest["outputs"]),
+            kind=manifest["kind"],
+            source=manifest["source"],
+            tokenizer=skeleton.tokenizer,
+            assets=skeleton.assets,
             plans=plans,
             factors=factors,
             dense=dense,
             recipe=manifest["recipe"],
-            source=manifest["source"],
-            parameters=manifest["parameters"],
-            layer_parameters=manifest["layer_parameters"],
             provenance=manifest["provenance"],
-            kind=manifest["kind"],
-            assets=loaded.assets,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

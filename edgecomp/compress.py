@@ -90,21 +90,20 @@ def compress(
         module=module.eval(),
         inputs=loaded.inputs,
         outputs=loaded.outputs,
+        kind=loaded.kind,
+        source=loaded.source,
+        tokenizer=loaded.tokenizer,
+        assets=loaded.assets,
         plans=plans,
         factors=factors,
         dense=tensors,
         recipe=resolved.to_json(),
-        source=loaded.source,
-        parameters=sum(parameter.numel() for parameter in body.parameters()),
-        layer_parameters={name: draft.layers[name].parameters for name in plans},
         provenance={
             "edgecomp": edgecomp.__version__,
             "torch": torch.__version__,
             "calibration": _describe_calibration(calibration, inputs),
             "factors": draft.records,
         },
-        kind=loaded.kind,
-        assets=loaded.assets,
     )
 
 
@@ -112,7 +111,7 @@ def _loaded(model: str | nn.Module | LoadedModel) -> LoadedModel:
     if isinstance(model, str):
         return load_model(model)
     if isinstance(model, nn.Module):
-        return LoadedModel(model.eval(), (), (), "generic", {"kind": "module", "model": type(model).__qualname__})
+        return LoadedModel(model.eval(), (), ())
     return model
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecomp.errors import ConfigError
+from edgecomp.tensor import StageOp
 
 
 class Strict(BaseModel):
@@ -30,13 +31,25 @@ class PassConfig(Strict):
 
 
 class LayerMatch(Strict):
-    """Which layers a group of settings is for: shell patterns (`*`, `?`, `[...]`) over the layers' full names."""
+    """Which layers a group of settings is for.
 
-    match: list[str] = Field(min_length=1)
+    Args:
+        match: shell patterns (`*`, `?`, `[...]`) over the layers' full names.
+        ops: only layers of these kinds: `linear`, `gather` (embeddings), `conv`. A tied embedding is a `gather` and a `linear`.
 
-    def matches(self, layer: str) -> bool:
-        """Whether any pattern fits the layer's name."""
-        return any(fnmatchcase(layer, pattern) for pattern in self.match)
+    """
+
+    match: list[str] = Field(default=["*"], min_length=1)
+    ops: list[StageOp] | None = Field(default=None, min_length=1)
+
+    def matches(self, layer: str, op: StageOp) -> bool:
+        """Whether the layer's kind is meant and any pattern fits its name."""
+        return (self.ops is None or op in self.ops) and fits_any(layer, self.match)
+
+
+def fits_any(layer: str, patterns: Sequence[str]) -> bool:
+    """Whether any pattern fits the layer's name."""
+    return any(fnmatchcase(layer, pattern) for pattern in patterns)
 
 
 def require_patterns_used(patterns: Sequence[str], layers: Sequence[str], where: str) -> None:

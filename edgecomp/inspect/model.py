@@ -12,6 +12,8 @@ from edgecomp.size import count_bytes, count_parameters, layer_parameters, weigh
 from edgecomp.tensor import Factor, LayerPlan
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from edgecomp.checkpoint import CompressedModel
 
 
@@ -19,17 +21,17 @@ def inspect_model(model: CompressedModel, name: str) -> Inspection:
     """Inspect a compressed model.
 
     Args:
-        model: the model; `provenance["layers"][layer]["relative_error"]` and `provenance["source"]` are read where they exist.
+        model: the model; errors come from what its passes recorded in `provenance["factors"]`.
         name: what to call it, such as the file name of the checkpoint.
 
     """
-    dense = dense_tensors(model)
+    dense = unique_tensors(model.dense)
     size = count_bytes(model.factors, dense, count_parameters(model.plans, model.factors, dense))
     return Inspection(
         name=name,
-        source=model.provenance.get("source"),
+        source=model.source.get("model"),
         recipe=dict(model.recipe),
-        layers=inspect_layers(model.plans, model.factors, model.provenance.get("layers", {})),
+        layers=inspect_layers(model.plans, model.factors, model.provenance.get("factors", {})),
         dense_tensors=len(dense),
         dense_bytes=sum(tensor.nbytes for tensor in dense.values()),
         size=size,
@@ -39,7 +41,14 @@ def inspect_model(model: CompressedModel, name: str) -> Inspection:
 def inspect_layers(
     plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], notes: Mapping[str, Mapping[str, Any]]
 ) -> tuple[LayerRow, ...]:
-    """A row for each layer; what layers share is counted in the first, so that the columns add up to the total."""
+    """A row for each layer; what layers share is counted in the first, so that the columns add up to the total.
+
+    Args:
+        plans: the layers' plans.
+        factors: the factors that they name.
+        notes: what passes measured of a factor; its error is the layer's where the layer is that factor alone.
+
+    """
     rows = []
     users: dict[str, list[str]] = {}  # layers by the factor that they use
     matrices: set[tuple[tuple[str, ...], ...]] = set()
@@ -59,7 +68,7 @@ def inspect_layers(
                 packed_bytes=packed_bytes,
                 bits_per_weight=8 * packed_bytes / parameters if parameters and not shared_with else None,
                 shared_with=shared_with,
-                relative_error=notes.get(layer, {}).get("relative_error"),
+                relative_error=notes.get(used[0], {}).get("relative_error") if len(used) == 1 else None,
             )
         )
         matrices.add(weights_key(plan))
@@ -68,14 +77,9 @@ def inspect_layers(
     return tuple(rows)
 
 
-def dense_tensors(model: CompressedModel) -> dict[str, np.ndarray]:
-    """The tensors of the model that no packed factor holds, each once under its first name."""
-    from edgecomp.modules import PackedFactor
-
-    packed = {id(buffer) for module in model.module.modules() if isinstance(module, PackedFactor) for buffer in module.buffers()}
-    tensors = {}
-    for name, tensor in model.module.state_dict(keep_vars=True).items():
-        if id(tensor) not in packed:
-            packed.add(id(tensor))
-            tensors[name] = tensor.detach().cpu().numpy()
-    return tensors
+def unique_tensors(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Each tensor once, under its first name."""
+    owners: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        owners.setdefault(id(tensor), name)
+    return {name: tensors[name].numpy() for name in owners.values()}

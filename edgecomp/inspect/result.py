@@ -77,14 +77,16 @@ class Inspection:
                 ", ".join(row.shared_with),
             ]
             lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join([*lines, "", self.summary()]) + "\n"
+
+    def summary(self) -> str:
+        """The totals, in two lines."""
         size = self.size
-        lines += [
-            "",
-            f"{self.dense_tensors} dense tensors: {self.dense_bytes} bytes",
-            f"total: {size.packed_bytes} bytes for {size.parameters} parameters, {size.bits_per_weight:.3f} bits per weight, "
-            f"{size.ratio_to(32):.2f}x smaller than float32, {size.ratio_to(16):.2f}x than float16",
-        ]
-        return "\n".join(lines) + "\n"
+        return (
+            f"{len(self.layers)} packed layers; {self.dense_tensors} dense tensors: {self.dense_bytes:,} bytes\n"
+            f"total: {size.packed_bytes:,} bytes for {size.parameters:,} parameters, {size.bits_per_weight:.3f} bits per weight, "
+            f"{size.ratio_to(32):.2f}x smaller than float32, {size.ratio_to(16):.2f}x than float16"
+        )
 
 
 @dataclass(frozen=True)

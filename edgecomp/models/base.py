@@ -66,8 +66,8 @@ class LoadedModel:
     module: nn.Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
-    kind: ModelKind
-    source: Mapping[str, Any]
+    kind: ModelKind = "generic"
+    source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "module"})
     tokenizer: Tokenizer | None = None
     assets: Sequence[Any] = field(default_factory=tuple)  # objects with save_pretrained(folder)
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError
+from edgecomp.models import body_of
 from edgecomp.modules import PackedLayer
 from edgecomp.ops import DOMAIN, OPERATORS, STAGE_OPERATORS
 
@@ -96,4 +97,4 @@ def _expected(model: CompressedModel) -> dict[tuple[str, str], list[str]]:
 
 
 def _packed_layer(model: CompressedModel, name: str) -> PackedLayer:
-    return cast(PackedLayer, model.module.get_submodule(name))
+    return cast(PackedLayer, body_of(model.module).get_submodule(name))

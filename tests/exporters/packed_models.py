@@ -87,6 +87,7 @@ def compressed(
         outputs=("y",),
         plans=plans,
         factors=factors,
+        dense={},
         recipe={"method": "random"},
         provenance={"source": "test"},
     )

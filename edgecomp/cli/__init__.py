@@ -1,0 +1,55 @@
+"""The command line: parse, call the library, print. Results go to stdout, progress and messages to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+import edgecomp
+from edgecomp.errors import EdgecompError
+
+# Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
+VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe")
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="edgecomp", description="Compress PyTorch models and run them packed on ONNX Runtime and ExecuTorch."
+    )
+    parser.add_argument("--version", action="version", version=f"edgecomp {edgecomp.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name in VERBS:
+        module = import_module(f"edgecomp.cli.{name}")
+        summary = (module.__doc__ or "").splitlines()[0]
+        verb = verbs.add_parser(name, help=summary, description=summary)
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, the error's own, 2 for wrong usage, 130 when interrupted."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except EdgecompError as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(f"edgecomp {arguments.verb}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"edgecomp {arguments.verb}: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: say nothing, and keep Python from trying to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0

@@ -1,0 +1,60 @@
+"""Compress a model into a checkpoint folder of packed weights."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgecomp.cli.common import add_json, add_output, add_quiet, print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `edgecomp compress`."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="Hugging Face folder or hub id, .gguf or .pt2 file, or package.module:factory"
+    )
+    parser.add_argument("-r", "--recipe", default="lut-4bit", help="built-in name, .toml or .json file (default: %(default)s)")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting, such as passes.0.bits=3",
+    )
+    parser.add_argument("--calibration", metavar="FILE", help="text (.txt, .txt.gz), .npz, or package.module:factory")
+    parser.add_argument("--samples", type=int, default=128, metavar="N", help="calibration samples at most (default: %(default)s)")
+    parser.add_argument(
+        "--sequence-length",
+        type=int,
+        default=512,
+        metavar="N",
+        help="tokens of a calibration sample at most (default: %(default)s)",
+    )
+    add_output(parser, "the checkpoint folder, such as model.ec")
+    add_json(parser)
+    add_quiet(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Compress, save, and print what it came to."""
+    from edgecomp.compress import compress
+    from edgecomp.files import require_writable_target
+    from edgecomp.inspect.model import inspect_model
+
+    # Before the work, not after it.
+    require_writable_target(arguments.output, overwrite=arguments.force)
+    model = compress(
+        arguments.model,
+        arguments.recipe,
+        arguments.calibration,
+        overrides=arguments.overrides,
+        samples=arguments.samples,
+        sequence_length=arguments.sequence_length,
+        quiet=arguments.quiet,
+    )
+    model.save(arguments.output, overwrite=arguments.force)
+    inspection = inspect_model(model, arguments.output.name)
+    if arguments.json:
+        print_json(inspection.to_json())
+    else:
+        print(inspection.summary())

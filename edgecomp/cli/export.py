@@ -1,0 +1,29 @@
+"""Export a checkpoint to the file of a runtime, its weights still packed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edgecomp.cli.common import add_json, add_output, print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `edgecomp export`."""
+    parser.add_argument("checkpoint", type=Path, metavar="MODEL.ec", help="a folder that edgecomp compress wrote")
+    parser.add_argument("-t", "--target", default="onnx", help="onnx (default)")
+    add_output(parser, "the file, such as model.onnx; its weights go beside it")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export, and print the files."""
+    from edgecomp.checkpoint import load
+    from edgecomp.exporters import export
+
+    result = export(load(arguments.checkpoint), arguments.target, arguments.output, overwrite=arguments.force)
+    if arguments.json:
+        print_json({"files": [str(path) for path in result.files], "total_bytes": result.total_bytes})
+    else:
+        for path in result.files:
+            print(f"{path}  {path.stat().st_size:,} bytes")

@@ -1,0 +1,36 @@
+"""Show what a checkpoint or an exported model is made of: formats, bits per weight, bytes, errors."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgecomp.cli.common import add_json, print_json
+
+if TYPE_CHECKING:
+    from edgecomp.inspect.result import Inspection, OnnxInspection
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `edgecomp inspect`."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a checkpoint folder, or an exported .onnx")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Inspect and print."""
+    found: Inspection | OnnxInspection
+    if arguments.model.suffix == ".onnx":
+        from edgecomp.inspect.artifact import inspect_onnx
+
+        found = inspect_onnx(arguments.model)
+    else:
+        from edgecomp.checkpoint import load
+        from edgecomp.inspect.model import inspect_model
+
+        found = inspect_model(load(arguments.model), arguments.model.name)
+    if arguments.json:
+        print_json(found.to_json())
+    else:
+        print(found.to_markdown(), end="")
