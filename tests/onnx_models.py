@@ -21,7 +21,10 @@ def save_encoder(path: Path, table: np.ndarray, *, external: bool = False, outpu
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])
     mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "sequence"])
     hidden = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", "sequence", features])
-    nodes = [helper.make_node("Gather", ["table", "input_ids"], [output]), helper.make_node("Identity", ["attention_mask"], ["mask_out"])]
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], [output]),
+        helper.make_node("Identity", ["attention_mask"], ["mask_out"]),
+    ]
     mask_out = helper.make_tensor_value_info("mask_out", TensorProto.INT64, ["batch", "sequence"])
     graph = helper.make_graph(nodes, "encoder", [ids, mask], [hidden, mask_out], [numpy_helper.from_array(table, "table")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
