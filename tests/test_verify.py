@@ -9,14 +9,14 @@ import pytest
 from onnx_models import VOCABULARY, embedding_table, save_encoder, save_with_our_node
 
 from edgecomp.errors import CalibrationError, ModelError, VerificationError
-from edgecomp.verify import Tolerance, VerifyOptions, raise_on_failure, verify
+from edgecomp.verify import Reference, Tolerance, VerifyOptions, raise_on_failure, verify
 from edgecomp.verify.metrics import DifferenceSum, cosine, masked_mean, negative_log_likelihood
 
 IDS = np.random.default_rng(1).integers(0, VOCABULARY, (3, 6))
 MASK = np.array([[1] * 6, [1, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]])
 
 
-def reference_of(table: np.ndarray, output: str = "last_hidden_state"):
+def reference_of(table: np.ndarray, output: str = "last_hidden_state") -> Reference:
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {output: table[inputs["input_ids"]]}
 
