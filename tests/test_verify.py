@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,18 @@ def test_shapes_that_differ_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has shape \[3, 6, 64\] and its reference \[3, 6, 32\]"):
         inputs = [{"input_ids": IDS, "attention_mask": MASK}]
         verify(save_encoder(tmp_path / "m.onnx", table), reference_of(table[:, :32]), inputs, VerifyOptions())
+
+
+def test_library_stock_runtime_and_reference_are_compared_in_pairs(tmp_path: Path, empty_library: Path) -> None:
+    model = save_with_our_node(tmp_path / "ours.onnx")
+    options = VerifyOptions(library=str(empty_library), tolerance=Tolerance(max_absolute=0.5))
+    inputs = [{"x": np.ones((1, 4), np.float32)}]
+    result = verify(model, lambda batch: {"y": batch["x"] * 3}, inputs, options)
+    errors = {(pair.left, pair.right): pair.outputs[0].max_absolute for pair in result.comparisons}
+    assert errors == {("library", "stock runtime"): 0, ("library", "reference"): 1, ("stock runtime", "reference"): 1}
+    assert [failure.split(",")[0] for failure in result.failures] == ["library", "stock runtime"]
+    quick = verify(model, lambda batch: {"y": batch["x"] * 2}, inputs, replace(options, stock=False))
+    assert [(pair.left, pair.right) for pair in quick.comparisons] == [("library", "reference")]
 
 
 def test_stock_runtime_runs_a_model_with_our_nodes(tmp_path: Path) -> None:

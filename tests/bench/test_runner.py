@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,8 @@ def test_a_model_with_our_nodes_says_so_and_runs_on_the_stock_runtime(records: l
 def test_input_file_is_used(tmp_path: Path) -> None:
     model = save_encoder(tmp_path / "m.onnx", embedding_table())
     np.savez(tmp_path / "in.npz", input_ids=np.ones((2, 5), np.int64), attention_mask=np.ones((2, 5), np.int64))
-    record = run_bench(model, BenchOptions(rounds=1, min_iterations=2, min_duration_s=0, batch=2, inputs=tmp_path / "in.npz"))
+    record = run_bench(model, BenchOptions(rounds=1, min_iterations=2, min_duration_s=0, inputs=tmp_path / "in.npz"))
+    assert record.test == "b2 s5"
     assert record.rounds[0].measurement.inputs["input_ids"] == "int64[2, 5]"
     np.savez(tmp_path / "wrong.npz", ids=np.ones(1))
     with pytest.raises(ConfigError, match="input_ids, attention_mask"):
@@ -115,6 +117,12 @@ def test_failures_are_one_clear_error_each(tmp_path: Path) -> None:
     data.unlink()
     with pytest.raises(CheckpointError, match=r"needs its data file m\.data beside it"):
         run_bench(model, QUICK)
+
+
+def test_a_library_is_registered_and_recorded(tmp_path: Path, empty_library: Path) -> None:
+    record = run_bench(save_with_our_node(tmp_path / "ours.onnx"), replace(QUICK, library=str(empty_library)))
+    assert record.artifact.library == empty_library.name
+    assert record.backend.endswith(f"+ {empty_library.name}")
 
 
 def test_a_library_that_does_not_load_is_named(tmp_path: Path) -> None:

@@ -19,12 +19,15 @@ def memory(scale: int) -> Memory:
     )
 
 
-def measurement(samples: list[int], *, tokens: int | None = None, dropped: bool = True, cached: int = 0) -> Measurement:
+def measurement(
+    samples: list[int], *, batch: int = 1, tokens: int | None = None, dropped: bool = True, cached: int = 0
+) -> Measurement:
     return Measurement(
         runtime="onnxruntime",
         versions={},
         kernel_variant=None,
         inputs={},
+        batch=batch,
         tokens=tokens,
         load=Load(cold_ns=5, warm_ns=3, page_cache_dropped=dropped, cached_bytes_before_cold=cached),
         first_inference_ns=9,
@@ -48,7 +51,7 @@ def test_percentiles_of_one_sample_are_that_sample() -> None:
 
 
 def test_summary_joins_the_rounds() -> None:
-    summary = summarize([measurement([100, 200]), measurement([300, 400])], batch=4)
+    summary = summarize([measurement([100, 200], batch=4), measurement([300, 400], batch=4)])
     assert (summary.latency.count, summary.latency.p50_ns, summary.latency.p99_ns, summary.latency.mean_ns) == (4, 200, 400, 250)
     assert summary.latency.round_p50_ns == [100, 300]
     assert summary.throughput.inferences_per_second == pytest.approx(4 / 1000e-9)
@@ -56,12 +59,12 @@ def test_summary_joins_the_rounds() -> None:
 
 
 def test_tokens_are_the_items_where_the_model_takes_tokens() -> None:
-    summary = summarize([measurement([1000], tokens=32)], batch=2)
+    summary = summarize([measurement([1000], tokens=32)])
     assert (summary.throughput.item, summary.throughput.items_per_second) == ("token", pytest.approx(32 / 1e-6))
 
 
 def test_memory_is_given_above_the_empty_session() -> None:
-    above = summarize([measurement([1])], batch=1).above_empty_session
+    above = summarize([measurement([1])]).above_empty_session
     assert above.anonymous_bytes == 10 * 5 - 10 * 2
     assert above.peak_resident_bytes == 40 * 5 - 30 * 2
 
@@ -69,13 +72,13 @@ def test_memory_is_given_above_the_empty_session() -> None:
 def test_a_record_within_its_bounds_is_valid() -> None:
     measurements = [measurement([100] * 10)]
     options = BenchOptions(min_iterations=10, min_duration_s=0)
-    assert check_validity(measurements, summarize(measurements, 1), options).valid
+    assert check_validity(measurements, summarize(measurements), options).valid
 
 
 def test_each_broken_rule_is_a_reason() -> None:
     measurements = [measurement([100, 100, 1000]), measurement([1000] * 3)]
     options = BenchOptions(min_iterations=5, min_duration_s=1, max_spread=0.5)
-    validity = check_validity(measurements, summarize(measurements, 1), options)
+    validity = check_validity(measurements, summarize(measurements), options)
     assert not validity.valid
     assert [fragment for fragment in ("round 1 took 3", "round 2 took 3", "lasted", "(p90 - p10)", "rounds' p50 differ") if
             not any(fragment in reason for reason in validity.reasons)] == []  # fmt: skip
@@ -84,7 +87,7 @@ def test_each_broken_rule_is_a_reason() -> None:
 @pytest.mark.parametrize(("dropped", "cached", "note"), [(False, 0, "could not be dropped"), (True, 4096, "4096 bytes stayed")])
 def test_a_load_that_is_not_cold_is_noted(dropped: bool, cached: int, note: str) -> None:
     measurements = [measurement([1], dropped=dropped, cached=cached)]
-    validity = check_validity(measurements, summarize(measurements, 1), BenchOptions(min_iterations=1, min_duration_s=0))
+    validity = check_validity(measurements, summarize(measurements), BenchOptions(min_iterations=1, min_duration_s=0))
     assert validity.valid
     assert note in validity.notes[0]
 
