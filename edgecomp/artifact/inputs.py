@@ -45,6 +45,12 @@ def make_inputs(specs: Sequence[Any], sizes: InputSizes, *, token_ids: int = 100
     return {spec.name: _values(spec, _shape(spec, sizes), token_ids, random) for spec in specs}
 
 
+def count_items(inputs: Mapping[str, np.ndarray]) -> int:
+    """Batch of one inference: the first axis of the first input, 1 where that has no axes or is empty."""
+    first = next(iter(inputs.values()), np.zeros(1))
+    return max(first.shape[0], 1) if first.ndim else 1
+
+
 def count_tokens(inputs: Mapping[str, np.ndarray]) -> int | None:
     """Tokens of one inference, batch x sequence, where the model takes token ids `[batch, sequence]`; else None."""
     ids = inputs.get("input_ids")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecomp.artifact.inputs import InputSizes, count_tokens, make_inputs
+from edgecomp.artifact.inputs import InputSizes, count_items, count_tokens, make_inputs
 from edgecomp.artifact.session import import_onnxruntime, open_session, run_session
 from edgecomp.bench.memory import cached_bytes, drop_page_cache, read_memory, reset_peak
 from edgecomp.errors import ConfigError, EdgecompError
@@ -77,6 +77,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
         "versions": {"python": sys.version.split()[0], "onnxruntime": ort.__version__, "numpy": np.__version__},
         "kernel_variant": _kernel_variant() if request["ask_variant"] else None,
         "inputs": {name: f"{value.dtype.name}{list(value.shape)}" for name, value in inputs.items()},
+        "batch": count_items(inputs),
         "tokens": count_tokens(inputs),
         "load": {"cold_ns": cold_ns, "warm_ns": warm_ns, "page_cache_dropped": dropped, "cached_bytes_before_cold": cached},
         "first_inference_ns": first_ns,

@@ -54,6 +54,7 @@ class Measurement(_Model):
     versions: dict[str, str]
     kernel_variant: str | None
     inputs: dict[str, str]
+    batch: int
     tokens: int | None = Field(description="tokens of one inference, batch x sequence, where the model takes token ids")
     load: Load
     first_inference_ns: int
@@ -178,8 +179,8 @@ class Record(_Model):
     @property
     def test(self) -> str:
         """The test in short: `b1 s128`, or `b1` for a model without tokens."""
-        tokens = self.rounds[0].measurement.tokens
-        return f"b{self.options['batch']}" + ("" if tokens is None else f" s{tokens // self.options['batch']}")
+        batch, tokens = self.rounds[0].measurement.batch, self.rounds[0].measurement.tokens
+        return f"b{batch}" + ("" if tokens is None else f" s{tokens // batch}")
 
     @property
     def backend(self) -> str:

@@ -63,7 +63,7 @@ def run_benches(artifacts: Sequence[Path], options: BenchOptions, *, command: Se
     records = []
     for model, library, done in zip(models, libraries, rounds, strict=True):
         measurements = [round_.measurement for round_ in done]
-        summary = summarize(measurements, options.batch)
+        summary = summarize(measurements)
         records.append(
             Record(
                 created_utc=created,

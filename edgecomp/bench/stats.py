@@ -15,11 +15,11 @@ def percentile(samples: Sequence[int], percent: float) -> int:
     return ordered[max(math.ceil(percent / 100 * len(ordered)), 1) - 1]
 
 
-def summarize(measurements: Sequence[Measurement], batch: int) -> Summary:
+def summarize(measurements: Sequence[Measurement]) -> Summary:
     """The summary of an artifact's rounds."""
     samples = [sample for measurement in measurements for sample in measurement.samples_ns]
     inferences = len(samples) / (sum(samples) / 1e9)
-    tokens = measurements[0].tokens
+    batch, tokens = measurements[0].batch, measurements[0].tokens
     return Summary(
         latency=Latency(
             count=len(samples),

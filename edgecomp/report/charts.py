@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ def size_chart(records: Sequence[Record]) -> go.Figure:
     """File bytes of each artifact."""
     sizes = [record.artifact.bytes / MEBI for record in records]
     figure = go.Figure(_bars(records, sizes, "files", BLUE, text=[f"{size:.1f}" for size in sizes]))
-    return _framed(figure, len(records), "MiB")
+    return _framed(figure, len(records), "MiB", range=[0, max(sizes) * 1.15])
 
 
 def memory_chart(records: Sequence[Record]) -> go.Figure:
@@ -75,9 +74,8 @@ def quality_chart(records: Sequence[Record], qualities: Sequence[Quality | None]
     )
     # Numbers beside the points would collide at phone width; names are numbered in the table's order instead.
     for number, ((record, _), value) in enumerate(zip(measured, values, strict=True), 1):
-        figure.add_annotation(x=math.log10(record.artifact.bytes / MEBI), y=value, text=str(number), showarrow=False, yshift=15)
-    figure = _framed(figure, 7, "MiB of files (logarithmic)")
-    figure.update_xaxes(type="log", dtick="D2")
+        figure.add_annotation(x=record.artifact.bytes / MEBI, y=value, text=str(number), showarrow=False, yshift=15)
+    figure = _framed(figure, 7, "MiB of files", rangemode="tozero")
     figure.update_yaxes(title=title, showgrid=True)
     return figure
 
@@ -106,9 +104,9 @@ def to_html(figure: go.Figure, name: str) -> str:
 
 
 def _bars(records: Sequence[Record], values: Sequence[float], name: str, color: str, text: Sequence[str] | None = None) -> go.Bar:
-    return go.Bar(
-        y=_labels(records), x=list(values), name=name, orientation="h", marker_color=color, text=text, textposition="auto"
-    )
+    bars = go.Bar(y=_labels(records), x=list(values), name=name, orientation="h", marker_color=color, text=text)
+    # Inside a short bar plotly turns the text on its side.
+    return bars.update(textposition="outside", cliponaxis=False)
 
 
 def _labels(records: Sequence[Record]) -> list[str]:
@@ -121,11 +119,13 @@ def _framed(figure: go.Figure, rows: int, x_title: str, **x_axis: Any) -> go.Fig
     figure.update_layout(
         height=_FRAME_PIXELS + _BAR_PIXELS * rows,
         margin={"l": 8, "r": 12, "t": 30, "b": 48},
+        bargap=0.25,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": INK, "size": 13},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     )
+    figure.update_traces(marker_line_width=0, selector={"type": "bar"})
     figure.update_xaxes(title=x_title, gridcolor=GRID, zerolinecolor=GRID, automargin=True, **x_axis)
     figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
     if figure.data and figure.data[0].orientation == "h":

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import embedding_table, save_encoder, save_with_our_node
+
+from edgecomp.artifact.inputs import InputSizes, make_inputs
+from edgecomp.artifact.onnx_file import read_onnx
+from edgecomp.artifact.session import OnnxArtifact
+from edgecomp.bench.memory import file_backed_bytes
+from edgecomp.errors import CheckpointError, ConfigError
+
+
+def test_domains_and_files(tmp_path: Path) -> None:
+    ours = read_onnx(save_with_our_node(tmp_path / "ours.onnx"))
+    assert (ours.domains, ours.uses_edgecomp, ours.external) == ({"", "ai.edgecomp"}, True, {})
+    plain = read_onnx(save_encoder(tmp_path / "m.onnx", embedding_table(), external=True))
+    assert (plain.domains, plain.uses_edgecomp) == ({""}, False)
+    assert plain.files == (tmp_path / "m.onnx", tmp_path / "m.data")
+
+
+def test_external_data_inside_a_subgraph_is_found(tmp_path: Path) -> None:
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": "inner.bin", "offset": "4096", "length": "16"}.items():
+        tensor.external_data.add(key=key, value=value)
+    out = helper.make_tensor_value_info("o", TensorProto.FLOAT, [4])
+    branch = helper.make_graph([helper.make_node("Identity", ["w"], ["o"])], "branch", [], [out], [tensor])
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    graph = helper.make_graph([node], "g", [helper.make_tensor_value_info("c", TensorProto.BOOL, [])], [out])
+    path = tmp_path / "if.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    (tmp_path / "inner.bin").write_bytes(bytes(4111))
+    with pytest.raises(CheckpointError, match="4112 bytes and holds 4111"):
+        read_onnx(path)
+
+
+@pytest.mark.parametrize("location", ["../outside.bin", "/etc/passwd"])
+def test_external_data_outside_the_folder_is_refused(tmp_path: Path, location: str) -> None:
+    path = save_encoder(tmp_path / "m.onnx", embedding_table(), external=True)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].external_data[0].value = location
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match="outside its folder"):
+        read_onnx(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00", b"plain text, no model", b"\x3a\xff\xff\xff\xff\x0f", b"\x08\x08"])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError):
+        read_onnx(path)
+
+
+def test_outputs_by_name_and_surplus_inputs_left_out(tmp_path: Path) -> None:
+    table = embedding_table()
+    artifact = OnnxArtifact(save_encoder(tmp_path / "m.onnx", table))
+    ids = np.array([[3, 4]])
+    outputs = artifact.run({"input_ids": ids, "attention_mask": np.ones_like(ids), "surplus": ids})
+    np.testing.assert_array_equal(outputs["last_hidden_state"], table[ids])
+
+
+def spec(name: str, kind: str, shape: list[int | str | None]) -> SimpleNamespace:
+    return SimpleNamespace(name=name, type=f"tensor({kind})", shape=shape)
+
+
+def test_inputs_follow_names_and_dynamic_sizes() -> None:
+    specs = [
+        spec("input_ids", "int64", ["batch", "sequence"]),
+        spec("attention_mask", "int64", ["batch_size", "past_sequence_length + 1"]),
+        spec("position_ids", "int64", ["batch", "sequence_length"]),
+        spec("token_type_ids", "int64", [None, None]),
+        spec("past_key_values.0.key", "float", ["batch", 3, "past_sequence_length", 8]),
+        spec("pixels", "float", ["N", 3, "height", 4]),
+    ]
+    inputs = make_inputs(specs, InputSizes(2, 5, {"height": 6}))
+    assert [list(value.shape) for value in inputs.values()] == [[2, 5], [2, 5], [2, 5], [2, 5], [2, 3, 0, 8], [2, 3, 6, 4]]
+    assert 1 <= inputs["input_ids"].min() <= inputs["input_ids"].max() < 100
+    assert (inputs["attention_mask"] == 1).all()
+    assert not inputs["token_type_ids"].any()
+    assert inputs["position_ids"].tolist() == [[0, 1, 2, 3, 4]] * 2
+    with pytest.raises(ConfigError, match="give height=VALUE"):
+        make_inputs(specs, InputSizes())
+
+
+def test_smaps_are_told_apart_by_file() -> None:
+    smaps = """\
+7f00-7f10 r--p 00000000 fe:00 12   /models/my model.data
+Rss:                  64 kB
+Anonymous:             4 kB
+7f20-7f30 r--p 00000000 fe:00 13   /lib/libc.so
+Rss:                 100 kB
+Anonymous:             0 kB
+7f40-7f50 rw-p 00000000 00:00 0
+Rss:                  50 kB
+Anonymous:            50 kB
+"""
+    assert file_backed_bytes(smaps, {"/models/my model.data"}) == 60 * 1024
+    assert file_backed_bytes(smaps, set()) == 0

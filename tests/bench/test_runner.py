@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_models import embedding_table, save_encoder, save_with_our_node
+
+from edgecomp.bench._worker import EMPTY_MODEL
+from edgecomp.bench.options import BenchOptions
+from edgecomp.bench.output import format_records
+from edgecomp.bench.record import Record
+from edgecomp.bench.runner import run_bench, run_benches
+from edgecomp.errors import CheckpointError, ConfigError, ModelError, RuntimeUnavailableError
+
+QUICK = BenchOptions(sequence=8, rounds=1, warmup=1, min_iterations=5, min_duration_s=0, max_spread=1e9)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    folder = tmp_path_factory.mktemp("models")
+    models = [save_encoder(folder / "a.onnx", embedding_table()), save_with_our_node(folder / "ours.onnx")]
+    options = BenchOptions(sequence=8, rounds=2, warmup=1, min_iterations=5, min_duration_s=0, max_spread=1e9, library="none")
+    return run_benches(models, options, command=["edgecomp", "bench", "a b.onnx"])
+
+
+def test_a_record_holds_raw_samples_and_everything_around_them(records: list[Record]) -> None:
+    record = records[0]
+    assert [len(round_.measurement.samples_ns) for round_ in record.rounds] == [5, 5]
+    assert record.summary.latency.count == 10
+    assert record.validity.valid
+    measurement = record.rounds[0].measurement
+    assert measurement.inputs == {"input_ids": "int64[1, 8]", "attention_mask": "int64[1, 8]"}
+    assert measurement.tokens == 8
+    assert measurement.kernel_variant is None
+    assert measurement.versions.keys() == {"python", "onnxruntime", "numpy"}
+    assert measurement.load.cold_ns > 0
+    assert record.environment.cpu_features
+    assert record.command == ["edgecomp", "bench", "a b.onnx"]
+    assert (record.test, record.options["library"]) == ("b1 s8", "none")
+
+
+def test_rounds_of_several_artifacts_alternate(records: list[Record]) -> None:
+    started = [record.rounds[index].started_utc for index in range(2) for record in records]
+    assert started == sorted(started)
+
+
+def test_files_are_listed_with_size_and_digest(tmp_path: Path) -> None:
+    model = save_encoder(tmp_path / "m.onnx", embedding_table(), external=True)
+    artifact = run_bench(model, QUICK).artifact
+    data = (tmp_path / "m.data").read_bytes()
+    assert [file.name for file in artifact.files] == ["m.onnx", "m.data"]
+    assert (artifact.files[1].bytes, artifact.files[1].sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert artifact.bytes == model.stat().st_size + len(data)
+
+
+def test_external_data_is_file_backed_and_inline_data_is_anonymous(tmp_path: Path) -> None:
+    table = np.ones((20_000, 256), np.float32)
+    size = table.nbytes
+    options = BenchOptions(sequence=512, token_ids=20_000, rounds=1, min_iterations=50, min_duration_s=0, max_spread=1e9)
+    inline, external = run_benches(
+        [save_encoder(tmp_path / "inline.onnx", table), save_encoder(tmp_path / "external.onnx", table, external=True)], options
+    )
+    assert inline.summary.steady.artifact_file_backed_bytes == 0
+    assert inline.summary.above_empty_session.anonymous_bytes > 0.9 * size
+    assert external.summary.above_empty_session.anonymous_bytes < 0.5 * size
+    assert 0 < external.summary.steady.artifact_file_backed_bytes <= size + 2**16
+
+
+def test_a_model_with_our_nodes_says_so_and_runs_on_the_stock_runtime(records: list[Record]) -> None:
+    assert [record.artifact.uses_edgecomp for record in records] == [False, True]
+    assert records[1].artifact.library is None
+    assert records[1].rounds[0].measurement.tokens is None
+    assert records[1].test == "b1"
+
+
+def test_input_file_is_used(tmp_path: Path) -> None:
+    model = save_encoder(tmp_path / "m.onnx", embedding_table())
+    np.savez(tmp_path / "in.npz", input_ids=np.ones((2, 5), np.int64), attention_mask=np.ones((2, 5), np.int64))
+    record = run_bench(model, BenchOptions(rounds=1, min_iterations=2, min_duration_s=0, inputs=tmp_path / "in.npz"))
+    assert record.test == "b2 s5"
+    assert record.rounds[0].measurement.inputs["input_ids"] == "int64[2, 5]"
+    np.savez(tmp_path / "wrong.npz", ids=np.ones(1))
+    with pytest.raises(ConfigError, match="input_ids, attention_mask"):
+        run_bench(model, BenchOptions(rounds=1, inputs=tmp_path / "wrong.npz"))
+
+
+def test_the_time_limit_ends_a_round_and_makes_the_record_invalid(tmp_path: Path) -> None:
+    model = save_encoder(tmp_path / "m.onnx", embedding_table())
+    options = BenchOptions(sequence=8, rounds=1, min_iterations=10**9, min_duration_s=0, max_duration_s=0.05, max_spread=1e9)
+    validity = run_bench(model, options).validity
+    assert not validity.valid
+    assert "fewer than 1000000000" in validity.reasons[0]
+
+
+def test_failures_are_one_clear_error_each(tmp_path: Path) -> None:
+    model = save_encoder(tmp_path / "m.onnx", embedding_table(), external=True)
+    with pytest.raises(ModelError, match="no ONNX model"):
+        run_bench(tmp_path / "none.onnx", QUICK)
+
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(model.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match="not a complete ONNX model"):
+        run_bench(cut, QUICK)
+
+    data = tmp_path / "m.data"
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"m\.data must hold at least 25600 bytes and holds 25599"):
+        run_bench(model, QUICK)
+    data.unlink()
+    with pytest.raises(CheckpointError, match=r"needs its data file m\.data beside it"):
+        run_bench(model, QUICK)
+
+
+def test_a_library_is_registered_and_recorded(tmp_path: Path, empty_library: Path) -> None:
+    record = run_bench(save_with_our_node(tmp_path / "ours.onnx"), replace(QUICK, library=str(empty_library)))
+    assert record.artifact.library == empty_library.name
+    assert record.backend.endswith(f"+ {empty_library.name}")
+
+
+def test_a_library_that_does_not_load_is_named(tmp_path: Path) -> None:
+    model = save_encoder(tmp_path / "m.onnx", embedding_table())
+    with pytest.raises(RuntimeUnavailableError, match="no custom-op library at"):
+        run_bench(model, BenchOptions(library=str(tmp_path / "none.so")))
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"no library")
+    with pytest.raises(RuntimeUnavailableError, match=r"broken\.so does not load"):
+        run_bench(model, BenchOptions(library=str(broken)))
+
+
+def test_token_ids_outside_the_vocabulary_name_the_inputs(tmp_path: Path) -> None:
+    model = save_encoder(tmp_path / "m.onnx", embedding_table()[:3])
+    with pytest.raises(ModelError, match="does not run on inputs"):
+        run_bench(model, QUICK)
+
+
+def test_markdown_has_a_row_per_record(records: list[Record]) -> None:
+    table = format_records(records, "md").splitlines()
+    assert table[0].startswith("| model | size MiB | backend | threads | test | p50 ms | p90 ms | p99 ms | inf/s | anon MiB")
+    cells = [cell.strip() for cell in table[2].split("|")]
+    assert cells[1] == "a.onnx"
+    assert cells[6] == f"{records[0].summary.latency.p50_ns / 1e6:.3f}"
+
+
+def test_csv_has_base_units(records: list[Record]) -> None:
+    rows = list(csv.DictReader(io.StringIO(format_records(records, "csv"))))
+    assert [row["model"] for row in rows] == ["a.onnx", "ours.onnx"]
+    assert int(rows[0]["p90_ns"]) == records[0].summary.latency.p90_ns
+    assert int(rows[0]["steady_anonymous_bytes"]) == records[0].summary.steady.anonymous_bytes
+
+
+def test_json_and_json_lines_hold_whole_records(records: list[Record]) -> None:
+    assert [Record.model_validate(value) for value in json.loads(format_records(records, "json"))] == records
+    assert [Record.model_validate_json(line) for line in format_records(records, "jsonl").splitlines()] == records
+    with pytest.raises(ConfigError, match="md, csv, json, jsonl"):
+        format_records(records, "xml")
+
+
+def test_the_measured_process_imports_no_more_than_it_needs() -> None:
+    code = "import sys, edgecomp.bench._worker; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"torch", "onnx", "pydantic", "tqdm", "safetensors"}.isdisjoint(modules)
+
+
+def test_the_empty_model_is_what_its_comment_says() -> None:
+    import onnx
+
+    model = onnx.load_from_string(EMPTY_MODEL)
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["Identity"]
+    assert (model.ir_version, model.opset_import[0].version) == (8, 13)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_models import embedding_table, save_encoder
+
+from edgecomp.bench.options import BenchOptions
+from edgecomp.bench.output import format_records
+from edgecomp.bench.record import Record
+from edgecomp.bench.runner import run_benches
+from edgecomp.errors import CheckpointError, ModelError, OutputError
+from edgecomp.formats import lut
+from edgecomp.inspect.model import inspect_layers
+from edgecomp.inspect.result import Inspection
+from edgecomp.report import write_report
+from edgecomp.size import count_bytes
+from edgecomp.tensor import LayerPlan, Stage
+from edgecomp.verify import VerifyOptions, VerifyResult, verify
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    table = embedding_table()
+    models = [
+        save_encoder(folder / "small.onnx", table + np.float32(0.01)),
+        save_encoder(folder / "<b>odd & name.onnx", np.vstack([table, table])),
+    ]
+    records = run_benches(models, BenchOptions(sequence=8, rounds=1, min_iterations=5, min_duration_s=0, max_spread=0))
+    (folder / "bench-all.json").write_text(format_records(records, "json"), encoding="utf-8")
+    ids = np.arange(12).reshape(2, 6)
+    inputs = [{"input_ids": ids, "attention_mask": np.ones_like(ids)}]
+    result = verify(models[0], lambda batch: {"last_hidden_state": table[batch["input_ids"]]}, inputs, VerifyOptions())
+    (folder / "verify-small.json").write_text(json.dumps(result.to_json()), encoding="utf-8")
+    factor = lut.pack(
+        np.zeros((100, 64), np.uint8), np.zeros((1, 16), np.int8), np.ones((100, 2), np.int8), np.ones(100, np.float32),
+        bits=4, block_size=32,
+    )  # fmt: skip
+    layers = inspect_layers({"table": LayerPlan(((Stage("w", "gather"),),))}, {"w": factor}, {"table": {"relative_error": 0.5}})
+    inspection = Inspection("small.ec", "toy model", {"name": "lut-4bit"}, layers, 0, 0, count_bytes({"w": factor}, {}, 6400))
+    (folder / "inspect.json").write_text(json.dumps(inspection.to_json()), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run_folder: Path) -> str:
+    return write_report([run_folder], run_folder / "report.html").read_text(encoding="utf-8")
+
+
+def records_of(folder: Path) -> list[Record]:
+    return [Record.model_validate(value) for value in json.loads((folder / "bench-all.json").read_text(encoding="utf-8"))]
+
+
+def test_the_page_loads_nothing_from_elsewhere(page: str) -> None:
+    assert not re.search(r"""<(script|img|iframe|link|source)[^>]+(src|href)\s*=\s*["']?(https?:)?//""", page)
+    assert not re.search(r"@import|url\(\s*[\"']?https?:", page.split("<script>")[0])
+    assert page.count("<script>/**\n* plotly.js") == 1
+
+
+def test_the_table_holds_the_records_numbers(page: str, run_folder: Path) -> None:
+    table = page[page.index('<table id="artifacts">') :].split("</table>")[0]
+    values = re.findall(r'data-value="([^"]+)">([^<]+)<', table)
+    for record in records_of(run_folder):
+        latency, above = record.summary.latency, record.summary.above_empty_session
+        for number in (latency.p50_ns, latency.p90_ns, latency.p99_ns):
+            assert (str(number), f"{number / 1e6:.3f}") in values
+        for number in (record.artifact.bytes, above.anonymous_bytes, above.peak_resident_bytes):
+            assert (str(number), f"{number / 2**20:.2f}") in values
+    verification = json.loads((run_folder / "verify-small.json").read_text(encoding="utf-8"))
+    cosine = verification["comparisons"][0]["outputs"][0]["sentence_cosine"]
+    assert (str(cosine), f"{cosine:.4f}") in values
+    inspection = json.loads((run_folder / "inspect.json").read_text(encoding="utf-8"))
+    assert f"{inspection['size']['bits_per_weight']:.3f} bits per weight" in page.replace("\n", " ")
+
+
+def test_names_are_escaped_and_invalid_records_marked(page: str) -> None:
+    assert "&lt;b&gt;odd &amp; name.onnx" in page
+    assert "<b>odd" not in page.split("</style>")[1].split("plotly.js")[0]
+    assert "spread of the samples" in page
+
+
+def test_the_raw_records_can_be_taken_from_the_page(page: str, run_folder: Path) -> None:
+    links = dict(re.findall(r'<a download="([^"]+)" href="data:application/json;base64,([^"]+)"', page))
+    assert links.keys() == {"bench.json", "verify.json", "inspect.json"}
+    assert [Record.model_validate(value) for value in json.loads(base64.b64decode(links["bench.json"]))] == records_of(run_folder)
+
+
+def test_every_chart_is_there(page: str) -> None:
+    for name in ("size-chart", "memory-chart", "latency-chart", "quality-chart", "bits_per_weight-0", "relative_error-0"):
+        assert f'id="{name}"' in page
+
+
+def test_records_alone_make_a_page(run_folder: Path, tmp_path: Path) -> None:
+    records = records_of(run_folder)
+    text = write_report([*records, *records], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "4 artifacts, measured" in text
+    assert "small (2)" in text
+
+
+def test_an_existing_page_is_kept_unless_told_otherwise(run_folder: Path, page: str) -> None:
+    with pytest.raises(OutputError, match="exists already"):
+        write_report([run_folder], run_folder / "report.html")
+    write_report([run_folder], run_folder / "report.html", overwrite=True)
+    assert not list(run_folder.glob("*.partial"))
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_report([run_folder], run_folder / "missing" / "report.html")
+
+
+def test_folders_that_cannot_be_reported(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no run folder"):
+        write_report([tmp_path / "none"], tmp_path / "r.html")
+    with pytest.raises(ModelError, match="nothing to report"):
+        write_report([tmp_path], tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("no json", "not JSON"),
+        ('{"kind": "bench", "schema_version": 9}', "version 9"),
+        ('{"kind": "verify", "schema_version": 1}', "must hold bench"),
+        ('{"kind": "bench", "schema_version": 1}', "not a valid bench record"),
+        ("3", "must hold bench"),
+    ],
+)
+def test_a_broken_record_names_its_file(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "bench.json").write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        write_report([tmp_path], tmp_path / "r.html")
+    assert "bench.json" in str(caught.value)
+
+
+def test_results_survive_the_way_through_json(run_folder: Path) -> None:
+    from edgecomp.report.run_folder import load_runs
+
+    runs = load_runs([run_folder])
+    assert isinstance(runs.verifications[0], VerifyResult)
+    assert json.loads(json.dumps(runs.verifications[0].to_json())) == json.loads(
+        (run_folder / "verify-small.json").read_text(encoding="utf-8")
+    )
+    assert runs.inspections[0].to_markdown().startswith("| layer |")
