@@ -58,7 +58,7 @@ def compare(folder: Path, output: Path, artifacts: Sequence[Path], options: Benc
     paths = [*build_peers(folder, output / "peers").values(), *artifacts]
     reference = TorchReference(folder)
     for path in paths:
-        result = verify(path, reference, tokenized(folder, SENTENCES), VerifyOptions(threads=options.threads))
+        result = verify(path, reference, tokenized(folder, SENTENCES), VerifyOptions(threads=options.threads, stock=False))
         (output / f"verify-{path.stem}.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
         print(f"## {path.name}\n\n{result.to_markdown()}")
     records = run_benches(paths, options)

