@@ -11,8 +11,7 @@ from edgecomp.ops import LUT_GATHER
 _BODY = f"""
     {prelude(rows=1)}
     {LANE_OF_ROW}
-    flat_shape = Constant <value = int64[1] {{-1}}> ()
-    flat = Reshape (indices, flat_shape)
+    flat = Reshape (indices, infer)
     is_negative = Less (flat, zero)
     from_end = Add (flat, n)
     row = Where (is_negative, from_end, flat)
