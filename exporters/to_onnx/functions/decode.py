@@ -18,8 +18,8 @@ from edgecomp.ops import DOMAIN, Operator
 #   packed uint8 [S, P, rows, 4], book uint16 scalar, block_scales int8 [blocks, rows], lane_scale float [rows];
 #   codebooks, and prelude's constants. Gives: weights float [rows, 32 S].
 # A code is a sum over the bits of its span: `bit_weights [8, 8 P]` is what each bit of each plane, read in place as 2**position, is
-# multiplied with in the code of each of the 8 column groups. As a matrix product this is exact (powers of two, sums below 256) and the
-# same for every width. The last steps' order is for speed: ONNX Runtime is slow where the innermost axis of a broadcast is short.
+# multiplied with in the code of each of the 8 column groups. As a matrix product this is exact (powers of two, sums below 256) and
+# the same for every width. The last steps' order is for speed: ONNX Runtime is slow where a broadcast's innermost axis is short.
 DECODE = """
     by_bit = Unsqueeze (packed, two)
     single_bits = BitwiseAnd (by_bit, bit_masks)
@@ -47,7 +47,7 @@ DECODE = """
 # Padding lanes write into a spare last slot that is cut off. Reads row_scale, row_index and prelude's n.
 LANE_OF_ROW = """
     lane_count = Size (row_scale)
-    lane_count_1d = Unsqueeze (lane_count, zero)
+    lane_count_1d = Reshape (lane_count, infer)
     lanes = Range (zero_scalar, lane_count, one_scalar)
     given_rows = Cast <to = 7> (row_index)
     given_or_identity = Concat <axis = 0> (given_rows, lanes)
@@ -79,10 +79,11 @@ def prelude(rows: int) -> str:
     one = Constant <value = int64[1] {{1}}> ()
     two = Constant <value = int64[1] {{2}}> ()
     eight = Constant <value = int64[1] {{8}}> ()
+    infer = Constant <value = int64[1] {{-1}}> ()
     n_scalar = Constant <value_int: int = @N> ()
-    n = Unsqueeze (n_scalar, zero)
+    n = Reshape (n_scalar, infer)
     k_scalar = Constant <value_int: int = @K> ()
-    k = Unsqueeze (k_scalar, zero)
+    k = Reshape (k_scalar, infer)
 
     bits_scalar = Constant <value_int: int = @bits> ()
     weights_of_width = Gather <axis = 0> (all_bit_weights, bits_scalar)
@@ -91,7 +92,6 @@ def prelude(rows: int) -> str:
     used_weights = Slice (weights_of_width, zero, bit_count, one)
     bit_weights = Cast <to = 1> (used_weights)
     bit_masks = Constant <value = uint8[8, 1, 1] {{1, 2, 4, 8, 16, 32, 64, 128}}> ()
-    infer = Constant <value = int64[1] {{-1}}> ()
     bit_rows_shape = Constant <value = int64[3] {{0, -1, {4 * rows}}}> ()
     block_count = Shape <start = 1, end = 2> (scales)
     entries_shape = Constant <value = int64[3] {{-1, {rows}, 4}}> ()
