@@ -14,8 +14,8 @@ from packed_models import Chain, chain_model, compressed, conv, conv_factor, fea
 from torch import Tensor, nn
 
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ExportError, OutputError
-from edgecomp.exporters import export
+from edgecomp.errors import ExportError, OutputError, RuntimeUnavailableError
+from edgecomp.exporters import TARGETS, export
 from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.tensor import ConvParams, TensorSpec
 
@@ -135,6 +135,24 @@ def test_missing_folder_and_unknown_target(tmp_path: Path) -> None:
         export(tied_model(), "onnx", tmp_path / "nowhere" / "model.onnx")
     with pytest.raises(ExportError, match="unknown target 'coreml'; targets: onnx"):
         export(tied_model(), "coreml", tmp_path / "model")
+
+
+def test_missing_package_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "exporter_of_nothing.py").write_text("import surely_not_installed")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(TARGETS, "nothing", "exporter_of_nothing")
+    with pytest.raises(RuntimeUnavailableError, match=r"surely_not_installed.*pip install 'edgecomp\[nothing\]'"):
+        export(tied_model(), "nothing", tmp_path / "model")
+
+
+def test_invalid_model_never_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise onnx.checker.ValidationError("broken")
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    with pytest.raises(ExportError, match="not valid ONNX: broken"):
+        export(tied_model(), "onnx", tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 class _Wrapped(nn.Module):

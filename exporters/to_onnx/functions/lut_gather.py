@@ -41,5 +41,8 @@ _BODY = f"""
 
 
 def lut_gather(opset: int) -> onnx.FunctionProto:
-    """The function of `LutGather`: int64 `indices [...]`, negative ones from the end, to float32 `y [..., K]`."""
+    """The function of `LutGather`: int64 `indices [...]`, negative ones from the end, to float32 `y [..., K]`.
+
+    There must be at least one index: ONNX Runtime's Scan takes no empty sequence.
+    """
     return function(LUT_GATHER, opset, _BODY)
