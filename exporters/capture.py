@@ -11,6 +11,7 @@ from torch.export import Dim, ExportedProgram
 
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError
+from edgecomp.exporters.packed import check_readers
 from edgecomp.modules import PackedFactor
 from edgecomp.tensor import TensorSpec
 
@@ -37,7 +38,7 @@ def capture(model: CompressedModel) -> Capture:
     """Trace the packed model with dynamic sizes where its specs have names.
 
     Raises:
-        ExportError: the model is not float32 or cannot be traced, or a named size is not free.
+        ExportError: the model is not float32 or cannot be traced, a named size is not free, or forward reads packed buffers itself.
 
     """
     _check_float32(model.module)
@@ -56,6 +57,7 @@ def capture(model: CompressedModel) -> Capture:
             f"torch.export cannot trace the model: {first_line(error)} (traced with {shapes}). Make forward free of control flow "
             "that depends on values, or fix the size that the message names by an integer in the model's input specs"
         ) from error
+    check_readers(program, model)
     return Capture(program, _dim_names(program, model.inputs))
 
 

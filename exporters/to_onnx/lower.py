@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -60,12 +61,14 @@ def lower(capture: Capture, input_names: Iterable[str], output_names: Iterable[s
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence warnings that say nothing to a user: torchvision is not installed, our translations have no onnxscript signature."""
+    """Silence what says nothing to a user: PyTorch's own deprecations, no torchvision, translations without a signature."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logger.setLevel(level)
 

@@ -1,17 +1,15 @@
-"""The exporter's promise, checked: every packed layer is a node of ours, and nothing else reads its weights."""
+"""The exporter's promise, checked: every packed layer is a node of ours, with all of the operator table's inputs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import cast
 
 import numpy as np
 import onnx_ir as ir
 
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError
-from edgecomp.models import body_of
-from edgecomp.modules import PackedLayer
+from edgecomp.exporters.packed import factor_of_buffer
 from edgecomp.ops import DOMAIN, OPERATORS, STAGE_OPERATORS
 
 _CODES_INPUT = 1  # x, then the factor's arrays in the format's order
@@ -21,10 +19,10 @@ def check_packed(graph: ir.Graph, model: CompressedModel) -> None:
     """Check that the graph, whose initialisers still carry the names of the module's buffers, runs every stage of the plans packed.
 
     Raises:
-        ExportError: a stage has no node, or an ordinary operator reads packed weights.
+        ExportError: a stage has no node.
 
     """
-    factor_of = _factor_of_buffer(model)
+    factor_of = factor_of_buffer(model)
     found = Counter(
         (factor_of.get(node.inputs[_CODES_INPUT].name or ""), node.op_type)  # type: ignore[union-attr]
         for node in graph.all_nodes()
@@ -37,15 +35,6 @@ def check_packed(graph: ir.Graph, model: CompressedModel) -> None:
                 f"got {found[factor, op_type]}: forward does not reach every layer. "
                 "Take the unused layers out of the model or exclude them in the recipe"
             )
-    for name, initializer in graph.initializers.items():
-        if name not in factor_of:
-            continue
-        for consumer in initializer.consumers():
-            if consumer.domain != DOMAIN:
-                raise ExportError(
-                    f"packed weights {name} must be read by operators of {DOMAIN} only, but {consumer.op_type} ({consumer.name}) "
-                    "reads them: use the layer's output in forward, not its buffers"
-                )
 
 
 def fill_absent_inputs(graph: ir.Graph) -> None:
@@ -71,19 +60,6 @@ def _empty_initializer(graph: ir.Graph, dtype: str) -> ir.Value:
     return value
 
 
-def _factor_of_buffer(model: CompressedModel) -> dict[str, str]:
-    """The factor of each buffer that one of our operators reads, under every name that the buffer has."""
-    factor_at: dict[int, str] = {}
-    for layer, plan in model.plans.items():
-        for term in plan.terms:
-            for stage in term:
-                factor = _packed_layer(model, layer).factor(stage.factor)
-                if (factor.format, stage.op) in STAGE_OPERATORS:
-                    factor_at |= {id(buffer): stage.factor for buffer in factor.buffers()}
-    buffers = model.module.named_buffers(remove_duplicate=False)
-    return {name: factor_at[id(buffer)] for name, buffer in buffers if id(buffer) in factor_at}
-
-
 def _expected(model: CompressedModel) -> dict[tuple[str, str], list[str]]:
     """The layers that run each (factor, ONNX operator), one entry a use."""
     expected: dict[tuple[str, str], list[str]] = {}
@@ -94,7 +70,3 @@ def _expected(model: CompressedModel) -> dict[tuple[str, str], list[str]]:
                 if operator is not None:
                     expected.setdefault((stage.factor, operator.onnx_name), []).append(layer)
     return expected
-
-
-def _packed_layer(model: CompressedModel, name: str) -> PackedLayer:
-    return cast(PackedLayer, body_of(model.module).get_submodule(name))

@@ -5,7 +5,8 @@ and these functions are the way to run at all. One body serves every bit width, 
 empty tensor), so a model holds each function once.
 
 Rows are decoded inside a `Scan`, some at a time. No constant folding reaches into a Scan, so a runtime cannot expand the packed
-weights to float32 when it loads the model, and only the rows of one step stand decoded in memory.
+weights to float32 when it loads the model, and only the rows of one step stand decoded in memory. Six 4-bit layers of 4096 x 1024
+(13.5 MB in the file, 100 MB as float32) take 19 MB more than an empty session at their peak, the mapped file included.
 """
 
 from __future__ import annotations

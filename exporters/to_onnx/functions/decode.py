@@ -17,34 +17,37 @@ from edgecomp.ops import DOMAIN, Operator
 # Codes to weights, for `rows` rows of a tile. Reads (all but the first four from the scope outside):
 #   packed uint8 [S, P, rows, 4], book uint16 scalar, block_scales int8 [blocks, rows], lane_scale float [rows];
 #   codebooks, and prelude's constants. Gives: weights float [rows, 32 S].
-# A code is a sum over the bits of its span: `bit_weights [8, 8 P]` says how much each bit of each plane adds to the code of each of
-# the 8 column groups. As a matrix product this is exact (codes are below 256) and the same for every width.
+# A code is a sum over the bits of its span: `bit_weights [8, 8 P]` is what each bit of each plane, read in place as 2**position, is
+# multiplied with in the code of each of the 8 column groups. As a matrix product this is exact (powers of two, sums below 256) and
+# the same for every width. The last steps' order is for speed: ONNX Runtime is slow where a broadcast's innermost axis is short.
 DECODE = """
     by_bit = Unsqueeze (packed, two)
-    shifted = BitShift <direction = "RIGHT"> (by_bit, bit_numbers)
-    single_bits = BitwiseAnd (shifted, one_uint8)
+    single_bits = BitwiseAnd (by_bit, bit_masks)
     float_bits = Cast <to = 1> (single_bits)
     bit_rows = Reshape (float_bits, bit_rows_shape)
     float_codes = MatMul (bit_weights, bit_rows)
-    code = Cast <to = 6> (float_codes)
+    flat_codes = Reshape (float_codes, infer)
+    code = Cast <to = 6> (flat_codes)
     book_number = Cast <to = 6> (book)
     int_table = Gather <axis = 0> (codebooks, book_number)
     table = Cast <to = 1> (int_table)
-    entries = Gather <axis = 0> (table, code)
-    entries_by_block = Reshape (entries, by_block_shape)
+    flat_entries = GatherElements <axis = 0> (table, code)
+    entries = Reshape (flat_entries, entries_shape)
+    entries_of_rows = Transpose <perm = [1, 0, 2]> (entries)
+    by_block = Reshape (entries_of_rows, by_block_shape)
     float_scales = Cast <to = 1> (block_scales)
     steps = Mul (float_scales, lane_scale)
-    steps_by_block = Unsqueeze (steps, scale_axes)
-    scaled = Mul (entries_by_block, steps_by_block)
-    by_row = Transpose <perm = [2, 0, 1, 3]> (scaled)
-    weights = Reshape (by_row, rows_shape)
+    steps_of_rows = Transpose <perm = [1, 0]> (steps)
+    steps_by_block = Unsqueeze (steps_of_rows, two)
+    scaled = Mul (by_block, steps_by_block)
+    weights = Reshape (scaled, rows_shape)
 """
 
 # row_index, or the identity where it is empty, inverted: lane_of_row int64 [N], the lane (16 * tile + lane) of each matrix row.
 # Padding lanes write into a spare last slot that is cut off. Reads row_scale, row_index and prelude's n.
 LANE_OF_ROW = """
     lane_count = Size (row_scale)
-    lane_count_1d = Unsqueeze (lane_count, zero)
+    lane_count_1d = Reshape (lane_count, infer)
     lanes = Range (zero_scalar, lane_count, one_scalar)
     given_rows = Cast <to = 7> (row_index)
     given_or_identity = Concat <axis = 0> (given_rows, lanes)
@@ -76,10 +79,11 @@ def prelude(rows: int) -> str:
     one = Constant <value = int64[1] {{1}}> ()
     two = Constant <value = int64[1] {{2}}> ()
     eight = Constant <value = int64[1] {{8}}> ()
+    infer = Constant <value = int64[1] {{-1}}> ()
     n_scalar = Constant <value_int: int = @N> ()
-    n = Unsqueeze (n_scalar, zero)
+    n = Reshape (n_scalar, infer)
     k_scalar = Constant <value_int: int = @K> ()
-    k = Unsqueeze (k_scalar, zero)
+    k = Reshape (k_scalar, infer)
 
     bits_scalar = Constant <value_int: int = @bits> ()
     weights_of_width = Gather <axis = 0> (all_bit_weights, bits_scalar)
@@ -87,13 +91,12 @@ def prelude(rows: int) -> str:
     bit_count = Mul (plane_count, eight)
     used_weights = Slice (weights_of_width, zero, bit_count, one)
     bit_weights = Cast <to = 1> (used_weights)
-    bit_numbers = Constant <value = uint8[8, 1, 1] {{0, 1, 2, 3, 4, 5, 6, 7}}> ()
-    one_uint8 = Constant <value = uint8 {{1}}> ()
-    scale_axes = Constant <value = int64[2] {{1, 3}}> ()
+    bit_masks = Constant <value = uint8[8, 1, 1] {{1, 2, 4, 8, 16, 32, 64, 128}}> ()
     bit_rows_shape = Constant <value = int64[3] {{0, -1, {4 * rows}}}> ()
     block_count = Shape <start = 1, end = 2> (scales)
-    block_parts = Constant <value = int64[3] {{-1, {rows}, 4}}> ()
-    by_block_shape = Concat <axis = 0> (block_count, block_parts)
+    entries_shape = Constant <value = int64[3] {{-1, {rows}, 4}}> ()
+    row_axis = Constant <value = int64[1] {{{rows}}}> ()
+    by_block_shape = Concat <axis = 0> (row_axis, block_count, infer)
     rows_shape = Constant <value = int64[2] {{{rows}, -1}}> ()
     """
 
@@ -119,10 +122,13 @@ def function(operator: Operator, opset: int, body: str) -> onnx.FunctionProto:
 
 
 def _bit_weights() -> np.ndarray:
-    """What bit `p` of plane `q` adds to the code of column group `i`: uint8 `[9, 8, 64]` by (bits, i, 8 q + p)."""
-    weights = np.zeros((9, lut.COLUMN_GROUPS, 64), np.uint8)
+    """What bit `p` of plane `q`, as 2**p, is multiplied with in the code of column group `i`: `[9, 8, 64]` by (bits, i, 8 q + p).
+
+    float16 holds the powers of two from 2**-7 to 2**7 exactly, in half the bytes.
+    """
+    weights = np.zeros((9, lut.COLUMN_GROUPS, 64), np.float16)
     for bits in range(1, 9):
         for i, positions in enumerate(lut.bit_positions(bits).tolist()):
             for b, (plane, position) in enumerate(positions):
-                weights[bits, i, 8 * plane + position] = 1 << b
+                weights[bits, i, 8 * plane + position] = 2.0 ** (b - position)
     return weights

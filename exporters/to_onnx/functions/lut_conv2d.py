@@ -24,10 +24,9 @@ _BODY = f"""
     {LANE_OF_ROW}
     {BIAS_OR_ZEROS}
     three = Constant <value = int64[1] {{3}}> ()
-    rest = Constant <value = int64[1] {{-1}}> ()
     tile_rows = Constant <value = int64[1] {{{TILE_ROWS}}}> ()
     taps = Constant <value_ints: ints = @kernel_shape> ()
-    by_tap_shape = Concat <axis = 0> (tile_rows, taps, rest)
+    by_tap_shape = Concat <axis = 0> (tile_rows, taps, infer)
     group_count = Constant <value_int: int = @group> ()
     all_channels = Shape <start = 1, end = 2> (x)
     channels = Div (all_channels, group_count)
@@ -51,7 +50,7 @@ _BODY = f"""
                 {_KERNEL}
                 tile_kernel = Identity (kernel)
             }}> (codes, tile_book, scales, row_scale)
-            lanes_shape = Concat <axis = 0> (rest, channels, taps)
+            lanes_shape = Concat <axis = 0> (infer, channels, taps)
             lane_kernels = Reshape (kernels, lanes_shape)
             row_kernels = Gather <axis = 0> (lane_kernels, lane_of_row)
             y_grouped = Conv <{_GEOMETRY}, group: int = @group> (x, row_kernels)

@@ -11,8 +11,7 @@ from edgecomp.ops import LUT_GATHER
 _BODY = f"""
     {prelude(rows=1)}
     {LANE_OF_ROW}
-    flat_shape = Constant <value = int64[1] {{-1}}> ()
-    flat = Reshape (indices, flat_shape)
+    flat = Reshape (indices, infer)
     is_negative = Less (flat, zero)
     from_end = Add (flat, n)
     row = Where (is_negative, from_end, flat)
@@ -42,5 +41,8 @@ _BODY = f"""
 
 
 def lut_gather(opset: int) -> onnx.FunctionProto:
-    """The function of `LutGather`: int64 `indices [...]`, negative ones from the end, to float32 `y [..., K]`."""
+    """The function of `LutGather`: int64 `indices [...]`, negative ones from the end, to float32 `y [..., K]`.
+
+    There must be at least one index: ONNX Runtime's Scan takes no empty sequence.
+    """
     return function(LUT_GATHER, opset, _BODY)

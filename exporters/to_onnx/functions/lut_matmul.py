@@ -12,8 +12,7 @@ _BODY = f"""
     {prelude(TILE_ROWS)}
     {LANE_OF_ROW}
     {BIAS_OR_ZEROS}
-    any_rows = Constant <value = int64[1] {{-1}}> ()
-    x_shape = Concat <axis = 0> (any_rows, k)
+    x_shape = Concat <axis = 0> (infer, k)
     x_rows = Reshape (x, x_shape)
     y_tiles = Scan <num_scan_inputs = 4, scan_output_axes = [1], body = tile (
         uint8[?, ?, 16, 4] packed, uint16 book, int8[?, 16] block_scales, float[16] lane_scale

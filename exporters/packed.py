@@ -1,0 +1,48 @@
+"""Which tensors of a model are packed, and the proof that a captured program reads them by our operators only."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch.export import ExportedProgram
+
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.errors import ExportError
+from edgecomp.models import body_of
+from edgecomp.modules import PackedLayer
+from edgecomp.ops import NAMESPACE, STAGE_OPERATORS
+
+
+def factor_of_buffer(model: CompressedModel) -> dict[str, str]:
+    """The factor of each buffer that an operator of ours reads, under every name that the buffer has in the module."""
+    factor_at: dict[int, str] = {}
+    for layer, plan in model.plans.items():
+        module = cast(PackedLayer, body_of(model.module).get_submodule(layer))
+        for term in plan.terms:
+            for stage in term:
+                factor = module.factor(stage.factor)
+                if (factor.format, stage.op) in STAGE_OPERATORS:
+                    factor_at |= {id(buffer): stage.factor for buffer in factor.buffers()}
+    buffers = model.module.named_buffers(remove_duplicate=False)
+    return {name: factor_at[id(buffer)] for name, buffer in buffers if id(buffer) in factor_at}
+
+
+def check_readers(program: ExportedProgram, model: CompressedModel) -> None:
+    """Check that only our operators read packed buffers: any other reader would be a decompressed copy.
+
+    Raises:
+        ExportError: naming the buffer and its reader.
+
+    """
+    factors = factor_of_buffer(model)
+    buffer_of_input = program.graph_signature.inputs_to_buffers
+    for node in program.graph.nodes:
+        name = buffer_of_input.get(node.name, "") if node.op == "placeholder" else ""
+        if name not in factors:
+            continue
+        for reader in node.users:
+            if getattr(reader.target, "namespace", None) != NAMESPACE:
+                raise ExportError(
+                    f"packed weights {name} must be read by operators of {NAMESPACE} only, but {reader.name} ({reader.target}) "
+                    "reads them: use the layer's output in forward, not its buffers"
+                )
