@@ -70,6 +70,7 @@ def get_library_path() -> str:
 
     Raises:
         RuntimeUnavailableError: the installed package holds no library.
+
     """
     if not _LIBRARY.is_file():
         raise RuntimeUnavailableError(
@@ -84,6 +85,7 @@ def variants() -> list[Variant]:
 
     Raises:
         RuntimeUnavailableError: the library is missing or does not load.
+
     """
     lib = _library()
     names = [lib.ec_variant_name(i).decode() for i in range(lib.ec_variant_count())]
@@ -95,6 +97,7 @@ def selected_variant() -> str:
 
     Raises:
         RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is unknown or cannot run on this CPU.
+
     """
     name = ctypes.c_char_p()
     _check(_library().ec_variant_selected(ctypes.byref(name)))
@@ -117,6 +120,7 @@ def lut_matmul(x: Floats, factor: Factor, *, compute: Compute, bias: Floats | No
         FormatError: the factor breaks a rule of lut.md.
         EdgecompError: the shape of x or bias does not fit the factor.
         RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is wrong.
+
     """
     lib, (n, k) = _library(), factor.shape
     if x.ndim < 1 or x.shape[-1] != k:
@@ -144,6 +148,7 @@ def lut_gather(indices: npt.NDArray[np.int64], factor: Factor) -> Floats:
         FormatError: the factor breaks a rule of lut.md.
         EdgecompError: an index is out of range.
         RuntimeUnavailableError: the library is missing.
+
     """
     native = _native(factor)
     indices = np.ascontiguousarray(indices, np.int64)
@@ -170,6 +175,7 @@ def lut_conv2d(x: Floats, factor: Factor, conv: ConvParams, *, compute: Compute,
         FormatError: the factor breaks a rule of lut.md.
         EdgecompError: x or the factor does not fit the geometry.
         RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is wrong.
+
     """
     if x.ndim != 4 or x.shape[1] != conv.in_channels:
         raise EdgecompError(f"x must be float32 [batch, {conv.in_channels}, height, width], got {list(x.shape)}")
@@ -232,7 +238,9 @@ def _native(factor: Factor) -> _LutFactor:
     for name, size in zip(names, sizes, strict=True):
         got = arrays[name].nbytes if name in arrays else 0
         if got != size:
-            raise FormatError(f"{name} of a lut factor of shape {factor.shape}, {dict(factor.attributes)} must have {size} bytes, got {got}")
+            raise FormatError(
+                f"{name} of a lut factor of shape {factor.shape}, {dict(factor.attributes)} must have {size} bytes, got {got}"
+            )
     scratch = np.empty(factor.shape[0] if "row_index" in arrays else 0, np.uint8)
     _check(_library().ec_lut_check(ctypes.byref(native), _pointer(scratch)))
     return native

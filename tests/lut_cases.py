@@ -85,7 +85,9 @@ def check_all() -> int:
             x = rng.standard_normal((m, k)).astype(np.float32)
             bias = rng.standard_normal(n).astype(np.float32) if m % 2 else None
             expected = lut.matmul(x, factor, compute=compute, bias=bias)
-            assert_close(native.lut_matmul(x, factor, compute=compute, bias=bias), expected, 1e-4, (bits, n, k, block_size, m, compute))
+            assert_close(
+                native.lut_matmul(x, factor, compute=compute, bias=bias), expected, 1e-4, (bits, n, k, block_size, m, compute)
+            )
             checks += 1
     for conv, outputs in (
         (ConvParams(3, (3, 3), padding=(1, 1, 1, 1)), 20),
@@ -95,7 +97,10 @@ def check_all() -> int:
     ):
         k = conv.kernel_size[0] * conv.kernel_size[1] * lut.round_up(conv.in_channels // conv.groups, 32)
         factor = random_factor(outputs, k, 3, 32, permuted=True, rng=rng)
-        x, bias = rng.standard_normal((2, conv.in_channels, 9, 8)).astype(np.float32), rng.standard_normal(outputs).astype(np.float32)
+        x, bias = (
+            rng.standard_normal((2, conv.in_channels, 9, 8)).astype(np.float32),
+            rng.standard_normal(outputs).astype(np.float32),
+        )
         expected = conv2d(x, factor, conv, bias)
         assert_close(native.lut_conv2d(x, factor, conv, compute="float", bias=bias), expected, 1e-5, conv)
         assert_close(native.lut_conv2d(x, factor, conv, compute="int8", bias=bias), expected, 0.03, conv)

@@ -48,7 +48,10 @@ def test_every_variant_matches_the_oracle(variant: str) -> None:
 def test_unknown_variant_is_an_error() -> None:
     result = run_cases("altivec")
     assert result.returncode != 0
-    assert "RuntimeUnavailableError: EDGECOMP_FORCE_ISA must name a kernel variant of this build; got EDGECOMP_FORCE_ISA=altivec" in result.stderr
+    assert (
+        "RuntimeUnavailableError: EDGECOMP_FORCE_ISA must name a kernel variant of this build; got EDGECOMP_FORCE_ISA=altivec"
+        in result.stderr
+    )
 
 
 def test_ref_is_the_last_variant_and_always_available() -> None:
@@ -89,7 +92,7 @@ def test_bad_values_are_refused(factor: Factor, name: str, value: object, messag
 
 def test_bad_sizes_are_refused(factor: Factor) -> None:
     short = replace(factor, arrays={**factor.arrays, "scales": factor.arrays["scales"][:, :1].copy()})
-    with pytest.raises(FormatError, match="scales of a lut factor .* must have 144 bytes, got 48"):
+    with pytest.raises(FormatError, match=r"scales of a lut factor .* must have 144 bytes, got 48"):
         native.lut_gather(np.zeros(1, np.int64), short)
     with pytest.raises(FormatError, match="block_size must be a multiple of 32"):
         native.lut_gather(np.zeros(1, np.int64), replace(factor, attributes={"bits": 4, "block_size": 64}))

@@ -32,11 +32,9 @@ ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
 def attributes_of(operator: Operator, factor: Factor, conv: ConvParams = CONV, compute: str = "int8") -> dict[str, Any]:
     """Every attribute of the operator, by the names of the table."""
-    values = {
-        **{"N": factor.shape[0], "K": factor.shape[1], **factor.attributes, "compute": compute},
-        **{"kernel_shape": conv.kernel_size, "strides": conv.stride, "pads": conv.padding},
-        **{"dilations": conv.dilation, "group": conv.groups},
-    }
+    values: dict[str, Any] = {"N": factor.shape[0], "K": factor.shape[1], **factor.attributes, "compute": compute}
+    values |= {"kernel_shape": conv.kernel_size, "strides": conv.stride, "pads": conv.padding}
+    values |= {"dilations": conv.dilation, "group": conv.groups}
     return {attribute.name: values[attribute.name] for attribute in operator.attributes}
 
 
@@ -152,6 +150,8 @@ def test_optional_inputs_may_be_missing(factor: Factor, rng: np.random.Generator
     expected = lut.matmul(x, factor, compute="int8")
     names = ["x", "codes", "codebooks", "tile_book", "scales", "row_scale"]
     assert_close(run(make_model(LUT_MATMUL, factor, ["m", 100], inputs=names), x), expected, 1e-5, "six inputs")
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 32):
+        pytest.skip("1.18 and 1.20 crash on a missing input between others, before they call the library")
     model = make_model(LUT_MATMUL, factor, ["m", 100], bias=np.ones(50, np.float32), inputs=[*names, "", "bias"])
     assert_close(run(model, x), expected + 1, 1e-5, "an empty name")
 
@@ -190,7 +190,8 @@ def test_one_session_from_several_threads(factor: Factor, rng: np.random.Generat
 def test_names_inputs_and_attributes_are_those_of_the_table(operator: Operator, factor: Factor, conv_factor: Factor) -> None:
     factor = conv_factor if operator is LUT_CONV2D else factor
     names = [i.name for i in operator.inputs]
-    shape = {1: ["m"], 2: ["m", 100], 4: [1, 5, 9, 9]}[4 if operator is LUT_CONV2D else 1 if operator is LUT_GATHER else 2]
+    shapes: dict[str, list[int | str]] = {"lut_matmul": ["m", 100], "lut_gather": ["m"], "lut_conv2d": [1, 5, 9, 9]}
+    shape = shapes[operator.name]
     session_of(make_model(operator, factor, shape))
     with pytest.raises(Exception, match=r"(?i)input"):
         session_of(make_model(operator, factor, shape, inputs=[*names, names[-1]]))
@@ -251,11 +252,12 @@ def test_bad_calls_are_refused(factor: Factor, conv_factor: Factor) -> None:
     image = np.ones((1, 5, 9, 9), np.float32)
     assert "geometry" in refused(make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"], group=3), image)
     assert "geometry" in refused(make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"]), image[:, :, :0])
-    assert "kernel_shape must hold 2 integers" in refused(make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"], kernel_shape=[3]), image)
+    model = make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"], kernel_shape=[3])
+    assert "kernel_shape must hold 2 integers" in refused(model, image)
 
 
 def test_a_wrong_variant_fails_the_registration() -> None:
-    code = "import onnxruntime as o; from edgecomp import native; o.SessionOptions().register_custom_ops_library(native.get_library_path())"
+    code = "import onnxruntime, edgecomp; onnxruntime.SessionOptions().register_custom_ops_library(edgecomp.get_library_path())"
     environment = {**os.environ, "EDGECOMP_FORCE_ISA": "mmx"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode != 0
@@ -265,10 +267,16 @@ def test_a_wrong_variant_fails_the_registration() -> None:
 def test_an_older_runtime_gets_an_error() -> None:
     """A stand-in for a runtime whose newest table is older than 18."""
     messages: list[bytes] = []
-    create_status = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)(lambda _, text: messages.append(text) or 1)
+
+    def remember(code: int, text: bytes) -> int:
+        messages.append(text)
+        return 1
+
+    create_status = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p)(remember)
     table = (ctypes.c_void_p * 1)(ctypes.cast(create_status, ctypes.c_void_p))
     get_api = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)(lambda version: ctypes.addressof(table) if version < 18 else None)
-    get_version = ctypes.CFUNCTYPE(ctypes.c_char_p)(lambda: b"1.15.0")
+    version_text = ctypes.create_string_buffer(b"1.15.0")
+    get_version = ctypes.CFUNCTYPE(ctypes.c_size_t)(lambda: ctypes.addressof(version_text))
     base = (ctypes.c_void_p * 2)(ctypes.cast(get_api, ctypes.c_void_p), ctypes.cast(get_version, ctypes.c_void_p))
     register = ctypes.CDLL(native.get_library_path()).RegisterCustomOps
     register.restype = ctypes.c_void_p
