@@ -4,7 +4,7 @@
 // of whole blocks, so that a chunk's decoded weights stay in the first-level cache:
 //
 //   a few rows of x   direct_int8 runs a tile's chunk straight from the planes
-//   more, or float     decode writes a tile's chunk as a *panel* of bytes [spans][8][16 rows][4 columns] (the layout that planes of
+//   more, or float    decode writes a tile's chunk as a *panel* of bytes [spans][8][16 rows][4 columns] (the layout that planes of
 //                     8 bits have), and gemm_* multiplies it by all rows of x
 //
 // To add an instruction set: one file with these functions, and one line in lut_matmul_variants.cpp.

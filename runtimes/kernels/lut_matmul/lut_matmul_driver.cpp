@@ -7,7 +7,7 @@
 namespace edgecomp {
 namespace {
 
-// Below this a task is not worth handing to another thread: some 10 microseconds of work.
+// Below these a task is not worth handing to another thread: a few microseconds of work.
 constexpr int64_t kLeastMultiplicationsOfTask = 1 << 18;
 constexpr int64_t kLeastRowsOfPreparation = 8;
 
