@@ -55,7 +55,7 @@ def conv2d(x: np.ndarray, factor: Factor, conv: ConvParams, bias: np.ndarray) ->
     outputs, channels, kernel_h, kernel_w = weights.shape
     height = (padded.shape[2] - conv.dilation[0] * (kernel_h - 1) - 1) // conv.stride[0] + 1
     width = (padded.shape[3] - conv.dilation[1] * (kernel_w - 1) - 1) // conv.stride[1] + 1
-    y = np.zeros((len(x), outputs, height, width)) + bias[:, None, None]
+    y: np.ndarray = np.zeros((len(x), outputs, height, width)) + bias[:, None, None]
     for group, tap_y, tap_x in itertools.product(range(conv.groups), range(kernel_h), range(kernel_w)):
         first_y, first_x = tap_y * conv.dilation[0], tap_x * conv.dilation[1]
         rows = slice(first_y, first_y + (height - 1) * conv.stride[0] + 1, conv.stride[0])
