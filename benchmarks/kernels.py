@@ -1,9 +1,9 @@
 """LutMatMul against ONNX Runtime's own MatMulNBits, one row of x, with weights that no cache holds.
 
-Both run inside onnxruntime on the same machine in turns. A model holds as many nodes with weights of their own as it takes to exceed
-the cache several times; a sample is one run of the model divided by its nodes. The ratio is the median over pairs of adjacent runs.
-Bytes are those that a node reads; the roof is what plain loads from memory reach. Before any timing each side's result is held
-against its own weights in float64.
+Both run inside onnxruntime on the same machine in turns. A model holds as many nodes with weights of their own as it takes to
+exceed the cache several times; a sample is one run of the model divided by its nodes. The ratio is the median over pairs of
+adjacent runs. Bytes are those that a node reads; the roof is what plain loads from memory reach. Before any timing each side's
+result is held against its own weights in float64.
 
     python benchmarks/kernels.py [--quick] [--shapes 11008x4096,1536x576] [--threads 1,2] [--json]
 """

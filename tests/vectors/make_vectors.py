@@ -93,8 +93,9 @@ def make_factor(case: Case, numbers: Numbers) -> Factor:
 
 def float_matmul(x: np.ndarray, factor: Factor, bias: np.ndarray) -> np.ndarray:
     """`x Wᵀ + bias` summed in float64: no library's order of float32 sums enters the file."""
-    products: np.ndarray = np.einsum("mk,nk->mn", x.astype(np.float64), lut.unpack(factor).astype(np.float64), optimize=False)
-    return (products + bias).astype(np.float32)
+    products = np.einsum("mk,nk->mn", x.astype(np.float64), lut.unpack(factor).astype(np.float64), optimize=False)
+    y: np.ndarray = (products + bias).astype(np.float32)
+    return y
 
 
 def write_case(case: Case, folder: Path) -> None:
