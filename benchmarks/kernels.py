@@ -1,9 +1,9 @@
 """LutMatMul against ONNX Runtime's own MatMulNBits, one row of x, with weights that no cache holds.
 
-Both run inside onnxruntime on the same machine in turns. A model holds as many nodes with weights of their own as it takes to exceed the
-cache several times; a sample is one run of the model divided by its nodes. The ratio is the median over pairs of adjacent runs. Bytes
-are those that a node reads; the roof is what plain loads from memory reach. Before any timing each side's result is held against its
-own weights in float64.
+Both run inside onnxruntime on the same machine in turns. A model holds as many nodes with weights of their own as it takes to
+exceed the cache several times; a sample is one run of the model divided by its nodes. The ratio is the median over pairs of
+adjacent runs. Bytes are those that a node reads; the roof is what plain loads from memory reach. Before any timing each side's
+result is held against its own weights in float64.
 
     python benchmarks/kernels.py [--quick] [--shapes 11008x4096,1536x576] [--threads 1,2] [--json]
 """
@@ -20,6 +20,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the roof is measured by one numpy.dot a thread
@@ -95,6 +96,7 @@ def relative_error(session: onnxruntime.InferenceSession, x: np.ndarray, weights
 
     Raises:
         SystemExit: it is above LARGEST_ERROR.
+
     """
     (y,) = session.run(["y0"], {"x": x})
     expected = x.astype(np.float64) @ weights.astype(np.float64).T
@@ -123,7 +125,7 @@ def make_lut(n: int, k: int, bits: int, block_size: int, threads: int, rng: np.r
         weights |= {f"{name}{i}": array for name, array in arrays.items()}
         names = [f"{name}{i}" for name in ("codes", "codebooks", "tile_book", "scales", "row_scale")]
         inputs = ["x", *names, "absent_index", "absent_bias"]
-        attributes = {"N": n, "K": k, "bits": bits, "block_size": block_size, "compute": "int8"}
+        attributes: dict[str, Any] = {"N": n, "K": k, "bits": bits, "block_size": block_size, "compute": "int8"}
         nodes.append(helper.make_node("LutMatMul", inputs, [f"y{i}"], domain="ai.edgecomp", **attributes))
     x = rng.standard_normal((1, k)).astype(np.float32)
     session = make_session(nodes, weights, k, threads)
@@ -137,10 +139,11 @@ def make_peer(n: int, k: int, bits: int, block_size: int, threads: int, rng: np.
     scales = rng.uniform(0.001, 0.004, (n, blocks)).astype(np.float32)
     node_bytes = packed.nbytes + scales.nbytes
     copies = -(-COLD_BYTES // node_bytes)
-    weights, nodes = {}, []
+    weights: dict[str, np.ndarray] = {}
+    nodes = []
     for i in range(copies):
         weights |= {f"b{i}": np.roll(packed, i, axis=0), f"s{i}": np.roll(scales, i, axis=0)}
-        attributes = {"N": n, "K": k, "bits": bits, "block_size": block_size, "accuracy_level": 4}
+        attributes: dict[str, Any] = {"N": n, "K": k, "bits": bits, "block_size": block_size, "accuracy_level": 4}
         nodes.append(helper.make_node("MatMulNBits", ["x", f"b{i}", f"s{i}"], [f"y{i}"], domain="com.microsoft", **attributes))
     x = rng.standard_normal((1, k)).astype(np.float32)
     session = make_session(nodes, weights, k, threads)
@@ -163,18 +166,25 @@ def compare(n: int, k: int, bits: int, block_size: int, threads: int, pairs: int
         our_us.append(ours.run_us())
         if peer is not None:
             peer_us.append(peer.run_us())
-    us = float(np.median(our_us))
-    row = Row(
-        **{"n": n, "k": k, "bits": bits, "block_size": block_size, "threads": threads},
-        **{"lut_us": us, "lut_bytes": ours.node_bytes, "lut_gb_per_s": ours.node_bytes / us / 1e3, "lut_error": ours.error},
-        **{"peer_us": None, "peer_over_lut": None, "peer_bytes": None, "peer_gb_per_s": None, "peer_error": None},
+    lut_us = float(np.median(our_us))
+    other_us = float(np.median(peer_us)) if peer else None
+    return Row(
+        n=n,
+        k=k,
+        bits=bits,
+        block_size=block_size,
+        threads=threads,
+        lut_us=lut_us,
+        peer_us=other_us,
+        peer_over_lut=float(np.median(np.divide(peer_us, our_us))) if peer else None,
+        lut_bytes=ours.node_bytes,
+        peer_bytes=peer.node_bytes if peer else None,
+        lut_gb_per_s=ours.node_bytes / lut_us / 1e3,
+        peer_gb_per_s=peer.node_bytes / other_us / 1e3 if peer and other_us else None,
         roof_gb_per_s=read_roof(threads),
+        lut_error=ours.error,
+        peer_error=peer.error if peer else None,
     )
-    if peer is None:
-        return row
-    other_us = float(np.median(peer_us))
-    measured = {"peer_us": other_us, "peer_over_lut": float(np.median(np.divide(peer_us, our_us))), "peer_error": peer.error}
-    return Row(**{**asdict(row), **measured, "peer_bytes": peer.node_bytes, "peer_gb_per_s": peer.node_bytes / other_us / 1e3})
 
 
 def read_roof(threads: int) -> float:
@@ -195,10 +205,17 @@ def read_roof(threads: int) -> float:
 def machine() -> dict[str, str | int | None]:
     """What the numbers depend on."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     cpu = names[0] if names else platform.processor()
     variant = native.selected_variant()
-    return {"cpu": cpu, "cores": os.cpu_count(), "variant": variant, "onnxruntime": onnxruntime.__version__, "system": platform.platform()}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "variant": variant,
+        "onnxruntime": onnxruntime.__version__,
+        "system": platform.platform(),
+    }
 
 
 def commit() -> str:

@@ -2,8 +2,8 @@
 
     python tests/vectors/make_vectors.py [FOLDER]
 
-Each case is a folder of .npy files and `meta.txt` with one `key value` a line, which the C++ tests read as well. The numbers come from a
-generator of our own (numpy does not promise its streams for ever), so every run writes the same bytes.
+Each case is a folder of .npy files and `meta.txt` with one `key value` a line, which the C++ tests read as well. The numbers come
+from a generator of our own (numpy does not promise its streams for ever), so every run writes the same bytes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Numbers:
 
     def floats(self, *shape: int) -> np.ndarray:
         """Multiples of 1/4096 in [-2, 2): float32."""
-        return (self.integers(-8192, 8192, *shape) / 4096).astype(np.float32)
+        values: np.ndarray = self.integers(-8192, 8192, *shape) / 4096
+        return values.astype(np.float32)
 
 
 def make_factor(case: Case, numbers: Numbers) -> Factor:
@@ -93,7 +94,8 @@ def make_factor(case: Case, numbers: Numbers) -> Factor:
 def float_matmul(x: np.ndarray, factor: Factor, bias: np.ndarray) -> np.ndarray:
     """`x Wᵀ + bias` summed in float64: no library's order of float32 sums enters the file."""
     products = np.einsum("mk,nk->mn", x.astype(np.float64), lut.unpack(factor).astype(np.float64), optimize=False)
-    return (products + bias).astype(np.float32)
+    y: np.ndarray = (products + bias).astype(np.float32)
+    return y
 
 
 def write_case(case: Case, folder: Path) -> None:

@@ -98,10 +98,8 @@ class SpanDecoder {
   // A code of 6 bits in the low bits of each byte.
   Bytes LookUp64(Bytes codes) const {
     const Bytes n = LowNibbles(codes);
-    const Bytes lower =
-        Simd::template SelectByBit<4>(codes, Simd::LookUp(table_[0], n), Simd::LookUp(table_[kTables > 1 ? 1 : 0], n));
-    const Bytes upper = Simd::template SelectByBit<4>(codes, Simd::LookUp(table_[kTables > 2 ? 2 : 0], n),
-                                                      Simd::LookUp(table_[kTables > 3 ? 3 : 0], n));
+    const Bytes lower = Simd::template SelectByBit<4>(codes, Simd::LookUp(table_[0], n), Simd::LookUp(table_[1], n));
+    const Bytes upper = Simd::template SelectByBit<4>(codes, Simd::LookUp(table_[2], n), Simd::LookUp(table_[3], n));
     return Simd::template SelectByBit<5>(codes, lower, upper);
   }
 

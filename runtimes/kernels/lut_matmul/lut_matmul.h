@@ -3,8 +3,8 @@
 // The driver (lut_matmul_driver.cpp) checks arguments, prepares x, splits the work and stores the results. It cuts K into *chunks*
 // of whole blocks, so that a chunk's decoded weights stay in the first-level cache:
 //
-//   one row of x      gemv_int8 runs a tile over all of K, straight from the planes
-//   several rows      decode writes a tile's chunk as a *panel* of bytes [spans][8][16 rows][4 columns] (the layout that planes of
+//   a few rows of x   direct_int8 runs a tile's chunk straight from the planes
+//   more, or float    decode writes a tile's chunk as a *panel* of bytes [spans][8][16 rows][4 columns] (the layout that planes of
 //                     8 bits have), and gemm_* multiplies it by all rows of x
 //
 // To add an instruction set: one file with these functions, and one line in lut_matmul_variants.cpp.
@@ -42,13 +42,16 @@ struct BlockCount {
   int64_t columns;  // blocks * spans_per_block * 32
 };
 
+// With more rows of x than this, decoding to memory once beats decoding in registers for every few rows.
+constexpr int64_t kMostDirectRows = 4;
+
 struct LutMatMulKernels {
   // Quantises `count` (1 to block_size) values by the rule of lut.md and fills up with zeros to block_size.
   void (*quantize_block)(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* sum);
 
-  // sums[r] = x . w[r] without the row scale, for the 16 rows of a tile and one row of x. Indexed by planes; null where gemm
-  // serves.
-  void (*gemv_int8[9])(const LutTile& tile, const QuantizedRows& x, BlockCount count, float* sums);
+  // sums[m][r] += x[m] . w[r] without the row scale, for the 16 rows of a tile and at most kMostDirectRows rows of x. Indexed by
+  // planes; null where decode and gemm_int8 serve.
+  void (*direct_int8[9])(const LutTile& tile, const QuantizedRows& x, int64_t rows, BlockCount count, float* sums);
 
   // Writes the panel of `spans` spans, every byte xor `flip`. Indexed by planes.
   void (*decode[9])(const LutTile& tile, int64_t spans, uint8_t flip, uint8_t* panel);

@@ -77,6 +77,7 @@ struct Avx2 {
   }
 
   static Floats ZeroFloats() { return _mm256_setzero_ps(); }
+  static Floats Add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
   static Floats LoadFloats(const float* from) { return _mm256_loadu_ps(from); }
   static void Store(float* to, Floats floats) { _mm256_storeu_ps(to, floats); }
   static Floats ToFloats(Ints ints) { return _mm256_cvtepi32_ps(ints); }

@@ -62,6 +62,7 @@ struct Avx512Vnni {
   }
 
   static Floats ZeroFloats() { return _mm512_setzero_ps(); }
+  static Floats Add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   static Floats LoadFloats(const float* from) { return _mm512_loadu_ps(from); }
   static void Store(float* to, Floats floats) { _mm512_storeu_ps(to, floats); }
   static Floats ToFloats(Ints ints) { return _mm512_cvtepi32_ps(ints); }

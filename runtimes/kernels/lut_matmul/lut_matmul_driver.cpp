@@ -7,7 +7,7 @@
 namespace edgecomp {
 namespace {
 
-// Below this a task is not worth handing to another thread: some 10 microseconds of work.
+// Below these a task is not worth handing to another thread: a few microseconds of work.
 constexpr int64_t kLeastMultiplicationsOfTask = 1 << 18;
 constexpr int64_t kLeastRowsOfPreparation = 8;
 
@@ -79,7 +79,6 @@ class Product {
   }
 
   void Multiply(Range tiles, Range rows, int64_t task) const {
-    const auto gemv = rows_ == 1 && int8() ? kernels_.gemv_int8[layout_.planes] : nullptr;
     uint8_t* panel = TaskMemory(task);
     float* sums = reinterpret_cast<float*>(panel + plan_.panel_bytes);
     LutTables tables;
@@ -92,35 +91,47 @@ class Product {
         if (layout_.planes < 8) MakeLutTables(tile.codebook, layout_.planes, &tables);
         tables_of_book = book;
       }
-      if (gemv != nullptr) {
-        gemv(tile, {reinterpret_cast<const int8_t*>(workspace_ + plan_.values), steps(), block_sums(), 1},
-             {layout_.blocks, layout_.spans_per_block, layout_.padded_k}, sums);
+      std::memset(sums, 0, static_cast<size_t>(rows.last - rows.first) * kTileRows * sizeof(float));
+      if (int8()) {
+        MultiplyInt8(tile, rows, panel, sums);
       } else {
-        MultiplyByPanels(tile, rows, panel, sums);
+        MultiplyFloat(tile, rows, panel, sums);
       }
       Store(t, rows, sums);
     }
   }
 
-  // sums[m - rows.first][16]
-  void MultiplyByPanels(const LutTile& tile, Range rows, uint8_t* panel, float* sums) const {
+  LutTile FromBlock(const LutTile& tile, int64_t block) const {
+    return {tile.codes + block * layout_.spans_per_block * layout_.planes * kPlaneBytes, tile.scales + block * kTileRows,
+            tile.codebook, tile.tables};
+  }
+
+  // sums[m - rows.first][16] += x[m] . w, in chunks.
+  void MultiplyInt8(const LutTile& tile, Range rows, uint8_t* panel, float* sums) const {
     const int64_t count = rows.last - rows.first;
-    std::memset(sums, 0, static_cast<size_t>(count) * kTileRows * sizeof(float));
+    const auto direct = count <= kMostDirectRows ? kernels_.direct_int8[layout_.planes] : nullptr;
     for (int64_t b = 0; b < layout_.blocks; b += plan_.blocks_per_chunk) {
       const BlockCount chunk = ChunkAt(b);
-      const int64_t first_span = b * layout_.spans_per_block;
-      const LutTile from_chunk = {tile.codes + first_span * layout_.planes * kPlaneBytes, tile.scales + b * kTileRows,
-                                  tile.codebook, tile.tables};
-      kernels_.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, int8() ? kernels_.panel_flip : 0, panel);
-      const int64_t values = ValueIndex(b, rows.first);
-      if (int8()) {
-        const QuantizedRows x = {reinterpret_cast<const int8_t*>(workspace_ + plan_.values) + values,
-                                 steps() + b * rows_ + rows.first, block_sums() + b * rows_ + rows.first, rows_};
-        kernels_.gemm_int8(panel, from_chunk.scales, x, count, chunk, sums);
+      const LutTile from_chunk = FromBlock(tile, b);
+      const int8_t* q = reinterpret_cast<const int8_t*>(workspace_ + plan_.values) + ValueIndex(b, rows.first);
+      const int64_t first_step = b * rows_ + rows.first;
+      const QuantizedRows x = {q, steps() + first_step, block_sums() + first_step, rows_};
+      if (direct != nullptr) {
+        direct(from_chunk, x, count, chunk, sums);
       } else {
-        const float* x = reinterpret_cast<const float*>(workspace_ + plan_.values) + values;
-        kernels_.gemm_float(panel, from_chunk.scales, x, count, chunk, sums);
+        kernels_.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, kernels_.panel_flip, panel);
+        kernels_.gemm_int8(panel, from_chunk.scales, x, count, chunk, sums);
       }
+    }
+  }
+
+  void MultiplyFloat(const LutTile& tile, Range rows, uint8_t* panel, float* sums) const {
+    for (int64_t b = 0; b < layout_.blocks; b += plan_.blocks_per_chunk) {
+      const BlockCount chunk = ChunkAt(b);
+      const LutTile from_chunk = FromBlock(tile, b);
+      const float* x = reinterpret_cast<const float*>(workspace_ + plan_.values) + ValueIndex(b, rows.first);
+      kernels_.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, /*flip=*/0, panel);
+      kernels_.gemm_float(panel, from_chunk.scales, x, rows.last - rows.first, chunk, sums);
     }
   }
 

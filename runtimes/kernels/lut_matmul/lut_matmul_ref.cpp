@@ -99,7 +99,7 @@ void GemmFloat(const uint8_t* panel, const int8_t* scales, const float* x, int64
 
 const LutMatMulKernels kLutMatMulRef = {
     QuantizeBlock,
-    {},  // one row runs as a product of one row
+    {},  // a few rows run as many do
     {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
     /*panel_flip=*/0,
     GemmInt8,

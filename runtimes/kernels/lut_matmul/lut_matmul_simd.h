@@ -14,7 +14,7 @@ class LutMatMulSimd {
   static constexpr LutMatMulKernels Kernels() {
     return {
         QuantizeBlock,
-        {nullptr, GemvInt8<1>, GemvInt8<2>, GemvInt8<3>, GemvInt8<4>, GemvInt8<5>, GemvInt8<6>, nullptr, GemvInt8<8>},
+        {nullptr, DirectInt8<1>, DirectInt8<2>, DirectInt8<3>, DirectInt8<4>, DirectInt8<5>, DirectInt8<6>, nullptr, DirectInt8<8>},
         {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
         Simd::kFlip,
         GemmInt8,
@@ -66,36 +66,66 @@ class LutMatMulSimd {
     if (written < block_size) __builtin_memset(q + written, 0, static_cast<size_t>(block_size - written));
   }
 
-  template <int kPlanes>
-  static void GemvInt8(const LutTile& tile, const QuantizedRows& x, BlockCount count, float* sums) {
+  // A few rows of x straight from the planes: decoded weights never leave the registers.
+  template <int kPlanes, int kCount>
+  static void DirectInt8Rows(const LutTile& tile, const QuantizedRows& x, BlockCount count, float* sums) {
+    // One or two rows need two chains of sums each: one chain alone would wait for the latency of its own dot products.
+    constexpr int kChains = kCount <= 2 ? 2 : 1;
     const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, Simd::kFlip);
     const uint8_t* span = tile.codes;
     const int8_t* q = x.q;
-    Floats total[kParts];
-    for (Floats& part : total) part = Simd::ZeroFloats();
+    Floats total[kParts][kCount];
+    for (int part = 0; part < kParts; ++part) {
+      for (int m = 0; m < kCount; ++m) total[part][m] = Simd::LoadFloats(sums + m * kTileRows + part * kRows);
+    }
     for (int64_t b = 0; b < count.blocks; ++b) {
-      // Two chains of sums a vector: one alone would wait for the latency of its own dot products.
-      Ints even[kParts], odd[kParts];
+      Ints sum[kParts][kCount][kChains];
       for (int part = 0; part < kParts; ++part) {
-        even[part] = Simd::StartSum(x.sum[b * x.stride]);
-        odd[part] = Simd::ZeroInts();
+        for (int m = 0; m < kCount; ++m) {
+          sum[part][m][0] = Simd::StartSum(x.sum[b * x.stride + m]);
+          for (int chain = 1; chain < kChains; ++chain) sum[part][m][chain] = Simd::ZeroInts();
+        }
       }
       for (int64_t s = 0; s < count.spans_per_block; ++s, span += kPlanes * kPlaneBytes, q += kSpanColumns) {
         for (int part = 0; part < kParts; ++part) {
-          Bytes weights[kColumnGroups];
-          decoder.Decode(span + part * kPartBytes, weights);
-          for (int i = 0; i < kColumnGroups; i += 2) {
-            even[part] = Simd::Dot(even[part], Simd::ToWeights(weights[i]), q + 4 * i);
-            odd[part] = Simd::Dot(odd[part], Simd::ToWeights(weights[i + 1]), q + 4 * i + 4);
+          Bytes bytes[kColumnGroups];
+          decoder.Decode(span + part * kPartBytes, bytes);
+          for (int i = 0; i < kColumnGroups; ++i) {
+            const Weights weights = Simd::ToWeights(bytes[i]);
+            for (int m = 0; m < kCount; ++m) {
+              Ints& chain = sum[part][m][i % kChains];
+              chain = Simd::Dot(chain, weights, q + m * count.columns + 4 * i);
+            }
           }
         }
       }
       for (int part = 0; part < kParts; ++part) {
-        const Floats sum = Simd::ToFloats(Simd::Add(even[part], odd[part]));
-        total[part] = Simd::AddScaled(total[part], sum, tile.scales + b * kTileRows + part * kRows, x.step[b * x.stride]);
+        for (int m = 0; m < kCount; ++m) {
+          Ints whole = sum[part][m][0];
+          for (int chain = 1; chain < kChains; ++chain) whole = Simd::Add(whole, sum[part][m][chain]);
+          total[part][m] = Simd::AddScaled(total[part][m], Simd::ToFloats(whole), tile.scales + b * kTileRows + part * kRows,
+                                           x.step[b * x.stride + m]);
+        }
       }
     }
-    for (int part = 0; part < kParts; ++part) Simd::Store(sums + part * kRows, total[part]);
+    for (int part = 0; part < kParts; ++part) {
+      for (int m = 0; m < kCount; ++m) Simd::Store(sums + m * kTileRows + part * kRows, total[part][m]);
+    }
+  }
+
+  template <int kPlanes>
+  static void DirectInt8(const LutTile& tile, const QuantizedRows& x, int64_t rows, BlockCount count, float* sums) {
+    static_assert(kMostDirectRows == 4, "one case a number of rows");
+    switch (rows) {
+      case 1:
+        return DirectInt8Rows<kPlanes, 1>(tile, x, count, sums);
+      case 2:
+        return DirectInt8Rows<kPlanes, 2>(tile, x, count, sums);
+      case 3:
+        return DirectInt8Rows<kPlanes, 3>(tile, x, count, sums);
+      default:
+        return DirectInt8Rows<kPlanes, 4>(tile, x, count, sums);
+    }
   }
 
   template <int kPlanes>
@@ -138,6 +168,7 @@ class LutMatMulSimd {
 
   template <int kCount>
   static void GemmFloatRows(const uint8_t* panel, const int8_t* scales, const float* x, BlockCount count, float* sums) {
+    constexpr int kChains = kCount <= 2 ? 2 : 1;  // as in DirectInt8Rows
     const int64_t columns = count.columns;
     for (int part = 0; part < kParts; ++part) {
       const uint8_t* weights = panel + part * kPartBytes;
@@ -145,21 +176,28 @@ class LutMatMulSimd {
       for (int m = 0; m < kCount; ++m) total[m] = Simd::LoadFloats(sums + m * kTileRows + part * kRows);
       const float* column = x;
       for (int64_t b = 0; b < count.blocks; ++b) {
-        Floats sum[kCount];
-        for (int m = 0; m < kCount; ++m) sum[m] = Simd::ZeroFloats();
+        Floats sum[kCount][kChains];
+        for (int m = 0; m < kCount; ++m) {
+          for (Floats& chain : sum[m]) chain = Simd::ZeroFloats();
+        }
         for (int64_t i = 0; i < count.spans_per_block * kColumnGroups; ++i, weights += kPlaneBytes, column += 4) {
           const Bytes w = Simd::Load(weights);
           const Floats w0 = Simd::template ByteToFloats<0>(w), w1 = Simd::template ByteToFloats<1>(w);
           const Floats w2 = Simd::template ByteToFloats<2>(w), w3 = Simd::template ByteToFloats<3>(w);
           for (int m = 0; m < kCount; ++m) {
             const float* row = column + m * columns;
-            sum[m] = Simd::MultiplyAdd(w0, row[0], sum[m]);
-            sum[m] = Simd::MultiplyAdd(w1, row[1], sum[m]);
-            sum[m] = Simd::MultiplyAdd(w2, row[2], sum[m]);
-            sum[m] = Simd::MultiplyAdd(w3, row[3], sum[m]);
+            Floats& even = sum[m][0];
+            Floats& odd = sum[m][kChains - 1];
+            even = Simd::MultiplyAdd(w0, row[0], even);
+            odd = Simd::MultiplyAdd(w1, row[1], odd);
+            even = Simd::MultiplyAdd(w2, row[2], even);
+            odd = Simd::MultiplyAdd(w3, row[3], odd);
           }
         }
-        for (int m = 0; m < kCount; ++m) total[m] = Simd::AddScaled(total[m], sum[m], scales + b * kTileRows + part * kRows, 1.0f);
+        for (int m = 0; m < kCount; ++m) {
+          const Floats whole = kChains == 1 ? sum[m][0] : Simd::Add(sum[m][0], sum[m][kChains - 1]);
+          total[m] = Simd::AddScaled(total[m], whole, scales + b * kTileRows + part * kRows, 1.0f);
+        }
       }
       for (int m = 0; m < kCount; ++m) Simd::Store(sums + m * kTileRows + part * kRows, total[m]);
     }
