@@ -81,7 +81,7 @@ def test_chains_of_convolutions_and_gathers() -> None:
 
 
 def test_rows_add_up_and_mark_what_is_shared() -> None:
-    rows = {row.name: row for row in inspect_layers(PLANS, FACTORS, {"conv": {"relative_error": 0.25}})}
+    rows = {row.name: row for row in inspect_layers(PLANS, FACTORS, {"kernel": {"relative_error": 0.25}, "basis": {"relative_error": 0.5}})}
     assert sum(row.packed_bytes for row in rows.values()) == sum(factor.packed_bytes for factor in FACTORS.values())
     assert (rows["head"].packed_bytes, rows["head"].parameters, rows["head"].shared_with) == (0, 0, ("embedding",))
     assert rows["second"].shared_with == ("first",)
@@ -107,9 +107,11 @@ def test_a_model_is_inspected_with_each_tensor_once() -> None:
         inputs=(TensorSpec("x", "float32", ("batch", 64)),),
         outputs=("y",),
         plans={"0": layer.plan, "2": layer.plan},
+        source={"kind": "factory", "model": "toy"},
         factors=factors,
+        dense={"1.weight": module[1].weight.detach(), "1.bias": module[1].bias.detach()},
         recipe={"name": "lut-4bit"},
-        provenance={"source": "toy", "layers": {"0": {"relative_error": 0.1}}},
+        provenance={"factors": {"w": {"relative_error": 0.1}}},
     )
     result = inspect_model(model, "toy.ec")
     assert result.size.packed_bytes == factors["w"].packed_bytes + 2 * 32 * 4
