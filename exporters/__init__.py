@@ -18,7 +18,7 @@ TARGETS: dict[str, str] = {
 }
 
 
-def export(model: CompressedModel, target: str, output: Path, *, overwrite: bool = False) -> ExportResult:
+def export(model: CompressedModel, target: str, output: str | Path, *, overwrite: bool = False) -> ExportResult:
     """Write `model` as the file of a target's runtime.
 
     Args:
