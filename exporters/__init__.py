@@ -6,8 +6,9 @@ from importlib import import_module
 from pathlib import Path
 
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ExportError, OutputError, RuntimeUnavailableError
+from edgecomp.errors import ExportError, RuntimeUnavailableError
 from edgecomp.exporters.result import ExportResult
+from edgecomp.files import require_writable_target
 
 __all__ = ["TARGETS", "ExportResult", "export"]
 
@@ -44,10 +45,7 @@ def export(model: CompressedModel, target: str, output: str | Path, *, overwrite
             f"target {target} needs the package {error.name}, which is not installed: pip install 'edgecomp[{target}]'"
         ) from error
     output = Path(output)
-    if not output.parent.is_dir():
-        raise OutputError(f"{output.parent} is not a folder: create it, or choose another output")
     for path in exporter.output_files(output):
-        if path.is_dir() or (path.exists() and not overwrite):
-            raise OutputError(f"{path} exists already: choose another output, or pass overwrite")
+        require_writable_target(path, overwrite=overwrite and not path.is_dir())
     result: ExportResult = exporter.export(model, output)
     return result

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shlex
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import Any
 
 import edgecomp
 from edgecomp.bench.record import Record
-from edgecomp.errors import OutputError, RuntimeUnavailableError
+from edgecomp.errors import RuntimeUnavailableError
+from edgecomp.files import replace_file, require_writable_target
 from edgecomp.report.run_folder import Quality, Runs, load_runs, quality_of
 
 TEMPLATE = "page.html.j2"
@@ -38,13 +37,10 @@ def write_report(runs: Sequence[Path | Record], output: Path, *, overwrite: bool
         RuntimeUnavailableError: plotly or jinja2 is not installed.
 
     """
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists already: name another page, or allow to overwrite it")
+    require_writable_target(output, overwrite=overwrite)
     html = render(load_runs(runs))
-    try:
-        _write_aside(output, html)
-    except OSError as error:
-        raise OutputError(f"the report cannot be written to {output}: {error}") from error
+    with replace_file(output, overwrite=overwrite) as temporary:
+        temporary.write_text(html, encoding="utf-8")
     return output
 
 
@@ -120,16 +116,3 @@ def _raw_downloads(runs: Runs) -> list[dict[str, str]]:
         for name, values in contents.items()
         if values
     ]
-
-
-def _write_aside(output: Path, text: str) -> None:
-    """Write beside the target, then rename: a page is whole or not there."""
-    descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=output.name, suffix=".partial")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)  # mkstemp makes files that only their owner reads
-        Path(name).replace(output)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

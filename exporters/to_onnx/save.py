@@ -57,6 +57,8 @@ def save(model: ir.Model, output: Path, check: Callable[[Path], None]) -> tuple[
             proto = ir.serde.serialize_model(model)
             aside.write_bytes(proto.SerializeToString(deterministic=True))
             check(aside)
+            # An old model must never be left beside new weights.
+            output.unlink(missing_ok=True)
             if data_aside.exists():
                 data_aside.replace(data)
             else:
