@@ -28,7 +28,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 
 from edgecomp.calibration import read_text
-from edgecomp.compress import compress
+from edgecomp.compression import compress
 from edgecomp.exporters import export
 from edgecomp.inspect.model import inspect_model
 from edgecomp.models import LoadedModel, load_model
