@@ -83,7 +83,7 @@ def _layer(module: nn.Module) -> nn.Module | None:
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
     elif call.target is torch.ops.aten.embedding.default:
         layer = nn.Embedding(weight.shape[0], weight.shape[1], device="meta")
-    elif call.target is torch.ops.aten.conv2d.default:
+    elif call.target in (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding):
         layer = _convolution(weight, bias is not None, call.args[3:])
     else:
         return None
@@ -99,5 +99,6 @@ def _convolution(weight: torch.Tensor, bias: bool, given: tuple[Any, ...]) -> nn
     stride, padding, dilation, groups = given + defaults[len(given) :]
     n, channels, height, width = weight.shape
     layer = nn.Conv2d(channels * groups, n, (height, width), groups=groups, bias=bias, device="meta")
-    layer.stride, layer.padding, layer.dilation = tuple(stride), tuple(padding), tuple(dilation)
+    layer.stride, layer.dilation = tuple(stride), tuple(dilation)
+    layer.padding = padding if isinstance(padding, str) else tuple(padding)  # "same" or "valid", or numbers
     return layer
