@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.fx
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -32,6 +33,8 @@ def load(spec: str) -> LoadedModel:
         raise ModelError(f"{path} must be a file written by torch.export.save: {type(error).__name__}: {error}") from error
     module = torch.export.unflatten(program)
     for name, child in list(module.named_modules()):
+        for node in child.graph.nodes if isinstance(getattr(child, "graph", None), torch.fx.Graph) else ():
+            node.meta.clear()  # tensors of symbolic sizes, with which the module could not be copied
         layer = _layer(child)
         if layer is not None:
             parent, _, leaf = name.rpartition(".")
