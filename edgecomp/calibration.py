@@ -149,7 +149,7 @@ def to_tensors(sample: Sample, inputs: Sequence[TensorSpec]) -> list[Tensor]:
     missing = [spec.name for spec in inputs if spec.name not in sample]
     if missing:
         raise CalibrationError(f"a sample must hold every input of the model; missing {missing}, got {sorted(sample)}")
-    return [torch.from_numpy(np.ascontiguousarray(sample[spec.name], spec.dtype)) for spec in inputs]
+    return [torch.from_numpy(np.asarray(sample[spec.name], spec.dtype, order="C")) for spec in inputs]
 
 
 def run_module(module: nn.Module, batch: Sequence[Tensor]) -> Any:

@@ -89,7 +89,7 @@ def _write_weights(model: CompressedModel, path: Path) -> dict[str, str]:
         if owner != name:
             aliases[name] = owner
         else:
-            arrays[f"dense/{name}"] = np.ascontiguousarray(tensor.cpu().numpy())
+            arrays[f"dense/{name}"] = np.asarray(tensor.cpu().numpy(), order="C")
     try:
         save_file(arrays, path)
     except SafetensorError as error:
