@@ -205,7 +205,7 @@ def test_samples_beyond_the_count_are_not_used() -> None:
 
 def test_a_module_cannot_be_saved_since_nothing_could_build_it(tmp_path: Path) -> None:
     packed = edgecomp.compress(tiny_models.tied_tokens(), recipe(2), tiny_models.tokens())
-    with pytest.raises(CheckpointError, match="package.module:factory"):
+    with pytest.raises(CheckpointError, match=r"package\.module:factory"):
         packed.save(tmp_path / "m.ec")
     assert not list(tmp_path.iterdir())
 
