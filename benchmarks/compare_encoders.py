@@ -14,10 +14,12 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from peers import Encoder, build_peers
+from provenance import print_json
 from transformers import AutoTokenizer
 
 from edgecomp.bench.options import BenchOptions
@@ -53,17 +55,32 @@ class TorchReference:
         return self._known[key]
 
 
-def compare(folder: Path, output: Path, artifacts: Sequence[Path], options: BenchOptions) -> None:
-    """Verify and measure the peers and the artifacts, and print both tables."""
+def compare(folder: Path, output: Path, artifacts: Sequence[Path], options: BenchOptions, *, quiet: bool) -> list[dict[str, Any]]:
+    """Verify and measure the peers and the artifacts, and print both tables unless `quiet`; returns a flat row for each."""
+    rows = []
     paths = [*build_peers(folder, output / "peers").values(), *artifacts]
     reference = TorchReference(folder)
     for path in paths:
         result = verify(path, reference, tokenized(folder, SENTENCES), VerifyOptions(threads=options.threads, stock=False))
         (output / f"verify-{path.stem}.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
-        print(f"## {path.name}\n\n{result.to_markdown()}")
+        quality = next(comparison for comparison in result.comparisons if comparison.right == "reference").outputs[0]
+        rows.append({"model": path.name, "cosine_sentences": quality.sentence_cosine, "cosine_tokens": quality.cosine})
+        if not quiet:
+            print(f"## {path.name}\n\n{result.to_markdown()}")
     records = run_benches(paths, options)
     (output / "bench.json").write_text(format_records(records, "json"), encoding="utf-8")
-    print(format_records(records, "md"))
+    if not quiet:
+        print(format_records(records, "md"))
+    for row, record in zip(rows, records, strict=True):
+        row |= {
+            "file_bytes": sum(file.bytes for file in record.artifact.files),
+            "threads": options.threads,
+            "p50_ns": record.summary.latency.p50_ns,
+            "p90_ns": record.summary.latency.p90_ns,
+            "p99_ns": record.summary.latency.p99_ns,
+            "valid": record.validity.valid,
+        }
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,10 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sequence", type=int, default=32, help="tokens of the sentence that is timed")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
     options = parser.parse_args(arguments)
     logging.disable(logging.INFO)  # the quantisers log every node
     bench = BenchOptions(threads=options.threads, sequence=options.sequence, rounds=options.rounds)
-    compare(options.model, options.output, options.artifact, bench)
+    rows = compare(options.model, options.output, options.artifact, bench, quiet=options.json)
+    if options.json:
+        print_json("compare_encoders", rows)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,11 @@ result is held against its own weights in float64.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import subprocess
 import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -29,6 +25,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from provenance import commit, machine, print_json
 
 from edgecomp import native
 from edgecomp.formats import lut
@@ -202,29 +199,6 @@ def read_roof(threads: int) -> float:
     return float(sum(part.nbytes for part in parts) / np.median(seconds) / 1e9)
 
 
-def machine() -> dict[str, str | int | None]:
-    """What the numbers depend on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    cpu = names[0] if names else platform.processor()
-    variant = native.selected_variant()
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "variant": variant,
-        "onnxruntime": onnxruntime.__version__,
-        "system": platform.platform(),
-    }
-
-
-def commit() -> str:
-    """The checkout's commit, or "unknown" outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
-
-
 def markdown(rows: list[Row]) -> str:
     """The rows as a table."""
 
@@ -262,8 +236,7 @@ def main() -> None:
                     print(f"N={n} K={k} bits={bits} block_size={block_size} threads={threads}", file=sys.stderr)
                     rows.append(compare(n, k, bits, block_size, threads, pairs=3 if arguments.quick else 21))
     if arguments.json:
-        record = {"benchmark": "kernels", "commit": commit(), "machine": machine(), "rows": [asdict(row) for row in rows]}
-        print(json.dumps(record))
+        print_json("kernels", [asdict(row) for row in rows])
     else:
         print(", ".join(f"{key}: {value}" for key, value in machine().items()) + f", commit: {commit()}\n")
         print(markdown(rows))

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +23,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
+from provenance import print_json
 
 from edgecomp.calibration import read_text
 from edgecomp.compression import compress
@@ -105,9 +103,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = [measure(model, recipe, arguments, Path(folder)) for recipe in arguments.recipes]
     if arguments.json:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
-        print(json.dumps({"benchmark": "language_model", "commit": commit.stdout.strip(), "machine": machine, "rows": rows}))
+        print_json("language_model", rows)
     else:
         print(to_markdown(rows))
 

@@ -81,7 +81,8 @@ def test_chains_of_convolutions_and_gathers() -> None:
 
 
 def test_rows_add_up_and_mark_what_is_shared() -> None:
-    rows = {row.name: row for row in inspect_layers(PLANS, FACTORS, {"kernel": {"relative_error": 0.25}, "basis": {"relative_error": 0.5}})}
+    notes = {"kernel": {"relative_error": 0.25}, "basis": {"relative_error": 0.5}}
+    rows = {row.name: row for row in inspect_layers(PLANS, FACTORS, notes)}
     assert sum(row.packed_bytes for row in rows.values()) == sum(factor.packed_bytes for factor in FACTORS.values())
     assert (rows["head"].packed_bytes, rows["head"].parameters, rows["head"].shared_with) == (0, 0, ("embedding",))
     assert rows["second"].shared_with == ("first",)

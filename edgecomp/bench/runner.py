@@ -105,8 +105,9 @@ def _run_round(model: OnnxFile, library: Path | None, options: BenchOptions) -> 
 
 
 def _run_worker(path: Path, request: dict[str, Any]) -> Measurement:
+    # -P: the installed package, not whatever lies in the folder that the user happens to be in.
     process = subprocess.run(
-        [sys.executable, "-m", "edgecomp.bench._worker"],
+        [sys.executable, "-P", "-m", "edgecomp.bench._worker"],
         input=json.dumps(request),
         capture_output=True,
         text=True,
