@@ -115,12 +115,9 @@ def test_an_existing_output_is_refused_before_the_model_is_loaded(tmp_path: Path
     assert "--force" in capsys.readouterr().err
 
 
-def parsed(result: subprocess.CompletedProcess[str]) -> Any:
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-def test_a_model_goes_from_factory_to_verified_onnx(tmp_path: Path) -> None:
+def test_a_model_goes_from_factory_to_verified_onnx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     quick = ("--set", "passes.0.refits=1", "--set", "compute=float")
     source = ("tiny_models:described", "--calibration", "tiny_models:images")
     made = run("compress", *source, "-r", "lut-8bit", *quick, "-o", "m.ec", folder=tmp_path)
@@ -128,17 +125,22 @@ def test_a_model_goes_from_factory_to_verified_onnx(tmp_path: Path) -> None:
     assert "bits per weight" in made.stdout
     assert "lut-kmeans: 100%" in made.stderr
     assert "100%" not in made.stdout
-    again = run("compress", *source, *quick, "-o", "m.ec", "--force", "--json", "--quiet", folder=tmp_path)
-    assert parsed(again)["size"]["bits_per_weight"] < 10
-    assert again.stderr == ""
-    exported = parsed(run("export", "m.ec", "-o", "m.onnx", "--json", folder=tmp_path))
-    assert exported["total_bytes"] == sum((tmp_path / name).stat().st_size for name in exported["files"])
-    assert parsed(run("inspect", "m.onnx", "--json", folder=tmp_path))["bytes"] == exported["total_bytes"]
-    verify = ("verify", "m.onnx", "--against", "m.ec", "--inputs", "tiny_models:images", "--json")
-    assert parsed(run(*verify, "--max-absolute", "1e-4", folder=tmp_path))
-    strict = run(*verify, "--max-absolute", "1e-30", folder=tmp_path)
-    assert strict.returncode == errors.VerificationError.exit_code
-    assert json.loads(strict.stdout)
+    exported = run("export", "m.ec", "-o", "m.onnx", "--json", folder=tmp_path)
+    files = json.loads(exported.stdout)
+    assert files["total_bytes"] == sum((tmp_path / name).stat().st_size for name in files["files"])
+
+    monkeypatch.chdir(tmp_path)
+
+    def result_of(*arguments: str, code: int = 0) -> Any:
+        assert main([*arguments, "--json"]) == code
+        return json.loads(capsys.readouterr().out)
+
+    assert result_of("inspect", "m.onnx")["bytes"] == files["total_bytes"]
+    assert result_of("inspect", "m.ec")["size"]["bits_per_weight"] < 10
+    verify = ("verify", "m.onnx", "--against", "m.ec", "--inputs", "tiny_models:images")
+    assert result_of(*verify, "--max-absolute", "1e-4")
+    assert result_of(*verify, "--max-absolute", "1e-30", code=errors.VerificationError.exit_code)
+    assert result_of("compress", *source, *quick, "-o", "m.ec", "--force", "--quiet")["size"]["bits_per_weight"] < 6
 
 
 def test_importing_the_package_loads_no_heavy_library(tmp_path: Path) -> None:

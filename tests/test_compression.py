@@ -32,7 +32,7 @@ IMAGES = list(tiny_models.images())
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
-    return float((got - expected).norm() / expected.norm())
+    return float((got - expected).detach().norm() / expected.detach().norm())
 
 
 def outputs(module: nn.Module, sample: Sample) -> Tensor:
