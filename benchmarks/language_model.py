@@ -26,7 +26,7 @@ import numpy as np
 from provenance import print_json
 
 from edgecomp.calibration import read_text
-from edgecomp.compress import compress
+from edgecomp.compression import compress
 from edgecomp.exporters import export
 from edgecomp.inspect.model import inspect_model
 from edgecomp.models import LoadedModel, load_model

@@ -9,14 +9,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from edgecomp.checkpoint import CompressedModel, load
-    from edgecomp.compress import compress
+    from edgecomp.compression import compress
     from edgecomp.exporters import export
     from edgecomp.native import get_library_path
 
 # Resolved on first use, so that `import edgecomp` loads neither torch nor numpy.
 _API = {
     "CompressedModel": "edgecomp.checkpoint",
-    "compress": "edgecomp.compress",
+    "compress": "edgecomp.compression",
     "export": "edgecomp.exporters",
     "get_library_path": "edgecomp.native",
     "load": "edgecomp.checkpoint",

@@ -7,6 +7,8 @@ dictionaries of arrays. A sample is one such dictionary: a batch of inputs.
 from __future__ import annotations
 
 import gzip
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -40,7 +42,7 @@ def read_text(path: Path) -> str:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         return data.decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise CalibrationError(f"{path} must be a readable UTF-8 text file (or the same in .gz): {error}") from error
 
 
@@ -83,9 +85,9 @@ def npz_samples(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[Sa
 
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+        archive = np.load(path, allow_pickle=False)
+        arrays = {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, ValueError, AttributeError, zlib.error, zipfile.BadZipFile) as error:
         raise CalibrationError(f"{path} must be a readable .npz file without pickled objects: {error}") from error
     names = [spec.name for spec in inputs] or list(arrays)
     missing = [name for name in names if name not in arrays]
@@ -105,7 +107,10 @@ def factory_samples(spec: str, count: int) -> list[Sample]:
         CalibrationError: it cannot be imported, or yields nothing, or no dictionaries.
 
     """
-    produced = import_attribute(spec, CalibrationError)()
+    factory = import_attribute(spec, CalibrationError)
+    produced = factory() if callable(factory) else factory
+    if not isinstance(produced, Iterable):
+        raise CalibrationError(f"{spec} must return an iterable of dictionaries, got {type(produced).__name__}")
     samples: list[Sample] = []
     for sample in produced:
         if not isinstance(sample, Mapping):
@@ -127,6 +132,8 @@ def import_attribute(spec: str, error_type: type[Exception]) -> Any:
     """
     module_name, _, attribute = spec.partition(":")
     try:
+        if not module_name or module_name.startswith("."):
+            raise ImportError("the module must be named in full")
         return getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise error_type(f"{spec!r} must name an importable package.module:attribute: {error}") from error
@@ -142,7 +149,24 @@ def to_tensors(sample: Sample, inputs: Sequence[TensorSpec]) -> list[Tensor]:
     missing = [spec.name for spec in inputs if spec.name not in sample]
     if missing:
         raise CalibrationError(f"a sample must hold every input of the model; missing {missing}, got {sorted(sample)}")
-    return [torch.from_numpy(np.ascontiguousarray(sample[spec.name], spec.dtype)) for spec in inputs]
+    return [torch.from_numpy(np.asarray(sample[spec.name], spec.dtype, order="C")) for spec in inputs]
+
+
+def run_module(module: nn.Module, batch: Sequence[Tensor]) -> Any:
+    """What the module returns for a batch of inputs, without gradients.
+
+    Raises:
+        CalibrationError: the module does not take such inputs.
+
+    """
+    try:
+        with torch.no_grad():
+            return module(*batch)
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:
+        given = ", ".join(f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}" for tensor in batch)
+        raise CalibrationError(
+            f"the model must accept its inputs, but fails on {given}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def input_energy(module: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Sequence[Tensor]]) -> dict[str, Tensor]:
@@ -152,7 +176,7 @@ def input_energy(module: nn.Module, layers: Mapping[str, nn.Module], batches: It
 
     Args:
         module: the model, called with each batch.
-        layers: `nn.Linear` and `nn.Conv2d` modules of it by name; others are passed over.
+        layers: linear and convolution modules of it by name; embeddings, whose inputs are no real numbers, are passed over.
         batches: the model's inputs.
 
     Raises:
@@ -170,17 +194,16 @@ def input_energy(module: nn.Module, layers: Mapping[str, nn.Module], batches: It
 
     handles = []
     for name, layer in layers.items():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            axis = -1 if isinstance(layer, nn.Linear) else -3
+        if not isinstance(layer, nn.Embedding):
+            axis = -3 if isinstance(layer, nn.Conv2d) else -1
 
             def hook(_: nn.Module, arguments: tuple[Tensor, ...], name: str = name, axis: int = axis) -> None:
                 record(name, axis, arguments[0])
 
             handles.append(layer.register_forward_pre_hook(hook))
     try:
-        with torch.no_grad():
-            for batch in batches:
-                module(*batch)
+        for batch in batches:
+            run_module(module, batch)
     finally:
         for handle in handles:
             handle.remove()

@@ -25,7 +25,8 @@ from torch import Tensor
 from edgecomp import formats
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.files import replace_folder
-from edgecomp.layers import install
+from edgecomp.formats.lut import COMPUTE_MODES
+from edgecomp.layers import install, require_complete
 from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
 
@@ -88,8 +89,11 @@ def _write_weights(model: CompressedModel, path: Path) -> dict[str, str]:
         if owner != name:
             aliases[name] = owner
         else:
-            arrays[f"dense/{name}"] = np.ascontiguousarray(tensor.cpu().numpy())
-    save_file(arrays, path)
+            arrays[f"dense/{name}"] = np.asarray(tensor.cpu().numpy(), order="C")
+    try:
+        save_file(arrays, path)
+    except SafetensorError as error:
+        raise OSError(error) from error
     return aliases
 
 
@@ -110,9 +114,9 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
         },
         "aliases": aliases,
         "files": {
-            str(path.relative_to(folder)): _sha256(path)
+            path.relative_to(folder).as_posix(): _sha256(path)
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != MANIFEST
+            if path.is_file() and path != folder / MANIFEST
         },
     }
 
@@ -138,7 +142,11 @@ def load(folder: str | Path) -> CompressedModel:
         factors, dense = _read_weights(folder / WEIGHTS, manifest)
         inputs = tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["dims"])) for spec in manifest["inputs"])
         skeleton = build_skeleton(manifest["source"], folder / ASSETS)
-        install(body_of(skeleton.module), plans, factors, dense, manifest["recipe"]["compute"])
+        compute = manifest["recipe"]["compute"]
+        if compute not in COMPUTE_MODES:
+            raise CheckpointError(f"the recipe of {folder} must compute in {' or '.join(COMPUTE_MODES)}, got {compute!r}")
+        require_complete(body_of(skeleton.module), plans, factors, dense)
+        install(body_of(skeleton.module), plans, factors, dense, compute)
         return CompressedModel(
             module=skeleton.module.eval(),
             inputs=inputs,
@@ -153,7 +161,7 @@ def load(folder: str | Path) -> CompressedModel:
             recipe=manifest["recipe"],
             provenance=manifest["provenance"],
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(
             f"{folder / MANIFEST} must hold every entry of a checkpoint: {type(error).__name__}: {error}"
         ) from error
@@ -195,6 +203,9 @@ def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise CheckpointError(
                 f"{path} must be as it was written, but its sha256 differs: copy the checkpoint again, or compress again"
             )
+    surplus = {path.relative_to(folder).as_posix() for path in (folder / ASSETS).rglob("*") if path.is_file()} - set(files)
+    if surplus:
+        raise CheckpointError(f"{folder / ASSETS} must hold only what was written there, found {sorted(surplus)}: remove them")
 
 
 def _read_weights(path: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Factor], dict[str, Tensor]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.formats import lut
 from edgecomp.formats.lut import Compute
 from edgecomp.modules import PackedFactor, PackedLayer, conv_matrix, set_module
 from edgecomp.passes.base import Draft, Layer
-from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage
+from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, StageOp
 
 
 def find_layers(body: nn.Module) -> dict[str, nn.Module]:
@@ -23,6 +25,8 @@ def find_layers(body: nn.Module) -> dict[str, nn.Module]:
 
 
 def _is_compressible(module: nn.Module) -> bool:
+    if "weight" not in module._parameters:  # weight norm and pruning compute it from other parameters
+        return False
     if type(module) is nn.Embedding:
         return module.max_norm is None
     if type(module) is nn.Conv2d:
@@ -59,6 +63,8 @@ def draft_of(body: nn.Module) -> Draft:
         layer = _layer(name, module, factor)
         layers[name] = layer
         plans[name] = LayerPlan(((Stage(factor, layer.op, layer.conv),),), layer.bias)
+    if "" in layers:
+        raise ModelError("a model must hold its layers as submodules, this one is a single layer: wrap it in nn.Sequential")
     if not layers:
         raise ModelError("a model must have nn.Linear, nn.Embedding or nn.Conv2d layers to compress, this one has none")
     return Draft(layers, plans, matrices)
@@ -104,29 +110,75 @@ def install(
     """Replace the layers that `plans` names by packed ones, and fill in every other tensor from `dense` (float32 in memory).
 
     Raises:
-        CheckpointError: a layer or factor is missing, or a tensor's shape does not fit the model.
+        CheckpointError: a tensor is none of the model's, or its shape does not fit.
 
     """
     packed = {name: PackedFactor(factor) for name, factor in factors.items()}
     for name, plan in plans.items():
-        missing = {stage.factor for term in plan.terms for stage in term} - set(packed)
-        if missing:
-            raise CheckpointError(f"the plan of {name} needs the factors {sorted(missing)}, which the checkpoint does not hold")
-        if plan.bias is not None and plan.bias not in dense:
-            raise CheckpointError(f"the plan of {name} needs the tensor {plan.bias}, which the checkpoint does not hold")
         bias = None if plan.bias is None else dense[plan.bias].float()
-        try:
-            set_module(body, name, PackedLayer(plan, packed, bias, compute))
-        except AttributeError as error:
-            raise CheckpointError(f"the model has no layer {name}, which the checkpoint has a plan for: {error}") from error
+        set_module(body, name, PackedLayer(plan, packed, bias, compute))
     biases = {plan.bias for plan in plans.values()}
     parameters: dict[int, nn.Parameter] = {}
     for name, tensor in dense.items():
         if name not in biases:
             _fill(body, name, tensor, parameters)
-    unfilled = [name for name, tensor in body.named_parameters() if tensor.is_meta]
-    if unfilled:
-        raise CheckpointError(f"the checkpoint must hold every tensor of the model, but lacks {', '.join(unfilled[:5])}")
+    for module in body.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0  # its fused path reads the linear layers' weights; this says not to take it
+
+
+def require_complete(
+    body: nn.Module, plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], dense: Mapping[str, Tensor]
+) -> None:
+    """Check that plans, factors and dense tensors make up the whole model, before `install`.
+
+    Raises:
+        CheckpointError: a layer, factor or tensor is missing, or a plan does not lead from its layer's inputs to its outputs.
+
+    """
+    layers = find_layers(body)
+    for name, plan in plans.items():
+        if name not in layers:
+            raise CheckpointError(f"the model has no layer {name}, which the checkpoint has a plan for")
+        missing = {stage.factor for term in plan.terms for stage in term} - set(factors)
+        if missing:
+            raise CheckpointError(f"the plan of {name} needs the factors {sorted(missing)}, which the checkpoint does not hold")
+        op = _layer(name, layers[name], "").op
+        inputs, outputs = _widths(layers[name])
+        if not all(_leads(term, factors, op, inputs, outputs) for term in plan.terms):
+            shapes = [[(stage.op, factors[stage.factor].shape) for stage in term] for term in plan.terms]
+            raise CheckpointError(f"the plan of {name} must lead from {inputs} inputs to {outputs} outputs by {op}, got {shapes}")
+        if plan.bias is not None and plan.bias in dense and tuple(dense[plan.bias].shape) != (outputs,):
+            raise CheckpointError(f"{plan.bias} must have the shape [{outputs}], got {list(dense[plan.bias].shape)}")
+    biases = {plan.bias for plan in plans.values() if plan.bias is not None}
+    lacking = [name for name in {*body.state_dict(), *biases} - {f"{name}.weight" for name in plans} if name not in dense]
+    if lacking:
+        raise CheckpointError(f"the checkpoint must hold every tensor of the model, but lacks {', '.join(sorted(lacking)[:5])}")
+
+
+def _widths(layer: nn.Module) -> tuple[int, int]:
+    """Input and output features of a layer; an embedding's inputs are its rows."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.in_channels, layer.out_channels
+    first, second = layer.get_parameter("weight").shape
+    return (second, first) if isinstance(layer, nn.Linear) else (first, second)
+
+
+def _leads(term: tuple[Stage, ...], factors: Mapping[str, Factor], op: StageOp, inputs: int, outputs: int) -> bool:
+    """Whether each stage of a chain takes what the one before it gives, the first the layer's inputs."""
+    width = inputs
+    for depth, stage in enumerate(term):
+        n, k = factors[stage.factor].shape
+        if stage.op != ("linear" if depth and op == "gather" else op):
+            return False
+        takes, gives = (n, k) if stage.op == "gather" else (k, n)
+        if stage.conv is not None:
+            channels = lut.round_up(stage.conv.in_channels // stage.conv.groups, lut.SPAN_COLUMNS)
+            takes = stage.conv.in_channels if k == channels * math.prod(stage.conv.kernel_size) else -1
+        if takes != width:
+            return False
+        width = gives
+    return width == outputs
 
 
 def _fill(body: nn.Module, name: str, tensor: Tensor, parameters: dict[int, nn.Parameter]) -> None:
@@ -162,7 +214,7 @@ def dense_tensors(body: nn.Module, compressed: Mapping[str, LayerPlan], dtype: t
         if id(tensor) not in rounded:
             value = tensor.detach()
             rounded[id(tensor)] = value.to(dtype) if value.is_floating_point() else value
-            if torch.isfinite(value).all() and not torch.isfinite(rounded[id(tensor)]).all():
+            if (torch.isfinite(value) & ~torch.isfinite(rounded[id(tensor)])).any():
                 raise ModelError(f'{name} holds values beyond {dtype}: set dense_dtype = "float32" in the recipe')
         tensors[name] = rounded[id(tensor)]
     return tensors

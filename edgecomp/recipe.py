@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -22,7 +23,7 @@ def _parse_pass(value: object) -> object:
     if isinstance(value, PassConfig) or not isinstance(value, Mapping):
         return value
     method = value.get("method")
-    if method not in PASSES:
+    if not isinstance(method, str) or method not in PASSES:
         raise ValueError(f"method must be one of {', '.join(PASSES)}; {method!r} is none of them")
     return PASSES[method].Config.model_validate(dict(value))
 
@@ -71,7 +72,7 @@ def load_recipe(spec: str | Path | Mapping[str, Any] | Recipe, overrides: Sequen
     if isinstance(spec, Recipe):
         settings, what = spec.to_json(), f"the recipe {spec.name}"
     elif isinstance(spec, Mapping):
-        settings, what = dict(spec), "the recipe"
+        settings, what = copy.deepcopy(dict(spec)), "the recipe"
     else:
         path = _recipe_path(str(spec))
         settings, what = read_mapping(path), f"the recipe {spec}"

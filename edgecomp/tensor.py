@@ -93,8 +93,10 @@ class LayerPlan:
             plan = LayerPlan(terms, value["bias"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"a layer plan must hold terms of stages and a bias, got {value!r} ({error})") from error
-        if not plan.terms or not all(plan.terms):
-            raise CheckpointError(f"a layer plan must hold at least one term, and each term a stage, got {value!r}")
+        if not plan.terms or not all(plan.terms) or not isinstance(plan.bias, str | None):
+            raise CheckpointError(
+                f"a layer plan must hold at least one term, each term a stage, and a bias's name or null, got {value!r}"
+            )
         return plan
 
 
@@ -108,4 +110,8 @@ def _stage(value: Mapping[str, Any]) -> Stage:
         return Stage(value["factor"], value["op"])
     sizes = {key: tuple(int(v) for v in conv[key]) for key in ("kernel_size", "stride", "padding", "dilation")}
     params = ConvParams(in_channels=int(conv["in_channels"]), groups=int(conv["groups"]), **sizes)  # type: ignore[arg-type]
+    lengths = [len(sizes[key]) for key in ("kernel_size", "stride", "dilation", "padding")]
+    positive = (params.in_channels, params.groups, *params.kernel_size, *params.stride, *params.dilation)
+    if lengths != [2, 2, 2, 4] or min(positive) < 1 or min(params.padding) < 0 or params.in_channels % params.groups:
+        raise ValueError("sizes of a convolution are positive, paddings not negative, and groups divide the channels")
     return Stage(value["factor"], value["op"], params)

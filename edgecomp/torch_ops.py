@@ -37,11 +37,13 @@ def decode(
         for b, (plane, position) in enumerate(positions):
             groups[i] |= ((codes[:, :, plane] >> position) & 1) << b
     # [i, T, S, 16, j] -> [T, 16, S, i, j] -> [T, 16 * padded K]
-    index = groups.permute(1, 3, 2, 0, 4).reshape(tiles, -1)
+    columns = spans * lut.SPAN_COLUMNS
+    index = groups.permute(1, 3, 2, 0, 4).reshape(tiles, lut.TILE_ROWS * columns)
     tables = codebooks[tile_book.to(torch.int64)].to(torch.float32)
-    values = torch.gather(tables, 1, index.to(torch.int64)).reshape(tiles, lut.TILE_ROWS, scales.shape[1], -1)
+    values = torch.gather(tables, 1, index.to(torch.int64))
+    values = values.reshape(tiles, lut.TILE_ROWS, scales.shape[1], columns // scales.shape[1])
     steps = scales.transpose(1, 2).to(torch.float32) * row_scale[:, :, None]
-    weights = (values * steps[..., None]).reshape(tiles * lut.TILE_ROWS, -1)
+    weights = (values * steps[..., None]).reshape(tiles * lut.TILE_ROWS, columns)
     n, k = shape
     if row_index is None:
         return weights[:n, :k]
@@ -104,6 +106,8 @@ def _lut_gather(
     block_size: int,
 ) -> Tensor:
     flat = indices.reshape(-1)
+    if ((flat < -N) | (flat >= N)).any():
+        raise IndexError(f"indices must lie in [{-N}, {N - 1}], got {int(flat.min())} to {int(flat.max())}")
     flat = torch.where(flat < 0, flat + N, flat)
     lanes = flat if row_index is None else _lanes(row_index, N)[flat]
     tiles = torch.div(lanes, lut.TILE_ROWS, rounding_mode="floor")

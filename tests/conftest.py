@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import tiny_models
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is first imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,23 @@ def empty_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.write_text("void *RegisterCustomOps(void *options, const void *api) { (void)options; (void)api; return 0; }\n")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
     return library
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_models.save_text(tmp_path_factory.mktemp("text") / "text.txt"))
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_models.save_bert(tmp_path_factory.mktemp("bert")))
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_models.save_llama(tmp_path_factory.mktemp("llama")))
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_models.save_gpt2(tmp_path_factory.mktemp("gpt2")))

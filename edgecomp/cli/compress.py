@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Compress, save, and print what it came to."""
-    from edgecomp.compress import compress
+    from edgecomp.compression import compress
     from edgecomp.files import require_writable_target
     from edgecomp.inspect.model import inspect_model
 

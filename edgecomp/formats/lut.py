@@ -165,8 +165,10 @@ def pack(
         raise FormatError(
             f"scales must be [{rows}, {sizes.blocks}] and row_scale [{rows}], got {list(scales.shape)} and {list(row_scale.shape)}"
         )
-    books = identity_codebook() if wide else np.ascontiguousarray(codebooks, np.int8)
-    tile_book = np.zeros(sizes.tiles, np.uint16) if tile_book is None else np.ascontiguousarray(tile_book, np.uint16)
+    books = identity_codebook() if wide else _exact("codebooks", codebooks, np.int8)
+    tile_book = np.zeros(sizes.tiles, np.uint16) if tile_book is None else _exact("tile_book", tile_book, np.uint16)
+    if tile_book.shape != (sizes.tiles,) or tile_book.max() >= len(books):
+        raise FormatError(f"tile_book must name one of the {len(books)} codebooks for each of {sizes.tiles} tiles, got {tile_book}")
 
     padded_rows = sizes.tiles * TILE_ROWS
     filler = padding_codes(books, bits)[tile_book].repeat(TILE_ROWS)
@@ -179,17 +181,27 @@ def pack(
         "codes": _pack_planes(full, bits),
         "codebooks": books,
         "tile_book": tile_book,
-        "scales": _by_tile(scales.astype(np.int8), padded_rows).transpose(0, 2, 1).copy(),
+        "scales": _by_tile(_exact("scales", scales, np.int8), padded_rows).transpose(0, 2, 1).copy(),
         "row_scale": _by_tile(row_scale.astype(np.float32)[:, None], padded_rows)[:, :, 0].copy(),
     }
     if row_index is not None:
-        arrays["row_index"] = np.ascontiguousarray(row_index, np.int32)
+        arrays["row_index"] = _exact("row_index", row_index, np.int32)
         padding = row_index.reshape(-1, TILE_ROWS) < 0
         arrays["row_scale"][padding] = 0
         arrays["scales"].transpose(0, 2, 1)[padding] = 0
     factor = Factor(FORMAT, (n, k), {"bits": bits, "block_size": block_size}, arrays)
     validate(factor)
     return factor
+
+
+def _exact(name: str, array: np.ndarray, dtype: type[np.integer]) -> np.ndarray:
+    """The array in `dtype`, contiguous; refused where that changes a value."""
+    converted = array.astype(dtype, order="C")
+    if not np.array_equal(converted, array):
+        raise FormatError(
+            f"{name} must hold values of {np.dtype(dtype).name}, got {array.dtype.name} from {array.min()} to {array.max()}"
+        )
+    return converted
 
 
 def _by_tile(array: np.ndarray, padded_rows: int) -> np.ndarray:
@@ -303,9 +315,8 @@ def validate(factor: Factor) -> None:
     """
     n, k = factor.shape
     arrays = factor.arrays
-    missing = {"bits", "block_size"} - set(factor.attributes)
-    if missing:
-        raise FormatError(f"a lut factor needs the attributes bits and block_size, got {dict(factor.attributes)}")
+    if set(factor.attributes) != {"bits", "block_size"} or not all(isinstance(v, int) for v in factor.attributes.values()):
+        raise FormatError(f"a lut factor has the attributes bits and block_size, integers; got {dict(factor.attributes)}")
     bits, block_size = factor.attributes["bits"], factor.attributes["block_size"]
     required = ("codes", "codebooks", "tile_book", "scales", "row_scale")
     if set(arrays) - {"row_index"} != set(required):

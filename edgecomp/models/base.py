@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from edgecomp import calibration
@@ -85,11 +84,11 @@ class LoadedModel:
         """The outputs for one sample.
 
         Raises:
+            CalibrationError: the model does not take the sample.
             ModelError: an output is no tensor.
 
         """
-        with torch.no_grad():
-            result = self.module(*calibration.to_tensors(sample, self.inputs))
+        result = calibration.run_module(self.module, calibration.to_tensors(sample, self.inputs))
         outputs = result if isinstance(result, tuple) else (result,)
         if not all(isinstance(output, Tensor) for output in outputs):
             raise ModelError(

@@ -23,7 +23,8 @@ def load(spec: str) -> LoadedModel:
     factory = import_attribute(spec, ModelError)
     made = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
     module, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, ())
-    if not isinstance(module, nn.Module) or not all(isinstance(item, TensorSpec) for item in inputs):
+    described = isinstance(inputs, list | tuple) and all(isinstance(item, TensorSpec) for item in inputs)
+    if not isinstance(module, nn.Module) or not described:
         raise ModelError(
             f"{spec} must return an nn.Module, or (nn.Module, list of edgecomp.tensor.TensorSpec), got {type(made).__name__}"
         )

@@ -54,7 +54,9 @@ def load(spec: str) -> LoadedModel:
         loader = transformers.AutoModelForCausalLM if kind == "causal-lm" else transformers.AutoModel
         body = loader.from_pretrained(location, dtype=torch.float32, **_head_options(config, kind), **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # transformers and what it reads with raise errors of any kind
         raise ModelError(
             f"{spec} must be a Hugging Face folder or hub id, a .gguf file, a .pt2 file, or package.module:factory: "
             f"{type(error).__name__}: {_first_line(error)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.fx
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -32,6 +33,8 @@ def load(spec: str) -> LoadedModel:
         raise ModelError(f"{path} must be a file written by torch.export.save: {type(error).__name__}: {error}") from error
     module = torch.export.unflatten(program)
     for name, child in list(module.named_modules()):
+        for node in child.graph.nodes if isinstance(getattr(child, "graph", None), torch.fx.Graph) else ():
+            node.meta.clear()  # tensors of symbolic sizes, with which the module could not be copied
         layer = _layer(child)
         if layer is not None:
             parent, _, leaf = name.rpartition(".")
@@ -83,7 +86,7 @@ def _layer(module: nn.Module) -> nn.Module | None:
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
     elif call.target is torch.ops.aten.embedding.default:
         layer = nn.Embedding(weight.shape[0], weight.shape[1], device="meta")
-    elif call.target is torch.ops.aten.conv2d.default:
+    elif call.target in (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding):
         layer = _convolution(weight, bias is not None, call.args[3:])
     else:
         return None
@@ -99,5 +102,6 @@ def _convolution(weight: torch.Tensor, bias: bool, given: tuple[Any, ...]) -> nn
     stride, padding, dilation, groups = given + defaults[len(given) :]
     n, channels, height, width = weight.shape
     layer = nn.Conv2d(channels * groups, n, (height, width), groups=groups, bias=bias, device="meta")
-    layer.stride, layer.padding, layer.dilation = tuple(stride), tuple(padding), tuple(dilation)
+    layer.stride, layer.dilation = tuple(stride), tuple(dilation)
+    layer.padding = padding if isinstance(padding, str) else tuple(padding)  # "same" or "valid", or numbers
     return layer

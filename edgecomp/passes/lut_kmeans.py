@@ -105,7 +105,14 @@ class LutKmeans:
         for factor in context.progress(work, total=len(work), label="lut-kmeans"):
             energy = context.input_energy(draft, factor) if self.needs_calibration else None
             settings, matrix = work[factor], draft.matrices[factor]
-            fit = fit_lut(matrix, energy, bits=settings.bits, block_size=settings.block_size, refits=self.config.refits)
+            fit = fit_lut(
+                matrix,
+                energy,
+                bits=settings.bits,
+                block_size=settings.block_size,
+                refits=self.config.refits,
+                real=_real_columns(draft, factor),
+            )
             draft.factors[factor] = fit.factor
             draft.records[factor] = {"relative_error": fit.relative_error, "weighted_error": fit.weighted_error}
             del draft.matrices[factor]
@@ -149,6 +156,15 @@ def _saves_bytes(draft: Draft, factor: str, settings: _Resolved) -> bool:
     return lut.packed_bytes(n, k, settings.bits, settings.block_size) < 2 * layer.parameters
 
 
+def _real_columns(draft: Draft, factor: str) -> Tensor | None:
+    """Which columns are no padding channels of a convolution: bool `[K]`, or None where all are real."""
+    conv = draft.layers[draft.uses(factor)[0].layer].conv
+    if conv is None:
+        return None
+    channels = conv.in_channels // conv.groups
+    return torch.arange(draft.matrices[factor].shape[1]) % lut.round_up(channels, lut.SPAN_COLUMNS) < channels
+
+
 @dataclass(frozen=True)
 class LutFit:
     """A fitted factor; the errors are sqrt(sum of squared differences / sum of squared weights), plain and weighted by `h`."""
@@ -158,7 +174,9 @@ class LutFit:
     weighted_error: float
 
 
-def fit_lut(matrix: Tensor, energy: Tensor | None, *, bits: int, block_size: int, refits: int) -> LutFit:
+def fit_lut(
+    matrix: Tensor, energy: Tensor | None, *, bits: int, block_size: int, refits: int, real: Tensor | None = None
+) -> LutFit:
     """Fit and pack one matrix.
 
     Args:
@@ -167,12 +185,17 @@ def fit_lut(matrix: Tensor, energy: Tensor | None, *, bits: int, block_size: int
         bits: width of a code, 1 to 8.
         block_size: columns that share a scale.
         refits: rounds of alternating refinement.
+        real: bool `[K]`, False for columns that are padding: they count nowhere and get the padding code; None: all are real.
 
     """
     n, k = matrix.shape
     padded = lut.round_up(k, lut.SPAN_COLUMNS)
-    weights = torch.nn.functional.pad(matrix.detach().to(torch.float32), (0, padded - k)).reshape(n, -1, block_size)
-    importance = _importance(energy, k, padded, matrix.device).reshape(-1, block_size)
+    real = torch.ones(k, dtype=torch.bool) if real is None else real
+    # Near 1, by a power of two, which changes no digit: squares of very large or small weights would leave float32.
+    exponent = int(torch.frexp(matrix.detach().abs().max().float()).exponent.clamp(-126, 126))
+    weights = torch.nn.functional.pad(matrix.detach().to(torch.float32) * 2.0**-exponent, (0, padded - k))
+    weights = weights.reshape(n, -1, block_size)
+    importance = _importance(energy, real.to(matrix.device), padded).reshape(-1, block_size)
     codebook, steps = _initial_levels(weights, importance, bits)
     scales, row_scale = _quantize_steps(steps)
     codes = _assign(weights, codebook, scales, row_scale)
@@ -188,16 +211,18 @@ def fit_lut(matrix: Tensor, energy: Tensor | None, *, bits: int, block_size: int
     values = codebook[codes]
     error = values * (scales * row_scale[:, None])[..., None] - weights
     # 7 and 8 bits store the values themselves (lut.md).
-    stored = values.to(torch.int16) if bits >= 7 else codes
+    stored = (values.to(torch.int16) if bits >= 7 else codes).reshape(n, -1)[:, :k].cpu().numpy()
+    books = codebook.to(torch.int8).cpu().numpy()[None]
+    stored[:, ~real.cpu().numpy()] = lut.padding_codes(books, bits)[0]
     factor = lut.pack(
-        stored.reshape(n, -1)[:, :k].cpu().numpy(),
-        codebook.to(torch.int8).cpu().numpy()[None],
+        stored,
+        books,
         scales.to(torch.int8).cpu().numpy(),
-        row_scale.cpu().numpy(),
+        row_scale.cpu().numpy() * np.float32(2.0**exponent),
         bits=bits,
         block_size=block_size,
     )
-    return LutFit(factor, _ratio(error, weights, torch.ones_like(importance)), _ratio(error, weights, importance))
+    return LutFit(factor, _ratio(error, weights, (importance > 0).float()), _ratio(error, weights, importance))
 
 
 def _ratio(error: Tensor, weights: Tensor, importance: Tensor) -> float:
@@ -205,17 +230,16 @@ def _ratio(error: Tensor, weights: Tensor, importance: Tensor) -> float:
     return float(np.sqrt((error.square() * importance).sum().item() / total)) if total > 0 else 0.0
 
 
-def _importance(energy: Tensor | None, k: int, padded: int, device: torch.device) -> Tensor:
+def _importance(energy: Tensor | None, real: Tensor, padded: int) -> Tensor:
     """Importances `[padded]` of mean 1 over the real columns, 0 in the padding.
 
     A hundredth of the mean is added: a column that calibration never excited still has to be kept.
     """
-    if energy is None:
-        energy = torch.ones(k, device=device)
-    energy = energy.to(device=device, dtype=torch.float32)
-    mean = energy.mean()
-    real = energy / mean + 0.01 if mean > 0 else torch.ones_like(energy)
-    return torch.nn.functional.pad(real, (0, padded - k))
+    if energy is None or not energy.any():
+        energy = torch.ones_like(real)
+    energy = energy.to(device=real.device, dtype=torch.float32)
+    importance = torch.where(real, energy / energy[real].mean() + 0.01, 0)
+    return torch.nn.functional.pad(importance, (0, padded - len(real)))
 
 
 def _initial_levels(weights: Tensor, importance: Tensor, bits: int) -> tuple[Tensor, Tensor]:

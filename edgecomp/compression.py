@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import edgecomp
 from edgecomp import calibration as calibration_inputs
 from edgecomp.calibration import Sample
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import CalibrationError, ConfigError
+from edgecomp.errors import CalibrationError, ConfigError, ModelError
 from edgecomp.formats import dense as dense_format
 from edgecomp.layers import dense_tensors, draft_of, find_layers, install
 from edgecomp.models import LoadedModel, body_of, load_model
@@ -58,7 +59,18 @@ def compress(
     if samples < 1 or sequence_length < 2:
         raise ConfigError(f"samples must be at least 1 and sequence_length at least 2, got {samples} and {sequence_length}")
     loaded = _loaded(model)
-    progress = ProgressBar(quiet)
+    with _evaluating(loaded.module):
+        return _compress(loaded, resolved, calibration, samples, sequence_length, ProgressBar(quiet))
+
+
+def _compress(
+    loaded: LoadedModel,
+    resolved: Recipe,
+    calibration: str | Iterable[Sample] | None,
+    samples: int,
+    sequence_length: int,
+    progress: ProgressBar,
+) -> CompressedModel:
     passes = [PASSES[config.method](config) for config in resolved.passes]
     inputs = _samples(loaded, calibration, samples, sequence_length)
     if inputs:
@@ -111,8 +123,23 @@ def _loaded(model: str | nn.Module | LoadedModel) -> LoadedModel:
     if isinstance(model, str):
         return load_model(model)
     if isinstance(model, nn.Module):
-        return LoadedModel(model.eval(), (), ())
+        other = {str(tensor.dtype) for tensor in model.parameters() if tensor.is_floating_point() and tensor.dtype != torch.float32}
+        if other:
+            raise ModelError(f"a module's parameters must be float32, got {', '.join(sorted(other))}: pass model.float()")
+        return LoadedModel(model, (), ())
     return model
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in eval mode, and afterwards as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def _samples(loaded: LoadedModel, calibration: str | Iterable[Sample] | None, count: int, sequence_length: int) -> list[Sample]:

@@ -1,0 +1,171 @@
+"""What a model's specification loads, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from torch import nn
+
+from edgecomp.errors import CalibrationError, CheckpointError, ModelError
+from edgecomp.layers import find_layers
+from edgecomp.models import body_of, build_skeleton, load_model
+from edgecomp.tensor import TensorSpec
+
+IMAGE = next(tiny_models.images())
+
+
+def test_an_encoder_gives_its_token_states(bert_folder: str) -> None:
+    from transformers import BertModel
+
+    loaded = load_model(bert_folder)
+    assert (loaded.kind, loaded.outputs) == ("encoder", ("last_hidden_state",))
+    ids = np.array([[5, 6, 7], [8, 0, 0]])
+    mask = np.array([[1, 1, 1], [1, 0, 0]])
+    got = loaded.run({"attention_mask": mask, "input_ids": ids})["last_hidden_state"]
+    original = BertModel.from_pretrained(bert_folder).eval()
+    with torch.no_grad():
+        expected = original(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).last_hidden_state
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_language_model_gives_logits_and_takes_windows_of_text(llama_folder: str, text_file: str) -> None:
+    loaded = load_model(llama_folder)
+    assert (loaded.kind, loaded.outputs) == ("causal-lm", ("logits",))
+    samples = loaded.samples(text_file, count=3, sequence_length=8)
+    assert [sample["input_ids"].shape for sample in samples] == [(1, 8)] * 3
+    assert loaded.run(samples[0])["logits"].shape[:2] == (1, 8)
+
+
+def test_an_encoder_takes_sentences(bert_folder: str, text_file: str) -> None:
+    samples = load_model(bert_folder).samples(text_file, count=2, sequence_length=4)
+    assert [sample["input_ids"].shape for sample in samples] == [(1, 4)] * 2
+
+
+def test_a_factory_may_describe_its_inputs() -> None:
+    plain, described = load_model("tiny_models:convolutional"), load_model("tiny_models:described")
+    assert plain.inputs == ()
+    assert described.inputs == (TensorSpec("image", "float32", ("batch", 3, 16, 16)),)
+    assert not plain.module.training
+    assert np.array_equal(described.with_sample(IMAGE).run(IMAGE)["output"], plain.with_sample(IMAGE).run(IMAGE)["output"])
+
+
+def test_inputs_and_outputs_are_told_by_a_sample() -> None:
+    loaded = load_model("tiny_models:convolutional").with_sample(IMAGE)
+    assert loaded.inputs == (TensorSpec("image", "float32", ("batch", 3, 16, 16)),)
+    assert loaded.outputs == ("output",)
+
+
+def test_an_exported_program_has_its_layers_back(tmp_path: Path) -> None:
+    module = tiny_models.convolutional().eval()
+    image = torch.from_numpy(IMAGE["image"])
+    program = torch.export.export(module, (image,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    path = tmp_path / "model.pt2"
+    torch.export.save(program, path)
+    loaded = load_model(str(path))
+    kinds = {name: type(layer) for name, layer in find_layers(body_of(loaded.module)).items()}
+    assert {name: kinds[name] for name in ("stem", "same", "grouped", "depthwise", "head")} == {
+        "stem": nn.Conv2d,
+        "same": nn.Conv2d,
+        "grouped": nn.Conv2d,
+        "depthwise": nn.Conv2d,
+        "head": nn.Linear,
+    }
+    (spec,) = loaded.inputs
+    assert (spec.dtype, spec.dims[1:]) == ("float32", (3, 16, 16))
+    assert isinstance(spec.dims[0], str)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded({spec.name: IMAGE["image"]})[0], module(image))
+
+
+def test_a_program_that_changed_is_not_the_one_that_was_compressed(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    for size in (2, 3):
+        torch.export.save(torch.export.export(nn.Sequential(nn.Linear(size, 2)), (torch.ones(1, size),)), path)
+        if size == 2:
+            source = load_model(str(path)).source
+    with pytest.raises(ModelError, match="sha256 differs"):
+        build_skeleton(source, tmp_path)
+
+
+def test_damaged_weights_are_a_model_error(bert_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    shutil.copytree(bert_folder, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="must be a Hugging Face folder"):
+        load_model(str(folder))
+
+
+def test_architectures_without_an_adapter_are_refused(bert_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    shutil.copytree(bert_folder, folder)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("BertModel", "BertForSequenceClassification"))
+    with pytest.raises(ModelError, match=r"BertForSequenceClassification: wrap other models"):
+        load_model(str(folder))
+
+
+@pytest.fixture
+def bad_factories(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("bad_factories")
+    made: dict[str, Any] = {"nothing": None, "specs": (nn.Linear(1, 1), [3]), "number": (nn.Linear(1, 1), 3)}
+    for name, value in made.items():
+        setattr(module, name, lambda value=value: value)
+    monkeypatch.setitem(sys.modules, "bad_factories", module)
+
+
+@pytest.mark.usefixtures("bad_factories")
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("bad_factories:nothing", "must return an nn.Module.*got NoneType"),
+        ("bad_factories:specs", "list of edgecomp.tensor.TensorSpec"),
+        ("bad_factories:number", "list of edgecomp.tensor.TensorSpec"),
+        ("bad_factories:missing", "importable package.module:attribute"),
+        ("no_such_module:f", "importable package.module:attribute"),
+        (":f", "importable package.module:attribute"),
+        ("missing.pt2", "no such file"),
+        ("missing/folder", "must be a Hugging Face folder"),
+        ("missing/model.gguf", "must be a Hugging Face folder"),
+    ],
+)
+def test_specifications_of_no_model_are_refused(spec: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_model(spec)
+
+
+def test_a_file_that_is_no_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    path.write_bytes(b"not a program")
+    with pytest.raises(ModelError, match=r"written by torch\.export\.save"):
+        load_model(str(path))
+
+
+def test_text_needs_a_tokenizer(text_file: str) -> None:
+    with pytest.raises(CalibrationError, match="no tokenizer"):
+        load_model("tiny_models:described").samples(text_file, count=1, sequence_length=8)
+
+
+def test_outputs_must_be_tensors() -> None:
+    loaded = load_model("tiny_models:described")
+    loaded.module.forward = lambda image: {"logits": image}  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match=r"tuple of tensors, got \['dict'\]"):
+        loaded(IMAGE)
+
+
+def test_samples_that_the_model_does_not_take_are_refused() -> None:
+    with pytest.raises(CalibrationError, match=r"fails on float32 \[1, 4, 16, 16\]"):
+        load_model("tiny_models:described")({"image": np.zeros((1, 4, 16, 16))})
+
+
+def test_unknown_sources_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="got 'zip'"):
+        build_skeleton({"kind": "zip"}, tmp_path)

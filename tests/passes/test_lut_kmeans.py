@@ -1,0 +1,233 @@
+"""The fit of one matrix, and the pass over a draft."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgecomp.errors import CalibrationError, ConfigError
+from edgecomp.formats import lut, unpack
+from edgecomp.layers import draft_of
+from edgecomp.passes import Draft, LutKmeans, PassContext
+from edgecomp.passes.lut_kmeans import LutFit, LutKmeansConfig, fit_lut, kmeans_1d
+
+
+def normal(n: int, k: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
+
+
+def fit(matrix: Tensor, energy: Tensor | None = None, *, bits: int = 3, block_size: int = 32, refits: int = 4) -> LutFit:
+    return fit_lut(matrix, energy, bits=bits, block_size=block_size, refits=refits)
+
+
+def error_of(fitted: LutFit, matrix: Tensor) -> float:
+    """Relative error of what the packed factor holds, in float64."""
+    weights = matrix.double().numpy()
+    return float(np.linalg.norm(unpack(fitted.factor) - weights) / np.linalg.norm(weights))
+
+
+def clustering_cost(points: np.ndarray, mass: np.ndarray, centres: Iterable[float]) -> float:
+    distances = (points[:, None] - np.array(list(centres))[None]) ** 2
+    return float((mass * distances.min(axis=1)).sum())
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", range(4))
+def test_kmeans_on_a_line_is_as_good_as_trying_every_partition(clusters: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points, mass = np.sort(rng.standard_normal(9)), rng.uniform(0.1, 3, 9)
+    best = np.inf
+    for cuts in itertools.combinations(range(1, 9), clusters - 1):
+        parts = np.split(np.arange(9), cuts)
+        best = min(best, clustering_cost(points, mass, [np.average(points[part], weights=mass[part]) for part in parts]))
+    centres = kmeans_1d(points, mass, clusters)
+    assert np.array_equal(centres, np.sort(centres))
+    assert clustering_cost(points, mass, centres) == pytest.approx(best, abs=1e-12)
+
+
+def test_kmeans_ignores_points_without_mass_and_repeats_centres_where_points_are_few() -> None:
+    points, mass = np.array([-1.0, 0.0, 0.5, 9.0]), np.array([1.0, 0.0, 2.0, 0.0])
+    centres = kmeans_1d(points, mass, 4)
+    assert len(centres) == 4
+    assert clustering_cost(points, mass, centres) == 0
+
+
+def test_error_falls_with_every_bit() -> None:
+    matrix = normal(32, 64)
+    errors = [fit(matrix, bits=bits).relative_error for bits in range(1, 9)]
+    assert all(more > less for more, less in itertools.pairwise(errors))
+    assert errors[3] < 0.09  # 4 bits of a normal distribution
+    assert errors[7] < 0.006
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 7, 8])
+@pytest.mark.parametrize(("n", "k", "block_size"), [(5, 7, 32), (17, 33, 64), (40, 96, 32)])
+def test_recorded_error_is_that_of_the_packed_weights(bits: int, n: int, k: int, block_size: int) -> None:
+    matrix = normal(n, k)
+    fitted = fit(matrix, bits=bits, block_size=block_size, refits=1)
+    assert fitted.factor.shape == (n, k)
+    assert fitted.factor.attributes == {"bits": bits, "block_size": block_size}
+    assert fitted.relative_error == pytest.approx(error_of(fitted, matrix), rel=1e-4)
+
+
+def test_importance_moves_the_error_to_unimportant_columns() -> None:
+    matrix, energy = normal(64, 64), torch.ones(64)
+    energy[::2] = 100
+    plain = unpack(fit(matrix).factor) - matrix.numpy()
+    weighted = unpack(fit(matrix, energy).factor) - matrix.numpy()
+    assert np.square(weighted[:, ::2]).sum() < 0.9 * np.square(plain[:, ::2]).sum()
+    assert np.square(weighted[:, 1::2]).sum() > np.square(plain[:, 1::2]).sum()
+
+
+@pytest.mark.parametrize("energy", [torch.zeros(64), torch.full((64,), 7.0)], ids=["zero", "constant"])
+def test_energy_without_differences_counts_for_nothing(energy: Tensor) -> None:
+    matrix = normal(16, 64)
+    assert np.array_equal(unpack(fit(matrix, energy).factor), unpack(fit(matrix).factor))
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8])
+def test_zero_blocks_and_rows_stay_exactly_zero(bits: int) -> None:
+    matrix = normal(20, 96)
+    matrix[3] = 0
+    matrix[5, 32:64] = 0
+    weights = unpack(fit(matrix, bits=bits).factor)
+    assert not weights[3].any()
+    assert not weights[5, 32:64].any()
+    assert not unpack(fit(torch.zeros(4, 40), bits=bits).factor).any()
+
+
+def test_blocks_whose_largest_weight_is_negative_have_negative_scales() -> None:
+    matrix = normal(16, 64).abs()
+    matrix[:, :32] *= -1
+    fitted = fit(matrix)
+    assert fitted.relative_error < 0.15
+    assert (fitted.factor.arrays["scales"] < 0).any()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("value", [1.0, -0.3])
+def test_constant_matrices_are_kept(bits: int, value: float) -> None:
+    matrix = torch.full((16, 32), value)
+    assert np.abs(unpack(fit(matrix, bits=bits).factor) / value - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-20, 1e20, 1e36])
+def test_magnitude_makes_no_difference(magnitude: float) -> None:
+    matrix = normal(16, 64)
+    fitted = fit(matrix * magnitude)
+    assert np.isfinite(unpack(fitted.factor)).all()
+    assert error_of(fitted, matrix * magnitude) < 1.05 * fit(matrix).relative_error
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_float_dtype_is_fitted(dtype: torch.dtype) -> None:
+    matrix = normal(16, 64).to(dtype)
+    assert np.array_equal(unpack(fit(matrix).factor), unpack(fit(matrix.float()).factor))
+
+
+def test_twice_the_same_bytes() -> None:
+    first, second = (fit(normal(32, 64), torch.arange(64.0)).factor for _ in range(2))
+    assert all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
+
+
+class Tied(nn.Module):
+    """An embedding and a head that share a weight, a linear layer, two convolutions, one of them depthwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(48, 64)
+        self.fc = nn.Linear(64, 64)
+        self.conv = nn.Conv2d(48, 32, 3)
+        self.depthwise = nn.Conv2d(32, 32, 3, groups=32)
+        self.head = nn.Linear(64, 48, bias=False)
+        self.head.weight = self.table.weight
+
+
+def no_progress(items: Iterable[str], *, total: int, label: str) -> Iterator[str]:
+    return iter(items)
+
+
+def run_pass(**settings: Any) -> Draft:
+    draft = draft_of(Tied())
+    config = LutKmeansConfig(**{"weighting": "none", "refits": 0, "bits": 2, **settings})
+    LutKmeans(config).run(draft, PassContext(None, no_progress))
+    return draft
+
+
+def bits_of(draft: Draft) -> dict[str, int]:
+    return {name.removesuffix(".weight"): factor.attributes["bits"] for name, factor in draft.factors.items()}
+
+
+def test_every_matrix_that_gets_smaller_is_packed_once() -> None:
+    draft = run_pass()
+    assert bits_of(draft) == {"table": 2, "fc": 2, "conv": 2}  # the head is the table's; depthwise would grow
+    assert set(draft.matrices) == {"depthwise.weight"}
+    assert draft.records.keys() == draft.factors.keys()
+
+
+def test_settings_by_name_and_by_kind_of_layer() -> None:
+    draft = run_pass(layers=[{"match": ["f*"], "bits": 5}, {"ops": ["conv"], "bits": 3}])
+    assert bits_of(draft) == {"table": 2, "fc": 5, "conv": 3}
+    tied = run_pass(layers=[{"match": ["table", "head"], "bits": 6, "block_size": 64}])
+    assert tied.factors["table.weight"].attributes == {"bits": 6, "block_size": 64}
+
+
+def test_the_last_match_counts_and_keeps_what_it_leaves_out() -> None:
+    draft = run_pass(layers=[{"match": ["fc"], "bits": 5, "block_size": 64}, {"match": ["*"], "bits": 3}])
+    assert draft.factors["fc.weight"].attributes == {"bits": 3, "block_size": 64}
+
+
+def test_skipped_layers_stay() -> None:
+    draft = run_pass(skip=["fc", "conv*"])
+    assert set(draft.matrices) == {"fc.weight", "conv.weight", "depthwise.weight"}
+
+
+@pytest.mark.parametrize("settings", [{"skip": ["encoder.*"]}, {"layers": [{"match": ["fc", "encoder.*"]}]}])
+def test_patterns_that_fit_nothing_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"'encoder\.\*' fits none.*table, fc"):
+        run_pass(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"layers": [{"match": ["head"], "bits": 5}]}, {"skip": ["table"]}, {"layers": [{"ops": ["gather"], "bits": 5}]}]
+)
+def test_tied_layers_need_the_same_settings(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"table, head share one matrix"):
+        run_pass(**settings)
+
+
+def test_a_block_size_that_does_not_fit_is_refused_before_any_work() -> None:
+    draft = draft_of(Tied())
+    with pytest.raises(ConfigError, match=r"layer table.*block_size=96.*fit: \[32, 64\]"):
+        LutKmeans(LutKmeansConfig(weighting="none", block_size=96)).run(draft, PassContext(None, no_progress))
+    assert not draft.factors
+
+
+def test_weighting_by_activations_needs_calibration_that_reaches_the_layers() -> None:
+    with pytest.raises(CalibrationError, match="--calibration"):
+        run_pass(weighting="activations", skip=["table", "head"])
+    draft = draft_of(Tied())
+    context = PassContext({"fc": torch.ones(64)}, no_progress)
+    with pytest.raises(CalibrationError, match=r'conv was never called.*skip = \["conv"\]'):
+        LutKmeans(LutKmeansConfig(bits=2, refits=0, skip=["table", "head"])).run(draft, context)
+
+
+def test_padding_channels_of_a_convolution_neither_count_nor_cost() -> None:
+    model = nn.Sequential(nn.Conv2d(24, 32, 3, bias=False))
+    draft = draft_of(model)
+    LutKmeans(LutKmeansConfig(bits=1, refits=2, weighting="none")).run(draft, PassContext(None, no_progress))
+    factor = draft.factors["0.weight"]
+    codes = lut.unpack_codes(factor).reshape(32, 9, 32)
+    assert (codes[:, :, 24:] == lut.padding_codes(factor.arrays["codebooks"], 1)[0]).all()
+    kernel = model[0].weight.detach().permute(0, 2, 3, 1).numpy()
+    difference = unpack(factor).reshape(32, 3, 3, 32)[..., :24] - kernel
+    recorded = draft.records["0.weight"]["relative_error"]
+    assert recorded == pytest.approx(float(np.linalg.norm(difference) / np.linalg.norm(kernel)), rel=1e-4)
+    assert recorded < 0.6  # of a uniform distribution; zeros among the weights would spoil the codebook

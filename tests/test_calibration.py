@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import gzip
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgecomp.calibration import (
+    factory_samples,
+    input_energy,
+    npz_samples,
+    read_text,
+    sentence_samples,
+    to_tensors,
+    token_windows,
+)
+from edgecomp.errors import CalibrationError
+from edgecomp.tensor import TensorSpec
+
+SPECS = (TensorSpec("a", "float32", ("batch", 2)), TensorSpec("b", "int64", ("batch",)))
+
+
+def letters(text: str, *, truncation: bool = False, max_length: int = 0, **_: Any) -> Mapping[str, Any]:
+    """A tokenizer: a token for each character."""
+    ids = [ord(letter) for letter in text]
+    ids = ids[:max_length] if truncation else ids
+    return {"input_ids": ids, "attention_mask": [1] * len(ids)}
+
+
+@pytest.mark.parametrize("name", ["text.txt", "text.txt.gz"])
+def test_text_is_read_plain_and_compressed(tmp_path: Path, name: str) -> None:
+    data = "Grüße\n".encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    assert read_text(tmp_path / name) == "Grüße\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("missing.txt", None),
+        ("latin.txt", b"\xe9"),
+        ("plain.gz", b"no gzip"),
+        ("cut.gz", gzip.compress(b"text" * 100)[:-9]),
+        ("altered.gz", gzip.compress(b"text" * 100)[:10] + b"\xff" * 20),
+    ],
+)
+def test_text_that_cannot_be_read_is_refused(tmp_path: Path, name: str, data: bytes | None) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(CalibrationError, match=name):
+        read_text(tmp_path / name)
+
+
+def test_windows_lie_next_to_each_other() -> None:
+    assert token_windows("abcdefgh", letters, 3, 5, "text").tolist() == [[97, 98, 99], [100, 101, 102]]
+    assert token_windows("abcdefgh", letters, 3, 1, "text").tolist() == [[97, 98, 99]]
+    with pytest.raises(CalibrationError, match="one window of 9 tokens, got 8"):
+        token_windows("abcdefgh", letters, 9, 1, "text")
+
+
+def test_sentences_are_lines_cut_to_length() -> None:
+    samples = sentence_samples("\n abc \n\nd\nefg\n", letters, 2, 2, "text")
+    assert [sample["input_ids"].tolist() for sample in samples] == [[[97, 98]], [[100]]]
+    assert samples[0]["attention_mask"].dtype == np.int64
+    with pytest.raises(CalibrationError, match="at least one line"):
+        sentence_samples(" \n\n", letters, 2, 2, "text")
+
+
+def test_npz_gives_samples_of_batch_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.arange(6).reshape(3, 2), b=np.arange(3), c=np.zeros(7))
+    samples = npz_samples(tmp_path / "x.npz", SPECS, 2)
+    assert [{name: value.tolist() for name, value in sample.items()} for sample in samples] == [
+        {"a": [[0, 1]], "b": [0]},
+        {"a": [[2, 3]], "b": [1]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": np.zeros((3, 2))}, r"missing \['b'\]"),
+        ({"a": np.zeros((3, 2)), "b": np.zeros(2)}, "same number of samples"),
+        ({"a": np.zeros((0, 2)), "b": np.zeros(0)}, "at least one"),
+        ({"a": np.float32(1), "b": np.zeros(1)}, "at least one"),
+        ({"a": np.array([{}]), "b": np.zeros(1)}, "without pickled objects"),
+    ],
+)
+def test_npz_that_does_not_fit_the_model_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(CalibrationError, match=message):
+        npz_samples(tmp_path / "x.npz", SPECS, 2)
+
+
+def test_npz_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.npz", tmp_path / "x.npz"
+    np.savez_compressed(whole, a=np.random.default_rng(0).random((50, 2)), b=np.arange(50))
+    data = whole.read_bytes()
+    single = tmp_path / "single.npy"
+    np.save(single, np.zeros(3))
+    for bad in (b"", b"text", data[:100], data[:60] + b"\xff" * 200 + data[260:], single.read_bytes()):
+        path.write_bytes(bad)
+        with pytest.raises(CalibrationError, match=r"x\.npz must be a readable"):
+            npz_samples(path, SPECS, 2)
+    with pytest.raises(CalibrationError, match=r"missing\.npz"):
+        npz_samples(tmp_path / "missing.npz", SPECS, 2)
+
+
+@pytest.fixture
+def samplers(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("samplers")
+    module.endless = lambda: ({"a": [[i, i]]} for i in iter(int, 1))  # type: ignore[attr-defined]
+    module.empty = list  # type: ignore[attr-defined]
+    module.arrays = lambda: [np.zeros(2)]  # type: ignore[attr-defined]
+    module.number = 3  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "samplers", module)
+
+
+@pytest.mark.usefixtures("samplers")
+def test_a_factory_yields_samples_up_to_the_count() -> None:
+    samples = factory_samples("samplers:endless", 3)
+    assert len(samples) == 3
+    assert isinstance(samples[0]["a"], np.ndarray)
+
+
+@pytest.mark.usefixtures("samplers")
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("samplers:empty", "at least one sample"),
+        ("samplers:arrays", "dictionaries of input name to array, got ndarray"),
+        ("samplers:number", "iterable of dictionaries, got int"),
+        ("samplers:missing", "importable package.module:attribute"),
+        ("no_such_module:f", "importable package.module:attribute"),
+        (":f", "importable package.module:attribute"),
+        (".samplers:f", "importable package.module:attribute"),
+        ("samplers:", "importable package.module:attribute"),
+    ],
+)
+def test_factories_that_give_no_samples_are_refused(spec: str, message: str) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        factory_samples(spec, 3)
+
+
+def test_samples_become_tensors_in_the_order_and_dtypes_of_the_inputs() -> None:
+    a, b = to_tensors({"b": np.array([1]), "a": np.ones((1, 2))}, SPECS)
+    assert (a.dtype, b.dtype) == (torch.float32, torch.int64)
+    with pytest.raises(CalibrationError, match=r"missing \['b'\], got \['a'\]"):
+        to_tensors({"a": np.ones((1, 2))}, SPECS)
+
+
+def test_energy_is_the_mean_square_of_each_input_column() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 4))
+    batches = [torch.randn(2, 5, 3), torch.randn(1, 7, 3)]
+    energy = input_energy(model, {"0": model[0], "2": model[2]}, [[batch] for batch in batches])
+    rows = torch.cat([batch.reshape(-1, 3) for batch in batches])
+    torch.testing.assert_close(energy["0"], rows.square().mean(dim=0))
+    torch.testing.assert_close(energy["2"], model[0](rows).relu().square().mean(dim=0).detach())
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_energy_of_a_convolution_has_the_order_of_its_matrix(groups: int) -> None:
+    layer = nn.Conv2d(4, 4, (3, 2), groups=groups)
+    image = torch.randn(2, 4, 8, 9)
+    energy = input_energy(layer, {"conv": layer}, [[image]])["conv"].reshape(6, 32)
+    channels = image.square().mean(dim=(0, 2, 3)).reshape(groups, -1).mean(dim=0)
+    for tap in energy:
+        torch.testing.assert_close(tap[: 4 // groups], channels)
+        assert not tap[4 // groups :].any()
+
+
+def test_layers_that_are_never_called_and_embeddings_have_no_energy() -> None:
+    model = nn.ModuleDict({"table": nn.Embedding(4, 2), "fc": nn.Linear(2, 2), "unused": nn.Linear(2, 2)})
+    run = nn.Sequential(model["table"], model["fc"])
+    assert set(input_energy(run, dict(model.items()), [[torch.tensor([1])]])) == {"fc"}
+
+
+def test_activations_that_are_not_finite_are_refused_by_layer() -> None:
+    layer = nn.Linear(2, 2)
+    with pytest.raises(CalibrationError, match="inputs of fc hold NaN"):
+        input_energy(layer, {"fc": layer}, [[torch.tensor([[torch.nan, 1]])]])
+
+
+def test_inputs_that_the_model_does_not_take_are_refused_and_leave_no_hooks() -> None:
+    layer = nn.Linear(2, 2)
+    for batch in ([torch.ones(1, 3)], [torch.ones(1, 2, dtype=torch.float64)], [torch.ones(1, 2)] * 2):
+        with pytest.raises(CalibrationError, match=r"fails on float"):
+            input_energy(layer, {"fc": layer}, [batch])
+    assert not layer._forward_pre_hooks

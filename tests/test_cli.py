@@ -1,0 +1,156 @@
+"""The command line: verbs, exit codes, what goes to stdout and what to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+
+import edgecomp.recipe
+from edgecomp import errors
+from edgecomp.cli import INTERRUPTED, VERBS, main
+
+TESTS = Path(tiny_models.__file__).parent
+
+
+def run(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m edgecomp` in a process of its own, tiny_models at hand."""
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "edgecomp", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_every_verb_explains_itself(verb: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"] if verb else ["--help"])
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert f"usage: edgecomp {verb or '[-h]'}" in printed
+    if verb is None:
+        assert all(f"    {name} " in printed for name in VERBS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["squeeze"], ["compress"], ["compress", "m", "--samples", "few", "-o", "x"]])
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+ERRORS = [error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, errors.EdgecompError)]
+
+
+def test_exit_codes_are_unique_and_clear_of_those_of_shells() -> None:
+    codes = [error.exit_code for error in ERRORS]
+    assert len(set(codes)) == len(codes)
+    assert not {0, 2, INTERRUPTED} & set(codes)
+    assert max(codes) < 126
+
+
+def raise_on_listing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Make `edgecomp recipe` fail."""
+
+    def fail() -> list[str]:
+        raise error
+
+    monkeypatch.setattr(edgecomp.recipe, "builtin_recipes", fail)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_each_error_ends_with_its_code_and_message(
+    error: type[errors.EdgecompError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raise_on_listing(monkeypatch, error("what must hold"))
+    assert main(["recipe"]) == error.exit_code
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "edgecomp recipe: error: what must hold\n")
+    assert main(["--debug", "recipe"]) == error.exit_code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    raise_on_listing(monkeypatch, KeyboardInterrupt())
+    assert main(["recipe"]) == INTERRUPTED
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_recipes_are_listed_resolved_and_described(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe"]) == 0
+    assert capsys.readouterr().out.splitlines() == edgecomp.recipe.builtin_recipes()
+    assert main(["recipe", "lut-3bit", "--set", "passes.0.bits=5"]) == 0
+    assert json.loads(capsys.readouterr().out)["passes"][0]["bits"] == 5
+    assert main(["recipe", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Recipe"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["compress", "tiny_models:described", "-r", "lut-9bit"], errors.ConfigError),
+        (["compress", "tiny_models:described", "--set", "passes.0.bits=9"], errors.ConfigError),
+        (["compress", "no_such_module:f"], errors.ModelError),
+        (["compress", "tiny_models:described"], errors.CalibrationError),
+        (["compress", "tiny_models:described", "--calibration", "missing.npz"], errors.CalibrationError),
+        (["export", "missing.ec"], errors.CheckpointError),
+    ],
+)
+def test_what_is_refused_writes_nothing(
+    arguments: list[str], error: type[errors.EdgecompError], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "-o", str(tmp_path / "out")]) == error.exit_code
+    assert capsys.readouterr().out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_output_is_refused_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", "no_such_module:f", "-o", str(tmp_path)]) == errors.OutputError.exit_code
+    assert "--force" in capsys.readouterr().err
+
+
+def test_a_model_goes_from_factory_to_verified_onnx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ("--set", "passes.0.refits=1", "--set", "compute=float")
+    source = ("tiny_models:described", "--calibration", "tiny_models:images")
+    made = run("compress", *source, "-r", "lut-8bit", *quick, "-o", "m.ec", folder=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "bits per weight" in made.stdout
+    assert "lut-kmeans: 100%" in made.stderr
+    assert "100%" not in made.stdout
+    exported = run("export", "m.ec", "-o", "m.onnx", "--json", folder=tmp_path)
+    files = json.loads(exported.stdout)
+    assert files["total_bytes"] == sum((tmp_path / name).stat().st_size for name in files["files"])
+
+    monkeypatch.chdir(tmp_path)
+
+    def result_of(*arguments: str, code: int = 0) -> Any:
+        assert main([*arguments, "--json"]) == code
+        return json.loads(capsys.readouterr().out)
+
+    assert result_of("inspect", "m.onnx")["bytes"] == files["total_bytes"]
+    assert result_of("inspect", "m.ec")["size"]["bits_per_weight"] < 10
+    verify = ("verify", "m.onnx", "--against", "m.ec", "--inputs", "tiny_models:images")
+    assert result_of(*verify, "--max-absolute", "1e-4")
+    assert result_of(*verify, "--max-absolute", "1e-30", code=errors.VerificationError.exit_code)
+    assert result_of("compress", *source, *quick, "-o", "m.ec", "--force", "--quiet")["size"]["bits_per_weight"] < 6
+
+
+def test_importing_the_package_loads_no_heavy_library(tmp_path: Path) -> None:
+    heavy = "{'torch', 'onnx', 'onnxruntime', 'numpy', 'transformers', 'pydantic'}"
+    code = f"import sys, edgecomp, edgecomp.cli; edgecomp.cli.build_parser(); print(sorted({heavy} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_api_is_what_the_package_lists() -> None:
+    assert all(getattr(edgecomp, name) is not None for name in edgecomp.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'squeeze'"):
+        _ = edgecomp.squeeze

@@ -1,0 +1,266 @@
+"""Whole models: compressed, saved, loaded; the original untouched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from torch import Tensor, nn
+
+import edgecomp
+from edgecomp.calibration import Sample
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.errors import CalibrationError, CheckpointError, ConfigError, ModelError
+from edgecomp.formats import unpack
+from edgecomp.models import load_model
+from edgecomp.modules import PackedLayer, conv_kernel
+
+
+def recipe(bits: int = 4, **settings: Any) -> dict[str, Any]:
+    """A quick recipe; settings of the recipe itself are given as top_NAME."""
+    top = {name.removeprefix("top_"): settings.pop(name) for name in list(settings) if name.startswith("top_")}
+    return {"version": 1, **top, "passes": [{"method": "lut-kmeans", "bits": bits, "refits": 1, **settings}]}
+
+
+IMAGES = list(tiny_models.images())
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    return float((got - expected).detach().norm() / expected.detach().norm())
+
+
+def outputs(module: nn.Module, sample: Sample) -> Tensor:
+    with torch.no_grad():
+        y: Tensor = module(*map(torch.from_numpy, sample.values()))
+    return y
+
+
+def test_a_module_is_compressed_and_left_as_it_was() -> None:
+    model = tiny_models.convolutional().train()
+    model.norm.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    expected = outputs(copy.deepcopy(model).eval(), IMAGES[0])
+    packed = edgecomp.compress(model, recipe(8), IMAGES)
+    assert relative_error(packed(IMAGES[0])[0], expected) < 0.02
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(outputs(copy.deepcopy(model).eval(), IMAGES[0]), expected)
+    assert (model.training, model.head.training, model.norm.training) == (True, True, False)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_compress_stays_callable_after_its_first_use() -> None:
+    for _ in range(2):
+        edgecomp.compress(tiny_models.tied_tokens(), recipe(2, weighting="none"), tiny_models.tokens())
+
+
+def test_error_falls_with_the_bits() -> None:
+    model = tiny_models.convolutional().eval()
+    expected = outputs(model, IMAGES[0])
+    packed = [edgecomp.compress(model, recipe(bits, weighting="none", top_compute="float"), IMAGES) for bits in (2, 4, 8)]
+    errors = [relative_error(each(IMAGES[0])[0], expected) for each in packed]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.01
+
+
+def test_layers_keep_the_order_of_the_model_and_small_ones_stay_dense() -> None:
+    packed = edgecomp.compress(tiny_models.convolutional(), recipe(3), IMAGES)
+    assert list(packed.plans) == ["same", "grouped", "first", "second", "head"]
+    assert list(packed.factors) == ["same.weight", "grouped.weight", "first.weight", "head.weight"]
+    assert {"stem.weight", "depthwise.weight", "norm.running_mean"} <= set(packed.dense)
+    assert not {"same.weight", "first.weight", "second.weight"} & set(packed.dense)
+
+
+def test_packed_kernels_are_near_the_original_ones() -> None:
+    model = tiny_models.convolutional()
+    packed = edgecomp.compress(model, recipe(8), IMAGES)
+    for name in ("same", "grouped"):
+        stage = packed.plans[name].terms[0][0]
+        assert stage.conv is not None
+        kernel = conv_kernel(torch.from_numpy(unpack(packed.factors[stage.factor])), stage.conv)
+        assert relative_error(kernel, model.get_submodule(name).weight) < 0.01
+
+
+def test_a_tied_weight_is_stored_once(tmp_path: Path) -> None:
+    packed = edgecomp.compress("tiny_models:tied_tokens", recipe(), "tiny_models:tokens")
+    assert list(packed.factors) == ["table.weight", "fc.weight"]
+    assert set(packed.dense) == {"fc.bias"}
+    packed.save(tmp_path / "m.ec")
+    body = edgecomp.load(tmp_path / "m.ec").module
+    assert body.table.factor("table.weight") is body.head.factor("table.weight")
+
+
+def test_attention_with_its_own_projections_is_left_alone() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(64, 2, batch_first=True)
+            self.fc = nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.fc(self.attention(x, x, x, need_weights=False)[0])
+            return y
+
+    torch.manual_seed(0)
+    model, sample = Block().eval(), {"x": np.random.default_rng(0).standard_normal((2, 5, 64)).astype(np.float32)}
+    packed = edgecomp.compress(model, recipe(8), [sample])
+    assert list(packed.plans) == ["fc"]
+    assert relative_error(packed(sample)[0], outputs(model, sample)) < 0.02
+
+
+def test_transformer_layers_of_torch_run_packed() -> None:
+    torch.manual_seed(0)
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 2, 96, batch_first=True), 2).eval()
+    sample = {"x": np.random.default_rng(0).standard_normal((2, 5, 64)).astype(np.float32)}
+    packed = edgecomp.compress(model, recipe(8), [sample])
+    assert list(packed.plans) == [f"layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)]
+    assert relative_error(packed(sample)[0], outputs(model, sample)) < 0.02
+
+
+def test_a_pass_over_other_layers_keeps_the_rest_exact() -> None:
+    model = tiny_models.tied_tokens().eval()
+    packed = edgecomp.compress(model, recipe(2, skip=["table", "head"], top_dense_dtype="float32"), tiny_models.tokens())
+    assert list(packed.plans) == ["fc"]
+    ids = torch.arange(96)
+    assert torch.equal(packed.module.table(ids), model.table(ids))
+    assert packed.module.head.weight is packed.module.table.weight
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_modules_in_other_precisions_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ModelError, match=r"must be float32.*model\.float\(\)"):
+        edgecomp.compress(tiny_models.tied_tokens().to(dtype), recipe(), tiny_models.tokens())
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    model = tiny_models.tied_tokens()
+    model.fc.weight.data[0, 0] = torch.nan
+    with pytest.raises(ModelError, match=r"fc\.weight holds 1 NaN"):
+        edgecomp.compress(model, recipe(weighting="none"), tiny_models.tokens())
+
+
+def test_dense_values_beyond_float16_are_refused() -> None:
+    model = tiny_models.tied_tokens()
+    model.fc.bias.data[0] = 1e6
+    with pytest.raises(ModelError, match=r"fc\.bias.*dense_dtype"):
+        edgecomp.compress(model, recipe(), tiny_models.tokens())
+    edgecomp.compress(model, recipe(top_dense_dtype="float32"), tiny_models.tokens())
+
+
+class Idle(nn.Module):
+    """Has a layer that it never calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.used(x)
+        return y
+
+
+X = {"x": np.ones((1, 64), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("model", "calibration", "message"),
+    [
+        ("tiny_models:described", None, "needs calibration inputs: pass --calibration"),
+        ("tiny_models:convolutional", None, "inputs of this model are unknown"),
+        ("tiny_models:described", [], "at least one sample"),
+        ("tiny_models:described", "missing.npz", "missing.npz"),
+        ("tiny_models:described", [{"picture": IMAGES[0]["image"]}], r"missing \['image'\], got \['picture'\]"),
+        ("tiny_models:convolutional", [X], r"fails on float32 \[1, 64\]"),
+        (Idle(), [X], "unused was never called"),
+    ],
+)
+def test_calibration_that_cannot_serve_is_refused(model: str | nn.Module, calibration: Any, message: str) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        edgecomp.compress(model, recipe(), calibration)
+
+
+def test_calibration_text_must_fill_a_window(llama_folder: str, text_file: str) -> None:
+    with pytest.raises(CalibrationError, match="at least one window of 100000 tokens"):
+        edgecomp.compress(llama_folder, recipe(), text_file, sequence_length=100_000)
+
+
+@pytest.mark.parametrize("options", [{"samples": 0}, {"sequence_length": 1}])
+def test_impossible_amounts_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="samples must be at least 1 and sequence_length at least 2"):
+        edgecomp.compress("tiny_models:described", recipe(), IMAGES, **options)  # type: ignore[arg-type]
+
+
+def test_samples_beyond_the_count_are_not_used() -> None:
+    few = edgecomp.compress("tiny_models:described", recipe(), IMAGES, samples=1)
+    assert few.provenance["calibration"]["samples"] == 1
+    same = edgecomp.compress("tiny_models:described", recipe(), IMAGES[:1])
+    assert few.provenance["calibration"] == same.provenance["calibration"]
+
+
+def test_a_module_cannot_be_saved_since_nothing_could_build_it(tmp_path: Path) -> None:
+    packed = edgecomp.compress(tiny_models.tied_tokens(), recipe(2), tiny_models.tokens())
+    with pytest.raises(CheckpointError, match=r"package\.module:factory"):
+        packed.save(tmp_path / "m.ec")
+    assert not list(tmp_path.iterdir())
+
+
+def assert_survives_saving(packed: CompressedModel, sample: Sample, folder: Path) -> CompressedModel:
+    """Saving and loading changes no bit of the outputs."""
+    packed.save(folder / "m.ec")
+    loaded = edgecomp.load(folder / "m.ec")
+    for got, expected in zip(loaded(sample), packed(sample), strict=True):
+        assert torch.equal(got, expected)
+    assert (loaded.inputs, loaded.outputs, loaded.kind) == (packed.inputs, packed.outputs, packed.kind)
+    assert (loaded.plans, loaded.recipe, loaded.provenance) == (packed.plans, packed.recipe, packed.provenance)
+    return loaded
+
+
+@pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2"])
+def test_hugging_face_models(request: pytest.FixtureRequest, tmp_path: Path, text_file: str, architecture: str) -> None:
+    folder = request.getfixturevalue(f"{architecture}_folder")
+    packed = edgecomp.compress(folder, recipe(8), text_file, samples=4, sequence_length=16)
+    original = load_model(folder)
+    sample = original.samples(text_file, count=1, sequence_length=12)[0]
+    assert relative_error(packed(sample)[0], original(sample)[0]) < 0.05
+    linear = {"bert": 12, "llama": 14, "gpt2": 8}[architecture]
+    assert sum(isinstance(module, PackedLayer) for module in packed.module.modules()) >= linear
+    loaded = assert_survives_saving(packed, sample, tmp_path)
+    assert loaded.tokenizer is not None
+    assert loaded.tokenizer("the fox")["input_ids"] == original.tokenizer("the fox")["input_ids"]
+
+
+def test_a_factory_and_its_checkpoint(tmp_path: Path) -> None:
+    packed = edgecomp.compress("tiny_models:convolutional", recipe(3), "tiny_models:images")
+    loaded = assert_survives_saving(packed, IMAGES[1], tmp_path)
+    assert loaded.source == {"kind": "factory", "model": "tiny_models:convolutional"}
+
+
+@pytest.mark.parametrize(
+    ("make", "sample"), [(tiny_models.convolutional, IMAGES[0]), (tiny_models.tied_tokens, tiny_models.tokens()[0])]
+)
+def test_an_exported_program_and_its_checkpoint(tmp_path: Path, make: Callable[[], nn.Module], sample: Sample) -> None:
+    module = make().eval()
+    (value,) = map(torch.from_numpy, sample.values())
+    program = torch.export.export(module, (value,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    path = tmp_path / "model.pt2"
+    torch.export.save(program, path)
+    name = load_model(str(path)).inputs[0].name
+    sample = {name: value.numpy()}
+    packed = edgecomp.compress(str(path), recipe(8), [sample])
+    assert len(packed.factors) == len(edgecomp.compress(make(), recipe(8), [sample]).factors)
+    assert relative_error(packed(sample)[0], outputs(module, sample)) < 0.03
+    assert_survives_saving(packed, sample, tmp_path)
+
+
+def test_twice_the_same_checkpoint(tmp_path: Path, bert_folder: str, text_file: str) -> None:
+    files = []
+    for name in ("first.ec", "second.ec"):
+        edgecomp.compress(bert_folder, recipe(3), text_file, samples=4, sequence_length=16).save(tmp_path / name)
+        files.append({str(p.relative_to(tmp_path / name)): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()})
+    assert files[0] == files[1]

@@ -1,0 +1,187 @@
+"""Which layers of a model are found, and how a model is put together from packed ones."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from packed_models import conv, conv_factor, gather, linear, plan, random_factor
+from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
+
+from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.layers import conv_params, dense_tensors, draft_of, find_layers, install, require_complete
+from edgecomp.modules import conv_kernel
+from edgecomp.tensor import ConvParams, Factor, LayerPlan
+
+
+class Scaled(nn.Linear):
+    """A subclass, which may read its weight in ways of its own."""
+
+
+def test_layers_are_found_in_the_order_of_the_model() -> None:
+    model = nn.ModuleDict({"z": nn.Embedding(4, 8), "a": nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Conv2d(1, 1, 1))})
+    assert list(find_layers(model)) == ["z", "a.0", "a.2"]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Scaled(8, 8),
+        nn.Embedding(4, 8, max_norm=1.0),
+        nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"),
+        nn.Conv1d(1, 1, 3),
+        nn.MultiheadAttention(8, 2),
+        parametrizations.weight_norm(nn.Linear(8, 8)),
+        weight_norm(nn.Linear(8, 8)),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_layers_that_use_their_weight_otherwise_are_left_alone(module: nn.Module) -> None:
+    assert list(find_layers(nn.Sequential(nn.Linear(8, 8), module))) == ["0"]
+
+
+def test_a_draft_holds_each_matrix_once() -> None:
+    model = nn.ModuleDict({"table": nn.Embedding(16, 8), "head": nn.Linear(8, 16), "conv": nn.Conv2d(3, 4, 2)})
+    model["head"].weight = model["table"].weight
+    draft = draft_of(model)
+    assert {name: tuple(matrix.shape) for name, matrix in draft.matrices.items()} == {
+        "table.weight": (16, 8),
+        "conv.weight": (4, 2 * 2 * 32),
+    }
+    assert [use.layer for use in draft.uses("table.weight")] == ["table", "head"]
+    assert {name: (layer.op, layer.bias, layer.parameters) for name, layer in draft.layers.items()} == {
+        "table": ("gather", None, 128),
+        "head": ("linear", "head.bias", 128),
+        "conv": ("conv", "conv.bias", 48),
+    }
+    kernel = conv_kernel(draft.matrices["conv.weight"], draft.layers["conv"].conv)  # type: ignore[arg-type]
+    assert torch.equal(kernel, model["conv"].weight)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(value: float) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    model[1].weight.data[2, 3] = value
+    with pytest.raises(ModelError, match=r"1\.weight holds 1 NaN or infinite"):
+        draft_of(model)
+
+
+def test_models_without_layers_to_compress_are_refused() -> None:
+    with pytest.raises(ModelError, match="this one has none"):
+        draft_of(nn.Sequential(nn.LayerNorm(8)))
+    with pytest.raises(ModelError, match=r"nn\.Sequential"):
+        draft_of(nn.Linear(8, 8))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 8, 3, padding="same"),
+        nn.Conv2d(4, 8, (4, 2), padding="same", dilation=(1, 3)),
+        nn.Conv2d(4, 8, 3, padding="valid", stride=2),
+        nn.Conv2d(4, 8, (3, 1), (2, 1), (2, 0), (1, 2), groups=2),
+    ],
+    ids=str,
+)
+def test_geometry_of_a_convolution(layer: nn.Conv2d) -> None:
+    params = conv_params(layer)
+    image = torch.randn(2, 4, 11, 12)
+    top, left, bottom, right = params.padding
+    padded = nn.functional.pad(image, (left, right, top, bottom))
+    assert layer.bias is not None
+    expected = nn.functional.conv2d(padded, layer.weight, layer.bias, params.stride, 0, params.dilation, params.groups)
+    torch.testing.assert_close(layer(image), expected)
+
+
+def test_dense_tensors_are_rounded_and_stay_shared() -> None:
+    model = nn.ModuleDict({"fc": nn.Linear(8, 8), "one": nn.LayerNorm(8), "two": nn.LayerNorm(8)})
+    model["two"].weight = model["one"].weight
+    model.register_buffer("step", torch.tensor([3]))
+    tensors = dense_tensors(model, {"fc": plan([linear()])}, torch.float16)
+    assert set(tensors) == {"step", "fc.bias", "one.weight", "one.bias", "two.weight", "two.bias"}
+    assert tensors["two.weight"] is tensors["one.weight"]
+    assert (tensors["one.bias"].dtype, tensors["step"].dtype) == (torch.float16, torch.int64)
+
+
+@pytest.mark.parametrize("others", [1.0, -torch.inf])
+def test_values_beyond_float16_are_refused(others: float) -> None:
+    norm = nn.LayerNorm(2)
+    norm.bias.data[:] = torch.tensor([70000.0, others])
+    with pytest.raises(ModelError, match=r'0\.bias.*dense_dtype = "float32"'):
+        dense_tensors(nn.Sequential(norm), {}, torch.float16)
+    assert torch.equal(dense_tensors(nn.Sequential(norm), {}, torch.float32)["0.bias"], norm.bias)
+
+
+def test_infinite_buffers_stay_infinite() -> None:
+    model = nn.Module()
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    assert dense_tensors(model, {}, torch.float16)["mask"].tolist() == [0.0, -torch.inf]
+
+
+CONV = ConvParams(3, (3, 3), padding=(1, 1, 1, 1))
+PLANS = {"table": plan([gather("w")]), "fc": replace(plan([linear("w")]), bias="fc.bias"), "conv": plan([conv(CONV, "kernel")])}
+FACTORS = {"w": random_factor(40, 64), "kernel": conv_factor(16, CONV)}
+
+
+def original() -> nn.ModuleDict:
+    torch.manual_seed(0)
+    return nn.ModuleDict(
+        {
+            "table": nn.Embedding(40, 64),
+            "fc": nn.Linear(64, 40),
+            "norm": nn.LayerNorm(40),
+            "conv": nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        }
+    )
+
+
+def test_installed_layers_run_from_their_factors() -> None:
+    model = original()
+    dense = dense_tensors(model, PLANS, torch.float32)
+    require_complete(model, PLANS, FACTORS, dense)
+    packed = copy.deepcopy(model)
+    install(packed, PLANS, FACTORS, dense, "float")
+    x = torch.randn(3, 64)
+    weights = packed["table"](torch.arange(40))
+    torch.testing.assert_close(packed["fc"](x), x @ weights.T + model["fc"].bias)
+    assert torch.equal(packed["norm"].weight, model["norm"].weight)
+    assert packed["table"].factor("w") is packed["fc"].factor("w")
+
+
+BAD_PLANS: dict[str, tuple[dict[str, LayerPlan], str]] = {
+    "no such layer": ({"fc2": plan([linear("w")])}, "no layer fc2"),
+    "a container": ({"": plan([linear("w")])}, "no layer"),
+    "a norm": ({"norm": plan([linear("w")])}, "no layer norm"),
+    "no such factor": ({"fc": plan([linear("v")])}, r"fc needs the factors \['v'\]"),
+    "a factor of another shape": ({"fc": plan([linear("small")])}, "fc must lead from 64 inputs to 40 outputs"),
+    "a chain that does not meet": ({"fc": plan([linear("small"), linear("w")])}, "fc must lead"),
+    "a second term of another shape": ({"fc": plan([linear("w")], [linear("small")])}, "fc must lead"),
+    "a gather in a linear layer": ({"fc": plan([gather("w")])}, "fc must lead from 64 inputs to 40 outputs by linear"),
+    "a linear stage in an embedding": ({"table": plan([linear("w")])}, "table must lead from 40 inputs to 64 outputs by gather"),
+    "channels that differ": ({"conv": plan([conv(replace(CONV, in_channels=4), "kernel")])}, "conv must lead"),
+    "taps that differ": ({"conv": plan([conv(replace(CONV, kernel_size=(3, 2)), "kernel")])}, "conv must lead"),
+    "a bias of another shape": ({"fc": replace(plan([linear("w")]), bias="norm.pad")}, r"norm\.pad must have the shape \[40\]"),
+    "a bias that is not there": ({"fc": replace(plan([linear("w")]), bias="fc.offset")}, r"lacks fc\.offset"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_PLANS)
+def test_plans_that_do_not_make_up_the_model_are_refused(what: str) -> None:
+    plans, message = BAD_PLANS[what]
+    factors: dict[str, Factor] = {**FACTORS, "small": random_factor(40, 32)}
+    dense = {**dense_tensors(original(), plans, torch.float32), "norm.pad": torch.zeros(3)}
+    with pytest.raises(CheckpointError, match=message):
+        require_complete(original(), plans, factors, dense)
+
+
+def test_tensors_that_are_missing_unknown_or_of_another_shape_are_refused() -> None:
+    dense = dense_tensors(original(), PLANS, torch.float32)
+    with pytest.raises(CheckpointError, match=r"lacks norm\.bias"):
+        require_complete(original(), PLANS, FACTORS, {name: t for name, t in dense.items() if name != "norm.bias"})
+    with pytest.raises(CheckpointError, match=r"no tensor norm\.offset"):
+        install(original(), PLANS, FACTORS, {**dense, "norm.offset": torch.ones(40)}, "float")
+    with pytest.raises(CheckpointError, match=r"norm\.bias must have the shape \[40\].*\[39\]"):
+        install(original(), PLANS, FACTORS, {**dense, "norm.bias": torch.ones(39)}, "float")
