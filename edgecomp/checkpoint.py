@@ -23,8 +23,8 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from edgecomp import formats
-from edgecomp.errors import CheckpointError, ModelError
-from edgecomp.files import replace_folder
+from edgecomp.errors import CheckpointError, ModelError, OutputError
+from edgecomp.files import replace_folder, require_writable_target
 from edgecomp.formats.lut import COMPUTE_MODES
 from edgecomp.layers import install, require_complete
 from edgecomp.models import LoadedModel, body_of, build_skeleton
@@ -60,7 +60,7 @@ class CompressedModel(LoadedModel):
         """Write the checkpoint folder: aside first, then renamed.
 
         Raises:
-            OutputError: it exists and `overwrite` is not set, or cannot be written.
+            OutputError: it exists and `overwrite` is not set or it is no checkpoint, or it cannot be written.
             CheckpointError: the model was given as a module, so nothing could build it again from a file.
 
         """
@@ -69,7 +69,9 @@ class CompressedModel(LoadedModel):
                 "a checkpoint must say how its model is built, and a module given directly cannot: compress "
                 '"package.module:factory" instead, or export this model without saving it'
             )
-        with replace_folder(Path(folder), overwrite=overwrite) as temporary:
+        folder = Path(folder)
+        require_checkpoint_target(folder, overwrite=overwrite)
+        with replace_folder(folder, overwrite=overwrite) as temporary:
             aliases = _write_weights(self, temporary / WEIGHTS)
             if self.assets:
                 (temporary / ASSETS).mkdir()
@@ -77,6 +79,18 @@ class CompressedModel(LoadedModel):
                     asset.save_pretrained(temporary / ASSETS)
             manifest = _manifest(self, aliases, temporary)
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def require_checkpoint_target(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to write a checkpoint over anything but, with `overwrite`, another checkpoint.
+
+    Raises:
+        OutputError: with the way out.
+
+    """
+    require_writable_target(folder, overwrite=overwrite)
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        raise OutputError(f"only a checkpoint may be replaced by one, and {folder} is none: give another output")
 
 
 def _write_weights(model: CompressedModel, path: Path) -> dict[str, str]:

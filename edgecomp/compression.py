@@ -82,15 +82,8 @@ def _compress(
 
     body = body_of(loaded.module)
     draft = draft_of(body)
-    energy = None
-    if inputs and any(step.needs_calibration for step in passes):
-        names = (str(i) for i in range(len(inputs)))
-        batches = (
-            calibration_inputs.to_tensors(inputs[int(i)], loaded.inputs)
-            for i in progress(names, total=len(inputs), label="calibration")
-        )
-        energy = calibration_inputs.input_energy(loaded.module, find_layers(body), batches)
-    context = PassContext(energy, progress)
+    batches = [calibration_inputs.to_tensors(sample, loaded.inputs) for sample in inputs]
+    context = PassContext(loaded.module, find_layers(body), batches, progress)
     for step in passes:
         step.run(draft, context)
     plans, factors = _finish(draft, resolved)

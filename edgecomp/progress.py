@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -14,10 +17,6 @@ class ProgressBar:
 
     quiet: bool = False
 
-    def __call__(self, items: Iterable[str], *, total: int, label: str) -> Iterator[str]:
+    def __call__(self, items: Iterable[Item], *, total: int, label: str, unit: str) -> Iterator[Item]:
         """Yield the items, counting them."""
-        with tqdm(total=total, desc=label, unit="layer", disable=self.quiet) as bar:
-            for item in items:
-                bar.set_postfix_str(item)
-                yield item
-                bar.update()
+        yield from tqdm(items, total=total, desc=label, unit=unit, disable=self.quiet, dynamic_ncols=True)

@@ -279,3 +279,12 @@ def test_assets_of_a_hugging_face_model_are_checked_too(tmp_path: Path, bert_fol
     set_entry("files", "model/config.json", value=digest)(tmp_path / "m.ec")
     with pytest.raises(CheckpointError, match="must lead from"):
         edgecomp.load(tmp_path / "m.ec")
+
+
+def test_only_a_checkpoint_is_replaced(model: CompressedModel, tmp_path: Path) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    (folder / "one.jpg").write_bytes(b"dear")
+    with pytest.raises(OutputError, match="only a checkpoint may be replaced"):
+        model.save(folder, overwrite=True)
+    assert (folder / "one.jpg").read_bytes() == b"dear"

@@ -38,6 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, the error's own, 2 for wrong usage, 130 when interrupted."""
     arguments = build_parser().parse_args(argv)
+    # So that package.module:factory is found in the current folder, behind everything that is installed.
+    sys.path.append(os.getcwd())
     try:
         arguments.run(arguments)
     except EdgecompError as error:

@@ -37,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Compress, save, and print what it came to."""
+    from edgecomp.checkpoint import require_checkpoint_target
     from edgecomp.compression import compress
-    from edgecomp.files import require_writable_target
     from edgecomp.inspect.model import inspect_model
 
     # Before the work, not after it.
-    require_writable_target(arguments.output, overwrite=arguments.force)
+    require_checkpoint_target(arguments.output, overwrite=arguments.force)
     model = compress(
         arguments.model,
         arguments.recipe,

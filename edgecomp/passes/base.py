@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from edgecomp.calibration import input_energy
 from edgecomp.config import PassConfig
 from edgecomp.errors import CalibrationError
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, StageOp
@@ -72,26 +74,48 @@ class Draft:
         return self.plans[use.layer].terms[use.term][use.stage]
 
 
+Item = TypeVar("Item")
+
+
 class Progress(Protocol):
     """Wraps an iterable with a progress bar, or returns it as it is."""
 
-    def __call__(self, items: Iterable[str], *, total: int, label: str) -> Iterator[str]:
+    def __call__(self, items: Iterable[Item], *, total: int, label: str, unit: str) -> Iterator[Item]:
         """Yield the items, reporting each."""
 
 
 @dataclass(frozen=True)
 class PassContext:
-    """What a pass may ask about the model.
+    """What a pass may ask about the model; statistics are gathered when first asked for.
 
     Args:
-        energy: for each layer with real-valued input the mean square of each input column over the calibration samples,
-            float32 `[K]` in the order of the layer's matrix; None when there is no calibration.
+        module: the original model.
+        modules: its compressible layers by name.
+        batches: the calibration inputs, each the module's arguments; empty when there is no calibration.
         progress: reports long work.
 
     """
 
-    energy: Mapping[str, Tensor] | None
+    module: nn.Module
+    modules: Mapping[str, nn.Module]
+    batches: Sequence[Sequence[Tensor]]
     progress: Progress
+
+    @cached_property
+    def energy(self) -> Mapping[str, Tensor]:
+        """Mean square of each input column of the layers that calibration reaches (`edgecomp.calibration.input_energy`).
+
+        Raises:
+            CalibrationError: there is no calibration.
+
+        """
+        if not self.batches:
+            raise CalibrationError(
+                "this recipe weights errors by activations and needs calibration inputs: pass --calibration FILE "
+                '(calibration=... in Python), or set weighting="none" in the pass'
+            )
+        batches = self.progress(self.batches, total=len(self.batches), label="calibration", unit="sample")
+        return input_energy(self.module, self.modules, batches)
 
     def input_energy(self, draft: Draft, factor: str) -> Tensor | None:
         """Diagonal of XᵀX/M at the input of a layer's own weight, summed over the layers that share it, float32 `[K]`.
@@ -106,11 +130,6 @@ class PassContext:
         for use in draft.uses(factor):
             if draft.stage(use).op == "gather":
                 continue
-            if self.energy is None:
-                raise CalibrationError(
-                    "this recipe weights errors by activations and needs calibration inputs: pass --calibration FILE "
-                    '(calibration=... in Python), or set weighting="none" in the pass'
-                )
             if use.layer not in self.energy:
                 raise CalibrationError(
                     f"every layer that is compressed must see calibration inputs, but {use.layer} was never called: "
@@ -125,7 +144,6 @@ class Pass(Protocol):
     """A compression method: a class constructed with its settings."""
 
     Config: ClassVar[type[PassConfig]]
-    needs_calibration: bool
 
     def __init__(self, config: Any) -> None: ...
 

@@ -84,7 +84,6 @@ class LutKmeans:
 
     def __init__(self, config: LutKmeansConfig) -> None:
         self.config = config
-        self.needs_calibration = config.weighting == "activations"
 
     def run(self, draft: Draft, context: PassContext) -> None:
         """Pack the draft's matrices.
@@ -102,8 +101,8 @@ class LutKmeans:
         work = {factor: settings for factor, settings in work.items() if not settings.skip}
         _require_block_sizes(draft, work)
         work = {factor: settings for factor, settings in work.items() if _saves_bytes(draft, factor, settings)}
-        for factor in context.progress(work, total=len(work), label="lut-kmeans"):
-            energy = context.input_energy(draft, factor) if self.needs_calibration else None
+        for factor in context.progress(work, total=len(work), label="lut-kmeans", unit="matrix"):
+            energy = context.input_energy(draft, factor) if self.config.weighting == "activations" else None
             settings, matrix = work[factor], draft.matrices[factor]
             fit = fit_lut(
                 matrix,

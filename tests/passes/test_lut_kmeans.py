@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from edgecomp.errors import CalibrationError, ConfigError
 from edgecomp.formats import lut, unpack
-from edgecomp.layers import draft_of
+from edgecomp.layers import draft_of, find_layers
 from edgecomp.passes import Draft, LutKmeans, PassContext
 from edgecomp.passes.lut_kmeans import LutFit, LutKmeansConfig, fit_lut, kmeans_1d
+from edgecomp.progress import ProgressBar
 
 
 def normal(n: int, k: int, seed: int = 0) -> Tensor:
@@ -150,14 +151,15 @@ class Tied(nn.Module):
         self.head.weight = self.table.weight
 
 
-def no_progress(items: Iterable[str], *, total: int, label: str) -> Iterator[str]:
-    return iter(items)
+def context_of(model: nn.Module, *batches: Sequence[Tensor]) -> PassContext:
+    return PassContext(model, find_layers(model), batches, ProgressBar(quiet=True))
 
 
 def run_pass(**settings: Any) -> Draft:
-    draft = draft_of(Tied())
+    model = Tied()
+    draft = draft_of(model)
     config = LutKmeansConfig(**{"weighting": "none", "refits": 0, "bits": 2, **settings})
-    LutKmeans(config).run(draft, PassContext(None, no_progress))
+    LutKmeans(config).run(draft, context_of(model))
     return draft
 
 
@@ -204,25 +206,29 @@ def test_tied_layers_need_the_same_settings(settings: dict[str, Any]) -> None:
 
 
 def test_a_block_size_that_does_not_fit_is_refused_before_any_work() -> None:
-    draft = draft_of(Tied())
+    model = Tied()
+    draft = draft_of(model)
     with pytest.raises(ConfigError, match=r"layer table.*block_size=96.*fit: \[32, 64\]"):
-        LutKmeans(LutKmeansConfig(weighting="none", block_size=96)).run(draft, PassContext(None, no_progress))
+        LutKmeans(LutKmeansConfig(block_size=96)).run(draft, context_of(model))  # not even calibration is missed
     assert not draft.factors
 
 
 def test_weighting_by_activations_needs_calibration_that_reaches_the_layers() -> None:
     with pytest.raises(CalibrationError, match="--calibration"):
         run_pass(weighting="activations", skip=["table", "head"])
-    draft = draft_of(Tied())
-    context = PassContext({"fc": torch.ones(64)}, no_progress)
+    model = nn.Sequential()
+    model.fc, model.conv = nn.Linear(64, 64), nn.Conv2d(32, 32, 3)
+    draft = draft_of(model)
+    model.forward = lambda x: model.fc(x)  # type: ignore[method-assign]
+    context = context_of(model, [torch.ones(1, 64)])
     with pytest.raises(CalibrationError, match=r'conv was never called.*skip = \["conv"\]'):
-        LutKmeans(LutKmeansConfig(bits=2, refits=0, skip=["table", "head"])).run(draft, context)
+        LutKmeans(LutKmeansConfig(bits=2, refits=0)).run(draft, context)
 
 
 def test_padding_channels_of_a_convolution_neither_count_nor_cost() -> None:
     model = nn.Sequential(nn.Conv2d(24, 32, 3, bias=False))
     draft = draft_of(model)
-    LutKmeans(LutKmeansConfig(bits=1, refits=2, weighting="none")).run(draft, PassContext(None, no_progress))
+    LutKmeans(LutKmeansConfig(bits=1, refits=2, weighting="none")).run(draft, context_of(model))
     factor = draft.factors["0.weight"]
     codes = lut.unpack_codes(factor).reshape(32, 9, 32)
     assert (codes[:, :, 24:] == lut.padding_codes(factor.arrays["codebooks"], 1)[0]).all()
