@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgecomp import formats
 from edgecomp.errors import CheckpointError, ModelError, OutputError
@@ -46,6 +46,8 @@ class CompressedModel(LoadedModel):
         factors: each packed factor once.
         dense: every other tensor by name, in the dtype that it is stored in; names that share a tensor share the object.
         recipe: the resolved recipe, as JSON values.
+        parameters: of the original model, a tied matrix once, buffers not counted.
+        layer_parameters: of each compressed layer's weight; 0 where an earlier layer has the same weight.
         provenance: versions, calibration, and what the passes measured of each factor.
 
     """
@@ -54,6 +56,8 @@ class CompressedModel(LoadedModel):
     factors: Mapping[str, Factor]
     dense: Mapping[str, Tensor]
     recipe: Mapping[str, Any]
+    parameters: int
+    layer_parameters: Mapping[str, int]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -61,14 +65,8 @@ class CompressedModel(LoadedModel):
 
         Raises:
             OutputError: it exists and `overwrite` is not set or it is no checkpoint, or it cannot be written.
-            CheckpointError: the model was given as a module, so nothing could build it again from a file.
 
         """
-        if self.source["kind"] == "module":
-            raise CheckpointError(
-                "a checkpoint must say how its model is built, and a module given directly cannot: compress "
-                '"package.module:factory" instead, or export this model without saving it'
-            )
         folder = Path(folder)
         require_checkpoint_target(folder, overwrite=overwrite)
         with replace_folder(folder, overwrite=overwrite) as temporary:
@@ -116,6 +114,8 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
         "format": CHECKPOINT_FORMAT,
         "version": CHECKPOINT_VERSION,
         "kind": model.kind,
+        "parameters": model.parameters,
+        "layer_parameters": dict(model.layer_parameters),
         "inputs": [asdict(spec) for spec in model.inputs],
         "outputs": list(model.outputs),
         "source": dict(model.source),
@@ -140,12 +140,17 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(folder: str | Path) -> CompressedModel:
+def load(folder: str | Path, *, model: str | nn.Module | None = None) -> CompressedModel:
     """The compressed model that `CompressedModel.save` wrote.
 
+    Args:
+        folder: the checkpoint.
+        model: what was compressed, or what `edgecomp.models.load_model` takes: needed for all but Hugging Face models, of which the
+            checkpoint holds the configuration. Its weights do not matter, and a module is left as it is.
+
     Raises:
-        CheckpointError: no checkpoint, a file missing or altered, or written by a newer version.
-        ModelError: its model cannot be built (a factory or `.pt2` that is not here).
+        CheckpointError: no checkpoint, a file missing or altered, written by a newer version, or the model is needed.
+        ModelError: the model cannot be built.
 
     """
     folder = Path(folder)
@@ -155,10 +160,10 @@ def load(folder: str | Path) -> CompressedModel:
         plans = {name: LayerPlan.from_json(plan) for name, plan in manifest["plans"].items()}
         factors, dense = _read_weights(folder / WEIGHTS, manifest)
         inputs = tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["dims"])) for spec in manifest["inputs"])
-        skeleton = build_skeleton(manifest["source"], folder / ASSETS)
         compute = manifest["recipe"]["compute"]
         if compute not in COMPUTE_MODES:
             raise CheckpointError(f"the recipe of {folder} must compute in {' or '.join(COMPUTE_MODES)}, got {compute!r}")
+        skeleton = build_skeleton(manifest["source"], folder / ASSETS, model)
         require_complete(body_of(skeleton.module), plans, factors, dense)
         install(body_of(skeleton.module), plans, factors, dense, compute)
         return CompressedModel(
@@ -173,6 +178,8 @@ def load(folder: str | Path) -> CompressedModel:
             factors=factors,
             dense=dense,
             recipe=manifest["recipe"],
+            parameters=int(manifest["parameters"]),
+            layer_parameters={name: int(manifest["layer_parameters"][name]) for name in plans},
             provenance=manifest["provenance"],
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import edgecomp
 from edgecomp import calibration as calibration_inputs
 from edgecomp.calibration import Sample
 from edgecomp.checkpoint import CompressedModel
+from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError, ModelError
 from edgecomp.formats import dense as dense_format
 from edgecomp.layers import dense_tensors, draft_of, find_layers, install
 from edgecomp.models import LoadedModel, body_of, load_model
-from edgecomp.passes import PASSES, Draft, PassContext
+from edgecomp.passes import PASSES, PassContext
 from edgecomp.progress import ProgressBar
 from edgecomp.recipe import Recipe, load_recipe
 from edgecomp.tensor import Factor, LayerPlan
@@ -80,15 +81,18 @@ def _compress(
             "the inputs of this model are unknown: give calibration inputs, or TensorSpecs with the factory's model"
         )
 
+    loaded = loaded.with_outputs()
+
     body = body_of(loaded.module)
     draft = draft_of(body)
+    originals = dict(draft.matrices)
     batches = [calibration_inputs.to_tensors(sample, loaded.inputs) for sample in inputs]
     context = PassContext(loaded.module, find_layers(body), batches, progress)
     for step in passes:
         step.run(draft, context)
-    plans, factors = _finish(draft, resolved)
+    plans, factors = _finish(draft, originals, resolved)
 
-    tensors = dense_tensors(body, plans, getattr(torch, resolved.dense_dtype))
+    tensors = dense_tensors(body, plans, draft.tensors, getattr(torch, resolved.dense_dtype))
     module = _copy_without(loaded.module, [body.get_submodule(name) for name in plans])
     install(body_of(module), plans, factors, tensors, resolved.compute)
     return CompressedModel(
@@ -103,6 +107,8 @@ def _compress(
         factors=factors,
         dense=tensors,
         recipe=resolved.to_json(),
+        parameters=sum(parameter.numel() for parameter in body.parameters()),
+        layer_parameters=_layer_parameters(draft, plans),
         provenance={
             "edgecomp": edgecomp.__version__,
             "torch": torch.__version__,
@@ -146,13 +152,27 @@ def _samples(loaded: LoadedModel, calibration: str | Iterable[Sample] | None, co
     return given
 
 
-def _finish(draft: Draft, recipe: Recipe) -> tuple[dict[str, LayerPlan], dict[str, Factor]]:
+def _layer_parameters(draft: Draft, plans: Mapping[str, LayerPlan]) -> dict[str, int]:
+    """Parameters of each layer's weight, a tied one counted with its first layer."""
+    counted: set[str] = set()
+    parameters = {}
+    for name in plans:
+        layer = draft.layers[name]
+        parameters[name] = 0 if layer.factor in counted else layer.parameters
+        counted.add(layer.factor)
+    return parameters
+
+
+def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tuple[dict[str, LayerPlan], dict[str, Factor]]:
     """Plans and factors of the layers that a pass changed; matrices that a pass made and none packed become dense factors."""
-    untouched = {f"{name}.weight" for name in draft.layers}
+
+    def untouched(factor: str) -> bool:
+        return factor in draft.matrices and draft.matrices[factor] is originals.get(factor)
+
     plans = {
         name: plan
         for name, plan in draft.plans.items()
-        if any(stage.factor in draft.factors or stage.factor not in untouched for term in plan.terms for stage in term)
+        if not all(untouched(stage.factor) for term in plan.terms for stage in term)
     }
     dtype = np.float16 if recipe.dense_dtype == "float16" else np.float32
     factors = dict(draft.factors)

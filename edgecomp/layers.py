@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from edgecomp.draft import Draft, Layer
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.formats import lut
 from edgecomp.formats.lut import Compute
 from edgecomp.modules import PackedFactor, PackedLayer, conv_matrix, set_module
-from edgecomp.passes.base import Draft, Layer
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, StageOp
 
 
@@ -198,8 +198,16 @@ def _fill(body: nn.Module, name: str, tensor: Tensor, parameters: dict[int, nn.P
         parent.register_buffer(leaf, value, persistent=True)
 
 
-def dense_tensors(body: nn.Module, compressed: Mapping[str, LayerPlan], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Every tensor of the original model that is no compressed weight, by name: floats rounded to `dtype`, shared ones shared.
+def dense_tensors(
+    body: nn.Module, compressed: Mapping[str, LayerPlan], changed: Mapping[str, Tensor], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Every tensor of the model that is no compressed weight, by name: floats rounded to `dtype`, shared ones shared.
+
+    Args:
+        body: the original model.
+        compressed: the layers whose weights are packed.
+        changed: tensors that passes put in the place of the original's.
+        dtype: `torch.float16` or `torch.float32`.
 
     Raises:
         ModelError: a value is too large for `dtype`.
@@ -208,9 +216,10 @@ def dense_tensors(body: nn.Module, compressed: Mapping[str, LayerPlan], dtype: t
     weights = {f"{name}.weight" for name in compressed}
     rounded: dict[int, Tensor] = {}
     tensors: dict[str, Tensor] = {}
-    for name, tensor in body.state_dict(keep_vars=True).items():
+    for name, original in body.state_dict(keep_vars=True).items():
         if name in weights:
             continue
+        tensor = changed.get(name, original)
         if id(tensor) not in rounded:
             value = tensor.detach()
             rounded[id(tensor)] = value.to(dtype) if value.is_floating_point() else value

@@ -8,6 +8,10 @@
 
 Inputs and attributes keep the order of the table. An optional input that is absent is `None` in PyTorch and ExecuTorch, and in ONNX
 an empty tensor of shape `[0]`, since a function body cannot ask whether an input is there.
+
+An operator that has been released never changes its inputs, attributes or meaning: ONNX Runtime matches kernels by name and
+refuses a node with an input that the kernel does not know, whatever the domain's version. A fusion or a new input is an operator
+of a new name; where the library lacks it, the node's function runs.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import Literal
 from edgecomp.tensor import StageOp
 
 DOMAIN = "ai.edgecomp"
+DOMAIN_VERSION = 1
 NAMESPACE = "edgecomp"
 
 AttributeType = Literal["int", "ints", "string"]
@@ -43,10 +48,9 @@ class OpAttribute:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator: `version` grows when inputs, attributes or meaning change."""
+    """One operator; once released it never changes."""
 
     name: str
-    version: int
     format: str
     inputs: tuple[OpInput, ...]
     attributes: tuple[OpAttribute, ...]
@@ -86,7 +90,6 @@ _COMPUTE = OpAttribute("compute", "string")  # "int8" or "float"
 
 LUT_MATMUL = Operator(
     "lut_matmul",
-    1,
     "lut",
     inputs=(OpInput("x", "float32", "[..., K]"), *_LUT_FACTOR, _BIAS),
     attributes=(*_LUT_ATTRIBUTES, _COMPUTE),
@@ -94,7 +97,6 @@ LUT_MATMUL = Operator(
 )
 LUT_GATHER = Operator(
     "lut_gather",
-    1,
     "lut",
     inputs=(OpInput("indices", "int64", "[...]"), *_LUT_FACTOR),
     attributes=_LUT_ATTRIBUTES,
@@ -102,7 +104,6 @@ LUT_GATHER = Operator(
 )
 LUT_CONV2D = Operator(
     "lut_conv2d",
-    1,
     "lut",
     inputs=(OpInput("x", "float32", "[batch, in_channels, height, width]"), *_LUT_FACTOR, _BIAS),
     attributes=(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgecomp.errors import ConfigError
-from edgecomp.tensor import Factor, LayerPlan
+from edgecomp.tensor import Factor
 
 DENSE = "dense tensors"
 
@@ -64,7 +64,7 @@ def count_bytes(factors: Mapping[str, Factor], dense_tensors: Mapping[str, np.nd
     Args:
         factors: every packed factor once, however many layers use it.
         dense_tensors: every tensor that stays as it is (biases, norms, uncompressed layers), once.
-        parameters: of the uncompressed model, see `count_parameters`.
+        parameters: of the uncompressed model.
 
     Raises:
         ConfigError: `parameters` is not positive.
@@ -85,36 +85,3 @@ def count_bytes(factors: Mapping[str, Factor], dense_tensors: Mapping[str, np.nd
         factor_bytes={name: factor.packed_bytes for name, factor in factors.items()},
         array_bytes=dict(arrays),
     )
-
-
-def layer_parameters(plan: LayerPlan, factors: Mapping[str, Factor]) -> int:
-    """Weights of the uncompressed layer, without its bias.
-
-    Every term of a plan has the layer's own input and output, so the first tells: rows of its last factor times columns of its
-    first; for convolutions the real input channels, not the padded ones, times the size of the kernel that the chain amounts to.
-    """
-    first, last = plan.terms[0][0], plan.terms[0][-1]
-    rows = factors[last.factor].shape[0]
-    if first.op == "gather":
-        # A gather picks rows: the first factor's rows are the table's, and the features are the last factor's output.
-        table = factors[first.factor].shape
-        return table[0] * (table[1] if first is last else rows)
-    if first.conv is None:
-        return rows * factors[first.factor].shape[1]
-    taps = 1
-    for stage in plan.terms[0]:
-        if stage.conv is not None:
-            taps *= stage.conv.kernel_size[0] * stage.conv.kernel_size[1]
-    return rows * (first.conv.in_channels // first.conv.groups) * taps
-
-
-def count_parameters(plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], dense_tensors: Mapping[str, np.ndarray]) -> int:
-    """Parameters of the uncompressed model: its layers, each tied matrix once, and the floating-point tensors that stay dense."""
-    matrices = {weights_key(plan): layer_parameters(plan, factors) for plan in plans.values()}
-    dense = sum(tensor.size for tensor in dense_tensors.values() if tensor.dtype.kind == "f")
-    return sum(matrices.values()) + dense
-
-
-def weights_key(plan: LayerPlan) -> tuple[tuple[str, ...], ...]:
-    """Equal for layers that are one matrix (tied embedding and head): the same factors in the same places."""
-    return tuple(tuple(stage.factor for stage in term) for term in plan.terms)

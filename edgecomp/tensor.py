@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -89,6 +89,7 @@ class LayerPlan:
 
         """
         try:
+            _require_keys(value, LayerPlan)
             terms = tuple(tuple(_stage(stage) for stage in term) for term in value["terms"])
             plan = LayerPlan(terms, value["bias"])
         except (KeyError, TypeError, ValueError) as error:
@@ -100,7 +101,15 @@ class LayerPlan:
         return plan
 
 
+def _require_keys(value: Mapping[str, Any], of: type) -> None:
+    """What a newer version added may change the meaning of the rest: it is not passed over."""
+    expected = {field.name for field in fields(of)}
+    if set(value) != expected:
+        raise ValueError(f"a {of.__name__} has the entries {sorted(expected)}")
+
+
 def _stage(value: Mapping[str, Any]) -> Stage:
+    _require_keys(value, Stage)
     conv = value["conv"]
     if value["op"] not in ("linear", "gather", "conv") or not isinstance(value["factor"], str):
         raise ValueError(f"unknown stage {value!r}")
@@ -108,6 +117,7 @@ def _stage(value: Mapping[str, Any]) -> Stage:
         raise ValueError("a conv stage, and no other, has conv parameters")
     if conv is None:
         return Stage(value["factor"], value["op"])
+    _require_keys(conv, ConvParams)
     sizes = {key: tuple(int(v) for v in conv[key]) for key in ("kernel_size", "stride", "padding", "dilation")}
     params = ConvParams(in_channels=int(conv["in_channels"]), groups=int(conv["groups"]), **sizes)  # type: ignore[arg-type]
     lengths = [len(sizes[key]) for key in ("kernel_size", "stride", "dilation", "padding")]

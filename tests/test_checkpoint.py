@@ -12,22 +12,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from safetensors.numpy import load_file, save_file
 
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.cli import main
-from edgecomp.errors import CheckpointError, EdgecompError, FormatError, ModelError, OutputError
+from edgecomp.errors import CheckpointError, EdgecompError, FormatError, OutputError
 from edgecomp.recipe import load_recipe
 
+MODEL = "tiny_models:tied_tokens"
 RECIPE = {"version": 1, "passes": [{"method": "lut-kmeans", "bits": 2, "refits": 0, "weighting": "none"}]}
 
 
 @pytest.fixture(scope="module")
 def model() -> CompressedModel:
-    return edgecomp.compress("tiny_models:tied_tokens", RECIPE, "tiny_models:tokens")
+    return edgecomp.compress(MODEL, RECIPE, "tiny_models:tokens")
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[EdgecompError], str]] = {
     "plans a list": (set_entry("plans", value=[]), CheckpointError, "must hold every entry"),
     "no recipe": (set_entry("recipe", value=...), CheckpointError, "KeyError: 'recipe'"),
     "unknown compute": (set_entry("recipe", "compute", value="int4"), CheckpointError, "int8 or float, got 'int4'"),
-    "unknown source": (set_entry("source", "kind", value="zip"), CheckpointError, "source must be .*'zip'"),
-    "factory gone": (set_entry("source", "model", value="no_such_module:f"), ModelError, "cannot be built.*no_such_module"),
+    "no parameters": (set_entry("parameters", value=...), CheckpointError, "KeyError: 'parameters'"),
+    "plan with an unknown entry": (set_entry("plans", "fc", "scale", value=3), CheckpointError, "has the entries"),
+    "stage with an unknown entry": (set_entry("plans", "fc", "terms", 0, 0, "scale", value=3), CheckpointError, "has the entries"),
     "plan without terms": (set_entry("plans", "fc", "terms", value=[]), CheckpointError, "at least one term"),
     "plan of no layer": (set_entry("plans", "fc2", value={"terms": [[]], "bias": None}), CheckpointError, "term"),
     "unknown factor": (
@@ -171,8 +172,8 @@ def test_damaged_checkpoints_are_refused_with_what_is_wrong(what: str, folder: P
     damage, error, message = DAMAGES[what]
     damage(folder)
     with pytest.raises(error, match=message):
-        edgecomp.load(folder)
-    assert main(["inspect", str(folder)]) == error.exit_code
+        edgecomp.load(folder, model=MODEL)
+    assert main(["inspect", str(folder), "--model", MODEL]) == error.exit_code
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("edgecomp inspect: error: ")
@@ -181,7 +182,7 @@ def test_damaged_checkpoints_are_refused_with_what_is_wrong(what: str, folder: P
 
 def test_files_beside_the_listed_ones_do_no_harm(folder: Path) -> None:
     (folder / "README.md").write_text("mine")
-    edgecomp.load(folder)
+    edgecomp.load(folder, model=MODEL)
 
 
 def test_a_link_out_of_the_folder_is_no_file_of_the_checkpoint(folder: Path, tmp_path: Path) -> None:
@@ -189,15 +190,15 @@ def test_a_link_out_of_the_folder_is_no_file_of_the_checkpoint(folder: Path, tmp
     weights.rename(tmp_path / "elsewhere")
     weights.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match="inside the checkpoint"):
-        edgecomp.load(folder)
+        edgecomp.load(folder, model=MODEL)
 
 
 def test_the_recipe_of_a_checkpoint_is_a_recipe(saved: Path) -> None:
-    assert load_recipe(edgecomp.load(saved).recipe) == load_recipe(RECIPE)
+    assert load_recipe(edgecomp.load(saved, model=MODEL).recipe) == load_recipe(RECIPE)
 
 
 def test_the_checkpoint_holds_what_was_compressed(saved: Path, model: CompressedModel) -> None:
-    loaded = edgecomp.load(saved)
+    loaded = edgecomp.load(saved, model=MODEL)
     assert loaded.factors.keys() == model.factors.keys()
     for name, factor in model.factors.items():
         assert (loaded.factors[name].shape, loaded.factors[name].attributes) == (factor.shape, factor.attributes)
@@ -259,14 +260,14 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, model: Compr
         model.save(tmp_path / "file" / "m.ec")
 
 
-def test_a_program_must_still_be_there(tmp_path: Path) -> None:
-    path = tmp_path / "model.pt2"
-    ids = torch.from_numpy(tiny_models.tokens()[0]["ids"])
-    torch.export.save(torch.export.export(tiny_models.tied_tokens(), (ids,)), path)
-    edgecomp.compress(str(path), RECIPE).save(tmp_path / "m.ec")
-    path.unlink()
-    with pytest.raises(ModelError, match=r"cannot be built.*model\.pt2.*no such file"):
-        edgecomp.load(tmp_path / "m.ec")
+def test_a_checkpoint_runs_no_code_that_it_names(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "harmful.py").write_text("from pathlib import Path\nPath('harm').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    set_entry("source", "model", value="harmful:f")(folder)
+    with pytest.raises(CheckpointError, match=r"weights of a factory \(harmful:f\), not its code.*--model"):
+        edgecomp.load(folder)
+    assert not (tmp_path / "harm").exists()
 
 
 def test_assets_of_a_hugging_face_model_are_checked_too(tmp_path: Path, bert_folder: str) -> None:

@@ -120,12 +120,13 @@ def test_a_model_goes_from_factory_to_verified_onnx(
 ) -> None:
     quick = ("--set", "passes.0.refits=1", "--set", "compute=float")
     source = ("tiny_models:described", "--calibration", "tiny_models:images")
+    model = ("--model", "tiny_models:described")
     made = run("compress", *source, "-r", "lut-8bit", *quick, "-o", "m.ec", folder=tmp_path)
     assert made.returncode == 0, made.stderr
     assert "bits per weight" in made.stdout
     assert "lut-kmeans: 100%" in made.stderr
     assert "100%" not in made.stdout
-    exported = run("export", "m.ec", "-o", "m.onnx", "--json", folder=tmp_path)
+    exported = run("export", "m.ec", *model, "-o", "m.onnx", "--json", folder=tmp_path)
     files = json.loads(exported.stdout)
     assert files["total_bytes"] == sum((tmp_path / name).stat().st_size for name in files["files"])
 
@@ -136,8 +137,8 @@ def test_a_model_goes_from_factory_to_verified_onnx(
         return json.loads(capsys.readouterr().out)
 
     assert result_of("inspect", "m.onnx")["bytes"] == files["total_bytes"]
-    assert result_of("inspect", "m.ec")["size"]["bits_per_weight"] < 10
-    verify = ("verify", "m.onnx", "--against", "m.ec", "--inputs", "tiny_models:images")
+    assert result_of("inspect", "m.ec", *model)["size"]["bits_per_weight"] < 10
+    verify = ("verify", "m.onnx", "--against", "m.ec", *model, "--inputs", "tiny_models:images")
     assert result_of(*verify, "--max-absolute", "1e-4")
     assert result_of(*verify, "--max-absolute", "1e-30", code=errors.VerificationError.exit_code)
     assert result_of("compress", *source, *quick, "-o", "m.ec", "--force", "--quiet")["size"]["bits_per_weight"] < 6

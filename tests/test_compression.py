@@ -16,10 +16,13 @@ from torch import Tensor, nn
 import edgecomp
 from edgecomp.calibration import Sample
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import CalibrationError, CheckpointError, ConfigError, ModelError
+from edgecomp.draft import Draft
+from edgecomp.errors import CalibrationError, ConfigError, ModelError
 from edgecomp.formats import unpack
 from edgecomp.models import load_model
 from edgecomp.modules import PackedLayer, conv_kernel
+from edgecomp.passes import PASSES, PassContext
+from edgecomp.passes.lut_kmeans import LutKmeansConfig
 
 
 def recipe(bits: int = 4, **settings: Any) -> dict[str, Any]:
@@ -92,7 +95,7 @@ def test_a_tied_weight_is_stored_once(tmp_path: Path) -> None:
     assert list(packed.factors) == ["table.weight", "fc.weight"]
     assert set(packed.dense) == {"fc.bias"}
     packed.save(tmp_path / "m.ec")
-    body = edgecomp.load(tmp_path / "m.ec").module
+    body = edgecomp.load(tmp_path / "m.ec", model="tiny_models:tied_tokens").module
     assert body.table.factor("table.weight") is body.head.factor("table.weight")
 
 
@@ -203,17 +206,20 @@ def test_samples_beyond_the_count_are_not_used() -> None:
     assert few.provenance["calibration"] == same.provenance["calibration"]
 
 
-def test_a_module_cannot_be_saved_since_nothing_could_build_it(tmp_path: Path) -> None:
+def test_a_module_is_saved_and_loaded_into_another(tmp_path: Path) -> None:
     packed = edgecomp.compress(tiny_models.tied_tokens(), recipe(2), tiny_models.tokens())
-    with pytest.raises(CheckpointError, match=r"package\.module:factory"):
-        packed.save(tmp_path / "m.ec")
-    assert not list(tmp_path.iterdir())
+    other = tiny_models.tied_tokens()
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    assert_survives_saving(packed, tiny_models.tokens()[0], tmp_path, other)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
 
 
-def assert_survives_saving(packed: CompressedModel, sample: Sample, folder: Path) -> CompressedModel:
+def assert_survives_saving(
+    packed: CompressedModel, sample: Sample, folder: Path, model: str | nn.Module | None = None
+) -> CompressedModel:
     """Saving and loading changes no bit of the outputs."""
     packed.save(folder / "m.ec")
-    loaded = edgecomp.load(folder / "m.ec")
+    loaded = edgecomp.load(folder / "m.ec", model=model)
     for got, expected in zip(loaded(sample), packed(sample), strict=True):
         assert torch.equal(got, expected)
     assert (loaded.inputs, loaded.outputs, loaded.kind) == (packed.inputs, packed.outputs, packed.kind)
@@ -237,7 +243,7 @@ def test_hugging_face_models(request: pytest.FixtureRequest, tmp_path: Path, tex
 
 def test_a_factory_and_its_checkpoint(tmp_path: Path) -> None:
     packed = edgecomp.compress("tiny_models:convolutional", recipe(3), "tiny_models:images")
-    loaded = assert_survives_saving(packed, IMAGES[1], tmp_path)
+    loaded = assert_survives_saving(packed, IMAGES[1], tmp_path, "tiny_models:convolutional")
     assert loaded.source == {"kind": "factory", "model": "tiny_models:convolutional"}
 
 
@@ -255,7 +261,7 @@ def test_an_exported_program_and_its_checkpoint(tmp_path: Path, make: Callable[[
     packed = edgecomp.compress(str(path), recipe(8), [sample])
     assert len(packed.factors) == len(edgecomp.compress(make(), recipe(8), [sample]).factors)
     assert relative_error(packed(sample)[0], outputs(module, sample)) < 0.03
-    assert_survives_saving(packed, sample, tmp_path)
+    assert_survives_saving(packed, sample, tmp_path, str(path))
 
 
 def test_twice_the_same_checkpoint(tmp_path: Path, bert_folder: str, text_file: str) -> None:
@@ -264,3 +270,25 @@ def test_twice_the_same_checkpoint(tmp_path: Path, bert_folder: str, text_file: 
         edgecomp.compress(bert_folder, recipe(3), text_file, samples=4, sequence_length=16).save(tmp_path / name)
         files.append({str(p.relative_to(tmp_path / name)): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()})
     assert files[0] == files[1]
+
+
+def test_outputs_are_named_without_calibration(tmp_path: Path) -> None:
+    packed = edgecomp.compress("tiny_models:described", recipe(4, weighting="none"))
+    assert packed.outputs == ("output",)
+
+
+def test_a_matrix_that_a_pass_replaced_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Zero:
+        Config = LutKmeansConfig
+
+        def __init__(self, config: object) -> None: ...
+
+        def run(self, draft: Draft, context: PassContext) -> None:
+            draft.matrices = {name: torch.zeros_like(matrix) for name, matrix in draft.matrices.items()}
+            draft.tensors["fc.bias"] = torch.full((64,), 2.0)
+
+    monkeypatch.setitem(PASSES, "lut-kmeans", Zero)
+    packed = edgecomp.compress(tiny_models.tied_tokens(), recipe(4), tiny_models.tokens())
+    assert {factor.format for factor in packed.factors.values()} == {"dense"}
+    assert not packed(tiny_models.tokens()[0])[0].any()
+    assert (packed.dense["fc.bias"] == 2).all()

@@ -10,7 +10,7 @@ from edgecomp.errors import ConfigError
 from edgecomp.formats import dense, lut
 from edgecomp.inspect.artifact import inspect_onnx
 from edgecomp.inspect.model import inspect_layers, inspect_model
-from edgecomp.size import count_bytes, count_parameters, layer_parameters
+from edgecomp.size import count_bytes
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, TensorSpec
 
 
@@ -44,6 +44,7 @@ PLANS = {
     "conv": plan(Stage("kernel", "conv", ConvParams(3, (3, 3)))),
     "head": plan(Stage("table", "linear")),
 }
+PARAMETERS = {"embedding": 6400, "first": 48 * 64, "second": 32 * 64, "conv": 16 * 27, "head": 0}
 DENSE = {"norm": np.ones(64, np.float32), "positions": np.arange(7)}
 
 
@@ -61,28 +62,9 @@ def test_no_parameters_is_an_error() -> None:
         count_bytes({}, {}, 0)
 
 
-def test_parameters_are_the_uncompressed_layers() -> None:
-    sizes = {name: layer_parameters(layer, FACTORS) for name, layer in PLANS.items()}
-    # The convolution's 3 channels are padded to 32 in the factor; its parameters are the real ones.
-    assert sizes == {"embedding": 6400, "first": 48 * 64, "second": 32 * 64, "conv": 16 * 3 * 9, "head": 6400}
-    # The tied table once; integers are no parameters.
-    assert count_parameters(PLANS, FACTORS, DENSE) == 6400 + 48 * 64 + 32 * 64 + 16 * 27 + 64
-
-
-def test_chains_of_convolutions_and_gathers() -> None:
-    factors = {"in": lut_factor(5, 32), "depth": lut_factor(5, 9 * 32), "out": lut_factor(16, 32), "ids": lut_factor(100, 8)}
-    chain = plan(
-        Stage("in", "conv", ConvParams(3, (1, 1))),
-        Stage("depth", "conv", ConvParams(5, (3, 3), groups=5)),
-        Stage("out", "conv", ConvParams(5, (1, 1))),
-    )
-    assert layer_parameters(chain, factors) == 16 * 3 * 9
-    assert layer_parameters(plan(Stage("ids", "gather"), Stage("out", "linear")), factors) == 100 * 16
-
-
 def test_rows_add_up_and_mark_what_is_shared() -> None:
     notes = {"kernel": {"relative_error": 0.25}, "basis": {"relative_error": 0.5}}
-    rows = {row.name: row for row in inspect_layers(PLANS, FACTORS, notes)}
+    rows = {row.name: row for row in inspect_layers(PLANS, FACTORS, PARAMETERS, notes)}
     assert sum(row.packed_bytes for row in rows.values()) == sum(factor.packed_bytes for factor in FACTORS.values())
     assert (rows["head"].packed_bytes, rows["head"].parameters, rows["head"].shared_with) == (0, 0, ("embedding",))
     assert rows["second"].shared_with == ("first",)
@@ -112,6 +94,8 @@ def test_a_model_is_inspected_with_each_tensor_once() -> None:
         factors=factors,
         dense={"1.weight": module[1].weight.detach(), "1.bias": module[1].bias.detach()},
         recipe={"name": "lut-4bit"},
+        parameters=32 * 64 + 2 * 32,
+        layer_parameters={"0": 32 * 64, "2": 0},
         provenance={"factors": {"w": {"relative_error": 0.1}}},
     )
     result = inspect_model(model, "toy.ec")

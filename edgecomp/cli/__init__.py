@@ -55,4 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output (head, less) has gone: say nothing, and keep Python from trying to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:  # noqa: BLE001  (a mistake of ours: still one line, and the way to report it)
+        if arguments.debug:
+            traceback.print_exc()
+        print(
+            f"edgecomp {arguments.verb}: internal error: {type(error).__name__}: {error}; this is a bug: please report it with the "
+            f"traceback that `edgecomp --debug {arguments.verb} ...` shows",
+            file=sys.stderr,
+        )
+        return 1
     return 0

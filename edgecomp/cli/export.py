@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecomp.cli.common import add_json, add_output, print_json
+from edgecomp.cli.common import add_json, add_model, add_output, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="MODEL.ec", help="a folder that edgecomp compress wrote")
     parser.add_argument("-t", "--target", default="onnx", help="onnx (default)")
     add_output(parser, "the file, such as model.onnx; its weights go beside it")
+    add_model(parser)
     add_json(parser)
 
 
@@ -21,7 +22,9 @@ def run(arguments: argparse.Namespace) -> None:
     from edgecomp.checkpoint import load
     from edgecomp.exporters import export
 
-    result = export(load(arguments.checkpoint), arguments.target, arguments.output, overwrite=arguments.force)
+    result = export(
+        load(arguments.checkpoint, model=arguments.model), arguments.target, arguments.output, overwrite=arguments.force
+    )
     if arguments.json:
         print_json({"files": [str(path) for path in result.files], "total_bytes": result.total_bytes})
     else:

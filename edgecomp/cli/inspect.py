@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecomp.cli.common import add_json, print_json
+from edgecomp.cli.common import add_json, add_model, print_json
 
 if TYPE_CHECKING:
     from edgecomp.inspect.result import Inspection, OnnxInspection
@@ -14,22 +14,23 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp inspect`."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a checkpoint folder, or an exported .onnx")
+    parser.add_argument("checkpoint", type=Path, metavar="PATH", help="a checkpoint folder, or an exported .onnx")
+    add_model(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Inspect and print."""
     found: Inspection | OnnxInspection
-    if arguments.model.suffix == ".onnx":
+    if arguments.checkpoint.suffix == ".onnx":
         from edgecomp.inspect.artifact import inspect_onnx
 
-        found = inspect_onnx(arguments.model)
+        found = inspect_onnx(arguments.checkpoint)
     else:
         from edgecomp.checkpoint import load
         from edgecomp.inspect.model import inspect_model
 
-        found = inspect_model(load(arguments.model), arguments.model.name)
+        found = inspect_model(load(arguments.checkpoint, model=arguments.model), arguments.checkpoint.name)
     if arguments.json:
         print_json(found.to_json())
     else:

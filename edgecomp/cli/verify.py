@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecomp.cli.common import add_json, print_json
+from edgecomp.cli.common import add_json, add_model, print_json
 
 if TYPE_CHECKING:
     from edgecomp.models import LoadedModel
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-perplexity-ratio", type=float, metavar="X", help="fail if the perplexity grows by more than this factor"
     )
+    add_model(parser)
     add_json(parser)
 
 
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         window=arguments.window,
         windows=arguments.windows,
     )
-    reference = _reference(arguments.against)
+    reference = _reference(arguments.against, arguments.model)
     inputs = []
     if arguments.inputs is not None:
         inputs = reference.samples(arguments.inputs, count=arguments.samples, sequence_length=arguments.sequence_length)
@@ -73,8 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
     raise_on_failure(result)
 
 
-def _reference(spec: str) -> LoadedModel:
+def _reference(spec: str, model: str | None) -> LoadedModel:
     from edgecomp.checkpoint import MANIFEST, load
     from edgecomp.models import load_model
 
-    return load(spec) if (Path(spec) / MANIFEST).is_file() else load_model(spec)
+    return load(spec, model=model) if (Path(spec) / MANIFEST).is_file() else load_model(spec)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecomp.inspect.result import Inspection, LayerRow
-from edgecomp.size import count_bytes, count_parameters, layer_parameters, weights_key
+from edgecomp.size import count_bytes
 from edgecomp.tensor import Factor, LayerPlan
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def inspect_model(model: CompressedModel, name: str) -> Inspection:
 
     """
     dense = unique_tensors(model.dense)
-    size = count_bytes(model.factors, dense, count_parameters(model.plans, model.factors, dense))
+    size = count_bytes(model.factors, dense, model.parameters)
     return Inspection(
         name=name,
         source=model.source.get("model"),
         recipe=dict(model.recipe),
-        layers=inspect_layers(model.plans, model.factors, model.provenance.get("factors", {})),
+        layers=inspect_layers(model.plans, model.factors, model.layer_parameters, model.provenance.get("factors", {})),
         dense_tensors=len(dense),
         dense_bytes=sum(tensor.nbytes for tensor in dense.values()),
         size=size,
@@ -39,24 +39,26 @@ def inspect_model(model: CompressedModel, name: str) -> Inspection:
 
 
 def inspect_layers(
-    plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], notes: Mapping[str, Mapping[str, Any]]
+    plans: Mapping[str, LayerPlan],
+    factors: Mapping[str, Factor],
+    parameters: Mapping[str, int],
+    notes: Mapping[str, Mapping[str, Any]],
 ) -> tuple[LayerRow, ...]:
     """A row for each layer; what layers share is counted in the first, so that the columns add up to the total.
 
     Args:
         plans: the layers' plans.
         factors: the factors that they name.
+        parameters: of each layer's weight; 0 where an earlier layer has the same.
         notes: what passes measured of a factor; its error is the layer's where the layer is that factor alone.
 
     """
     rows = []
     users: dict[str, list[str]] = {}  # layers by the factor that they use
-    matrices: set[tuple[tuple[str, ...], ...]] = set()
     for layer, plan in plans.items():
         used = list(dict.fromkeys(stage.factor for term in plan.terms for stage in term))
         packed_bytes = sum(factors[factor].packed_bytes for factor in used if factor not in users)
         shared_with = tuple(dict.fromkeys(user for factor in used for user in users.get(factor, ())))
-        parameters = 0 if weights_key(plan) in matrices else layer_parameters(plan, factors)
         rows.append(
             LayerRow(
                 name=layer,
@@ -64,14 +66,13 @@ def inspect_layers(
                 shapes=tuple(factors[factor].shape for factor in used),
                 bits=tuple(factors[factor].attributes.get("bits") for factor in used),
                 block_size=tuple(factors[factor].attributes.get("block_size") for factor in used),
-                parameters=parameters,
+                parameters=parameters[layer],
                 packed_bytes=packed_bytes,
-                bits_per_weight=8 * packed_bytes / parameters if parameters and not shared_with else None,
+                bits_per_weight=8 * packed_bytes / parameters[layer] if parameters[layer] and not shared_with else None,
                 shared_with=shared_with,
                 relative_error=notes.get(used[0], {}).get("relative_error") if len(used) == 1 else None,
             )
         )
-        matrices.add(weights_key(plan))
         for factor in used:
             users.setdefault(factor, []).append(layer)
     return tuple(rows)

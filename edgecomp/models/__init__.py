@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from edgecomp.errors import CheckpointError
 from edgecomp.models import factory, huggingface, program
@@ -26,23 +29,31 @@ def load_model(spec: str) -> LoadedModel:
     return huggingface.load(spec)
 
 
-def build_skeleton(source: Mapping[str, Any], folder: Path) -> LoadedModel:
-    """The model that a checkpoint's `source` describes, its weights still to be filled in; `folder` holds its configuration.
+def build_skeleton(source: Mapping[str, Any], folder: Path, model: str | nn.Module | None) -> LoadedModel:
+    """The model of a checkpoint, its weights still to be filled in.
+
+    Args:
+        source: what the checkpoint says of its model.
+        folder: its configuration, for Hugging Face models, which are built from that alone.
+        model: for all others the model, or what `load_model` takes. The checkpoint's own word is not followed: it would mean
+            running whatever code a file names.
 
     Raises:
-        CheckpointError: the source is of an unknown kind.
+        CheckpointError: the model is needed and was not given.
         ModelError: it cannot be built.
 
     """
-    match source.get("kind"):
-        case "huggingface":
-            return huggingface.skeleton(source, folder)
-        case "factory":
-            return factory.skeleton(source)
-        case "program":
-            return program.skeleton(source)
-        case other:
-            raise CheckpointError(f"a checkpoint's source must be huggingface, factory or program, got {other!r}")
+    if isinstance(model, nn.Module):
+        return LoadedModel(copy.deepcopy(model).eval(), (), ())
+    if model is not None:
+        return load_model(model)
+    if source["kind"] == "huggingface":
+        return huggingface.skeleton(source, folder)
+    made_from = f" ({source['model']})" if "model" in source else ""
+    raise CheckpointError(
+        f"a checkpoint holds the weights of a {source['kind']}{made_from}, not its code: "
+        "give the model with --model (model=... in Python)"
+    )
 
 
 __all__ = ["Adapter", "LoadedModel", "body_of", "build_skeleton", "load_model"]

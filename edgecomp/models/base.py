@@ -15,6 +15,8 @@ from edgecomp.calibration import Sample, Tokenizer
 from edgecomp.errors import CalibrationError, ModelError
 from edgecomp.tensor import TensorSpec
 
+_EXAMPLE_SIZE = 2
+
 ModelKind = Literal["encoder", "causal-lm", "generic"]
 
 
@@ -56,7 +58,7 @@ class LoadedModel:
         inputs: its inputs; empty where only a sample can tell them (`with_sample`).
         outputs: names of its outputs.
         kind: decides how text becomes inputs, and which quality is measured.
-        source: how to build it again, as JSON values (`edgecomp.models.build_skeleton`).
+        source: where it came from, as JSON values; for Hugging Face models enough to build it again.
         tokenizer: for models of text.
         assets: writes configuration and tokenizer into a folder, for models that have them.
 
@@ -79,6 +81,14 @@ class LoadedModel:
         if not self.outputs:
             self.outputs = tuple(f"output_{i}" if i else "output" for i in range(len(self(sample))))
         return self
+
+    def with_outputs(self) -> LoadedModel:
+        """The model with outputs filled in from a run on made inputs, where they are unknown; the inputs must be known."""
+        if self.outputs:
+            return self
+        sizes = [[_EXAMPLE_SIZE if isinstance(size, str) else size for size in spec.dims] for spec in self.inputs]
+        # Ones are valid as features, as indices of any table with two rows, and as masks.
+        return self.with_sample({spec.name: np.ones(size, spec.dtype) for spec, size in zip(self.inputs, sizes, strict=True)})
 
     def __call__(self, sample: Sample) -> tuple[Tensor, ...]:
         """The outputs for one sample.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
 from edgecomp.calibration import import_attribute
@@ -29,8 +26,3 @@ def load(spec: str) -> LoadedModel:
             f"{spec} must return an nn.Module, or (nn.Module, list of edgecomp.tensor.TensorSpec), got {type(made).__name__}"
         )
     return LoadedModel(module.eval().float(), tuple(inputs), (), "generic", {"kind": "factory", "model": spec})
-
-
-def skeleton(source: Mapping[str, Any]) -> LoadedModel:
-    """The factory's model again; its weights are replaced by the checkpoint's."""
-    return load(str(source["model"]))

@@ -52,7 +52,13 @@ def load(spec: str) -> LoadedModel:
         config = transformers.AutoConfig.from_pretrained(location, **options)
         kind = _kind_of(config, path)
         loader = transformers.AutoModelForCausalLM if kind == "causal-lm" else transformers.AutoModel
-        body = loader.from_pretrained(location, dtype=torch.float32, **_head_options(config, kind), **options)
+        body, found = loader.from_pretrained(
+            location, dtype=torch.float32, output_loading_info=True, **_head_options(config, kind), **options
+        )
+        # transformers fills what a file lacks with random numbers, and goes on.
+        lacking = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
+        if lacking:
+            raise ModelError(f"{spec} must hold every weight of a {type(body).__name__}, but lacks {', '.join(lacking[:5])}")
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
     except ModelError:
         raise

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +38,8 @@ def load(spec: str) -> LoadedModel:
             parent, _, leaf = name.rpartition(".")
             setattr(module.get_submodule(parent), leaf, layer)
     outputs = tuple(f"output_{i}" if i else "output" for i in range(len(program.graph_signature.user_outputs)))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    source = {"kind": "program", "model": str(path.resolve()), "sha256": digest}
+    source = {"kind": "program", "model": spec}
     return LoadedModel(module, _inputs(program), outputs, "generic", source)
-
-
-def skeleton(source: Mapping[str, Any]) -> LoadedModel:
-    """The program again, from the same file; its weights are replaced by the checkpoint's.
-
-    Raises:
-        ModelError: the file is gone or has changed.
-
-    """
-    loaded = load(str(source["model"]))
-    if loaded.source["sha256"] != source["sha256"]:
-        raise ModelError(f"{source['model']} must be the file that was compressed, but its sha256 differs: compress it again")
-    return loaded
 
 
 def _inputs(program: ExportedProgram) -> tuple[TensorSpec, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from edgecomp.passes.base import Draft, Layer, Pass, PassContext, Progress, Use
+from edgecomp.passes.base import Pass, PassContext, Progress
 from edgecomp.passes.lut_kmeans import LutKmeans
 
 PASSES: dict[str, type[Pass]] = {
     "lut-kmeans": LutKmeans,
 }
 
-__all__ = ["PASSES", "Draft", "Layer", "Pass", "PassContext", "Progress", "Use"]
+__all__ = ["PASSES", "Pass", "PassContext", "Progress"]

@@ -1,78 +1,18 @@
-"""What a compression method works on: a draft of plans and factors, and what it may ask about the model."""
+"""What a compression method is: a pass over a draft, and what it may ask about the model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from edgecomp.calibration import input_energy
 from edgecomp.config import PassConfig
-from edgecomp.errors import CalibrationError
-from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, StageOp
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer of the original model that can be compressed.
-
-    Args:
-        name: module name.
-        op: how it uses its weight.
-        factor: name of its weight; layers with a tied weight name the same one.
-        parameters: parameters of the weight, without the padding of a convolution's channels.
-        conv: geometry of a convolution.
-        bias: name of its bias among the model's tensors, or None.
-
-    """
-
-    name: str
-    op: StageOp
-    factor: str
-    parameters: int
-    conv: ConvParams | None = None
-    bias: str | None = None
-
-
-class Use(NamedTuple):
-    """Where a plan uses a factor: layer, position of the term, position of the stage."""
-
-    layer: str
-    term: int
-    stage: int
-
-
-@dataclass
-class Draft:
-    """Plans and factors while passes work on them.
-
-    It starts with one term of one stage per layer, each over the layer's own weight in `matrices`. A pass replaces stages,
-    adds terms, and moves factors from `matrices` (float32 `[N, K]`) to `factors` (packed).
-    """
-
-    layers: Mapping[str, Layer]
-    plans: dict[str, LayerPlan]
-    matrices: dict[str, Tensor]
-    factors: dict[str, Factor] = field(default_factory=dict)
-    records: dict[str, dict[str, float]] = field(default_factory=dict)  # per factor, what the pass measured
-
-    def uses(self, factor: str) -> list[Use]:
-        """Every place where a plan uses the factor."""
-        return [
-            Use(name, t, s)
-            for name, plan in self.plans.items()
-            for t, term in enumerate(plan.terms)
-            for s, stage in enumerate(term)
-            if stage.factor == factor
-        ]
-
-    def stage(self, use: Use) -> Stage:
-        """The stage at a place."""
-        return self.plans[use.layer].terms[use.term][use.stage]
-
+from edgecomp.draft import Draft
+from edgecomp.errors import CalibrationError, ConfigError
 
 Item = TypeVar("Item")
 
@@ -124,12 +64,18 @@ class PassContext:
 
         Raises:
             CalibrationError: there was no calibration, or it never reached a layer.
+            ConfigError: the factor is not at the input of a layer.
 
         """
         total: Tensor | None = None
         for use in draft.uses(factor):
             if draft.stage(use).op == "gather":
                 continue
+            if use.stage > 0:
+                raise ConfigError(
+                    f"activations are known at the input of a layer only, and {factor} is a later stage of {use.layer}: "
+                    'set weighting="none" in the pass'
+                )
             if use.layer not in self.energy:
                 raise CalibrationError(
                     f"every layer that is compressed must see calibration inputs, but {use.layer} was never called: "

@@ -26,13 +26,15 @@ from pydantic import Field
 from torch import Tensor
 
 from edgecomp.config import LayerMatch, PassConfig, fits_any, require_patterns_used
+from edgecomp.draft import Draft, Layer
 from edgecomp.errors import ConfigError, FormatError
 from edgecomp.formats import lut
-from edgecomp.passes.base import Draft, Layer, PassContext
+from edgecomp.passes.base import PassContext
 from edgecomp.tensor import Factor
 
 _HISTOGRAM_BINS = 1024
 _TABLE_RESOLUTION = 8
+_SMALLEST_STEP = 1e-30  # of weights near 1: a smaller step has no inverse in float32, and its block is 0
 _CHUNK_WEIGHTS = 1 << 16
 # Alternating refinement stops at the nearest local optimum: some rounds try steps over a range of the block's largest weight.
 _SEARCH_REFITS = (0, 3)
@@ -198,6 +200,7 @@ def fit_lut(
     codebook, steps = _initial_levels(weights, importance, bits)
     scales, row_scale = _quantize_steps(steps)
     codes = _assign(weights, codebook, scales, row_scale)
+    best = (_squared_error(weights, importance, codebook, codes, scales, row_scale), codebook, scales, row_scale)
     for refit in range(refits):
         codebook = _refit_codebook(weights, importance, codes, codebook, scales, row_scale)
         if refit in _SEARCH_REFITS:
@@ -207,6 +210,12 @@ def fit_lut(
             steps = _refit_steps(weights, importance, codebook, codes)
         scales, row_scale = _quantize_steps(steps)
         codes = _assign(weights, codebook, scales, row_scale)
+        squared_error = _squared_error(weights, importance, codebook, codes, scales, row_scale)
+        if squared_error < best[0]:
+            best = (squared_error, codebook, scales, row_scale)
+    # Rounding to the stored grids can undo what a round gained.
+    _, codebook, scales, row_scale = best
+    codes = _assign(weights, codebook, scales, row_scale)
     values = codebook[codes]
     error = values * (scales * row_scale[:, None])[..., None] - weights
     # 7 and 8 bits store the values themselves (lut.md).
@@ -222,6 +231,17 @@ def fit_lut(
         block_size=block_size,
     )
     return LutFit(factor, _ratio(error, weights, (importance > 0).float()), _ratio(error, weights, importance))
+
+
+def _squared_error(
+    weights: Tensor, importance: Tensor, codebook: Tensor, codes: Tensor, scales: Tensor, row_scale: Tensor
+) -> float:
+    """What `fit_lut` minimises."""
+
+    def error(weights: Tensor, codes: Tensor, steps: Tensor) -> Tensor:
+        return (importance * (weights - codebook[codes] * steps[..., None]).square()).sum(dim=(1, 2))
+
+    return float(_by_rows(error, weights, codes, scales * row_scale[:, None]).double().sum())
 
 
 def _ratio(error: Tensor, weights: Tensor, importance: Tensor) -> float:
@@ -304,7 +324,8 @@ def kmeans_1d(points: np.ndarray, mass: np.ndarray, clusters: int) -> np.ndarray
 
 def _quantize_steps(steps: Tensor) -> tuple[Tensor, Tensor]:
     """Steps `[N, blocks]` as int8 scales (held in float32) times a row scale `[N]`."""
-    row_scale = steps.abs().amax(dim=1) / 127
+    largest = steps.abs().amax(dim=1)
+    row_scale = torch.where(largest < _SMALLEST_STEP, 0, largest / 127)
     scales = torch.where(row_scale[:, None] > 0, steps / row_scale[:, None], 0)
     return scales.round().clamp(-127, 127), row_scale
 
@@ -330,7 +351,7 @@ def _nearest_table(codebook: Tensor) -> Tensor:
 
 def _look_up(table: Tensor, weights: Tensor, steps: Tensor) -> Tensor:
     """Entry of `table` (as `_nearest_table` lays it out) for weights `[N, blocks, block_size]` over steps `[N, blocks]`."""
-    inverse = torch.where(steps == 0, 0, 1 / steps)[..., None]
+    inverse = torch.where(steps.abs() < _SMALLEST_STEP, 0, 1 / steps)[..., None]
     position = torch.floor(weights * (inverse * _TABLE_RESOLUTION)).add_(128 * _TABLE_RESOLUTION)
     index = position.clamp_(0, len(table) - 1).to(torch.int32)
     return table.index_select(0, index.reshape(-1)).reshape(weights.shape)

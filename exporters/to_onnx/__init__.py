@@ -18,7 +18,7 @@ from edgecomp.exporters.to_onnx.functions import function_protos
 from edgecomp.exporters.to_onnx.lower import OPSET, lower
 from edgecomp.exporters.to_onnx.packed import check_packed, fill_absent_inputs
 from edgecomp.exporters.to_onnx.save import data_path, save
-from edgecomp.ops import DOMAIN, OPERATORS
+from edgecomp.ops import DOMAIN, DOMAIN_VERSION
 
 _NO_SIZE_LIMIT = 1 << 62
 
@@ -54,7 +54,7 @@ def _attach_functions(model: ir.Model) -> None:
     for proto in function_protos(used, OPSET):
         function = ir.serde.deserialize_function(proto)
         model.functions[function.identifier()] = function
-    model.opset_imports[DOMAIN] = max(operator.version for operator in OPERATORS.values())
+    model.opset_imports[DOMAIN] = DOMAIN_VERSION
 
 
 def _describe(onnx_model: ir.Model, model: CompressedModel) -> None:

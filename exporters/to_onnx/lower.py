@@ -16,7 +16,7 @@ from onnxscript.values import Op, Opset
 
 from edgecomp.errors import ExportError
 from edgecomp.exporters.capture import Capture, first_line
-from edgecomp.ops import DOMAIN, NAMESPACE, OPERATORS, AttributeType, Operator
+from edgecomp.ops import DOMAIN, DOMAIN_VERSION, NAMESPACE, OPERATORS, AttributeType, Operator
 
 # The newest versions that ONNX Runtime 1.18 reads are 21 and 10. 18 is the first with BitwiseAnd, which the functions need.
 OPSET = 18
@@ -80,7 +80,7 @@ def _translations() -> dict[Callable, Callable]:
 
 def _translation(operator: Operator) -> Callable[..., Any]:
     # A plain function that calls an Op makes a node; an onnxscript function would be inlined, and the weights decompressed.
-    op = Op(Opset(DOMAIN, operator.version), operator.onnx_name, _schema(operator))
+    op = Op(Opset(DOMAIN, DOMAIN_VERSION), operator.onnx_name, _schema(operator))
 
     def translate(*inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         return cast(ir.Value, op(*inputs, **attributes))
@@ -95,7 +95,7 @@ def _schema(operator: Operator) -> OpSchema:
     return OpSchema(
         operator.onnx_name,
         DOMAIN,
-        operator.version,
+        DOMAIN_VERSION,
         # Optional inputs too are declared required: they are there on every node of the finished model.
         inputs=[parameter(declared.name, declared.dtype) for declared in operator.inputs],
         outputs=[parameter(operator.output.name, operator.output.dtype)],

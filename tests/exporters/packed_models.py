@@ -89,6 +89,8 @@ def compressed(
         factors=factors,
         dense={},
         recipe={"method": "random"},
+        parameters=sum(n * k for n, k in (factor.shape for factor in factors.values())),
+        layer_parameters={},
         provenance={"source": "test"},
     )
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError
 from edgecomp.formats import lut, unpack
 from edgecomp.layers import draft_of, find_layers
-from edgecomp.passes import Draft, LutKmeans, PassContext
-from edgecomp.passes.lut_kmeans import LutFit, LutKmeansConfig, fit_lut, kmeans_1d
+from edgecomp.passes import PassContext
+from edgecomp.passes.lut_kmeans import LutFit, LutKmeans, LutKmeansConfig, fit_lut, kmeans_1d
 from edgecomp.progress import ProgressBar
 
 

@@ -41,7 +41,12 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.zeros((100, 64), np.uint8), np.zeros((1, 16), np.int8), np.ones((100, 2), np.int8), np.ones(100, np.float32),
         bits=4, block_size=32,
     )  # fmt: skip
-    layers = inspect_layers({"table": LayerPlan(((Stage("w", "gather"),),))}, {"w": factor}, {"w": {"relative_error": 0.5}})
+    layers = inspect_layers(
+        {"table": LayerPlan(((Stage("w", "gather"),),))},
+        {"w": factor},
+        {"table": factor.shape[0] * factor.shape[1]},
+        {"w": {"relative_error": 0.5}},
+    )
     inspection = Inspection("small.ec", "toy model", {"name": "lut-4bit"}, layers, 0, 0, count_bytes({"w": factor}, {}, 6400))
     (folder / "inspect.json").write_text(json.dumps(inspection.to_json()), encoding="utf-8")
     return folder
@@ -107,7 +112,7 @@ def test_an_existing_page_is_kept_unless_told_otherwise(run_folder: Path, page: 
         write_report([run_folder], run_folder / "report.html")
     write_report([run_folder], run_folder / "report.html", overwrite=True)
     assert not list(run_folder.glob("*.partial"))
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="folder of an output must exist"):
         write_report([run_folder], run_folder / "missing" / "report.html")
 
 
