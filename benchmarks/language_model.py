@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=["lut-8bit", "lut-4bit", "lut-3bit"])
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="choose settings on valid, report test")
-    parser.add_argument("--samples", type=int, default=64, help="calibration windows")
+    parser.add_argument("--samples", type=int, default=32, help="calibration windows")
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
