@@ -1,9 +1,11 @@
 #include "npy.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <limits>
 
 namespace edgecomp::test {
 namespace {
@@ -39,6 +41,18 @@ bool ReadNpy(const std::string& path, Npy* npy) {
   }
   npy->bytes.assign(content.begin() + static_cast<std::ptrdiff_t>(kPreamble + length), content.end());
   return !npy->dtype.empty();
+}
+
+float WidenFloat16(uint16_t bits) {
+  const int exponent = bits >> 10 & 0x1f;
+  const int fraction = bits & 0x3ff;
+  float magnitude = std::ldexp(static_cast<float>(fraction), -24);  // subnormal, or zero
+  if (exponent == 0x1f) {
+    magnitude = fraction == 0 ? std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
+  } else if (exponent != 0) {
+    magnitude = std::ldexp(static_cast<float>(0x400 | fraction), exponent - 25);
+  }
+  return (bits & 0x8000) != 0 ? -magnitude : magnitude;
 }
 
 }  // namespace edgecomp::test

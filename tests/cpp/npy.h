@@ -9,7 +9,7 @@
 namespace edgecomp::test {
 
 struct Npy {
-  std::string dtype;  // "<f4", "|u1", ...
+  std::string dtype;  // "<f2", "<f4", "|u1", ...
   std::vector<int64_t> shape;
   std::vector<uint8_t> bytes;
 
@@ -21,6 +21,9 @@ struct Npy {
 
 // False where the file is missing or of another kind.
 bool ReadNpy(const std::string& path, Npy* npy);
+
+// The value of a float16, given as its bits; C++17 has no such type.
+float WidenFloat16(uint16_t bits);
 
 }  // namespace edgecomp::test
 

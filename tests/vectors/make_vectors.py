@@ -1,27 +1,29 @@
-"""Write the golden vectors of the format `lut`: small factors, inputs and the results of the numpy oracle.
+"""Write the golden vectors of the packed formats: small factors, inputs and the results of the numpy oracle.
 
     python tests/vectors/make_vectors.py [FOLDER]
 
-Each case is a folder of .npy files and `meta.txt` with one `key value` a line, which the C++ tests read as well. The numbers come
-from a generator of our own (numpy does not promise its streams for ever), so every run writes the same bytes.
+Each format is a folder with one folder per case and the list of their names, `cases.txt`. A case is .npy files and, for `lut`,
+`meta.txt` with one `key value` a line; the C++ tests read them as well. The numbers come from a generator of our own (numpy does
+not promise its streams for ever), so every run writes the same bytes.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edgecomp.formats import lut
+from edgecomp.formats import dense, lut
 from edgecomp.tensor import Factor
 
-HERE = Path(__file__).parent / "lut"
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Case:
+class LutCase:
     """A factor and `m` rows of x."""
 
     name: str
@@ -34,15 +36,22 @@ class Case:
     permuted: bool = False
 
 
-CASES = (
-    *(Case(f"bits{bits}", n=19, k=70, bits=bits, block_size=32) for bits in range(1, 9)),
-    Case("one_weight", n=1, k=1, bits=4, block_size=32, m=1),
-    Case("one_block", n=16, k=160, bits=3, block_size=160, m=5),
-    Case("wide_blocks", n=33, k=250, bits=4, block_size=128, m=1),
-    Case("several_books", n=50, k=64, bits=2, block_size=64, m=3, books=3),
-    Case("permuted_rows", n=37, k=96, bits=5, block_size=32, m=9, books=2, permuted=True),
-    Case("permuted_wide", n=20, k=33, bits=8, block_size=64, m=1, permuted=True),
+LUT_CASES = (
+    *(LutCase(f"bits{bits}", n=19, k=70, bits=bits, block_size=32) for bits in range(1, 9)),
+    LutCase("one_weight", n=1, k=1, bits=4, block_size=32, m=1),
+    LutCase("one_block", n=16, k=160, bits=3, block_size=160, m=5),
+    LutCase("wide_blocks", n=33, k=250, bits=4, block_size=128, m=1),
+    LutCase("several_books", n=50, k=64, bits=2, block_size=64, m=3, books=3),
+    LutCase("permuted_rows", n=37, k=96, bits=5, block_size=32, m=9, books=2, permuted=True),
+    LutCase("permuted_wide", n=20, k=33, bits=8, block_size=64, m=1, permuted=True),
 )
+
+# Where widening and rounding to nearest even can go wrong: zeros of both signs, the smallest and largest numbers of each kind, and
+# numbers halfway between two neighbours.
+EDGES = {
+    "float16": [0.0, -0.0, 2**-24, -(2**-14 - 2**-24), 2**-14, -65504.0, 65519.0, 1 + 2**-11, 1 + 3 * 2**-11, 2**-25, 3 * 2**-25],
+    "float32": [0.0, -0.0, 2**-149, -(2**-126 - 2**-149), 2**-126, -(2 - 2**-23) * 2**127, 1 + 2**-24, 1 + 3 * 2**-24],
+}
 
 
 class Numbers:
@@ -69,7 +78,7 @@ class Numbers:
         return values.astype(np.float32)
 
 
-def make_factor(case: Case, numbers: Numbers) -> Factor:
+def make_lut_factor(case: LutCase, numbers: Numbers) -> Factor:
     """A random factor of the case's shape."""
     tiles = -(-case.n // lut.TILE_ROWS) + (1 if case.permuted else 0)
     rows = tiles * lut.TILE_ROWS if case.permuted else case.n
@@ -98,10 +107,10 @@ def float_matmul(x: np.ndarray, factor: Factor, bias: np.ndarray) -> np.ndarray:
     return y
 
 
-def write_case(case: Case, folder: Path) -> None:
+def write_lut_case(case: LutCase, folder: Path) -> None:
     """Write one case."""
     numbers = Numbers(seed=sum(case.name.encode()))
-    factor = make_factor(case, numbers)
+    factor = make_lut_factor(case, numbers)
     x, bias = numbers.floats(case.m, case.k), numbers.floats(case.n)
     arrays = {
         **factor.arrays,
@@ -111,18 +120,39 @@ def write_case(case: Case, folder: Path) -> None:
         "y_int8": lut.matmul(x, factor, compute="int8", bias=bias),
         "y_float": float_matmul(x, factor, bias),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
+    save_arrays(folder, arrays)
     meta = {"n": case.n, "k": case.k, "bits": case.bits, "block_size": case.block_size, "m": case.m}
     (folder / "meta.txt").write_text("".join(f"{key} {value}\n" for key, value in meta.items()))
 
 
+def write_dense_case(dtype: type[np.float16] | type[np.float32], folder: Path) -> None:
+    """Write the values that `dense` stores in `dtype`, and the weights that they stand for; the first row holds the edges."""
+    edges = EDGES[dtype.__name__]
+    numbers = Numbers(seed=sum(dtype.__name__.encode()))
+    factor = dense.pack(np.vstack([np.array([edges]), numbers.floats(4, len(edges))]), dtype)
+    save_arrays(folder, {**factor.arrays, "weights": dense.unpack(factor)})
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write one .npy file per array."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+
+
+def write_names(folder: Path, names: Sequence[str]) -> None:
+    """Write the list of a format's cases."""
+    (folder / "cases.txt").write_text("".join(f"{name}\n" for name in names))
+
+
 def main(folder: Path) -> None:
-    """Write all cases and the list of their names."""
-    for case in CASES:
-        write_case(case, folder / case.name)
-    (folder / "cases.txt").write_text("".join(f"{case.name}\n" for case in CASES))
+    """Write all cases of both formats."""
+    for case in LUT_CASES:
+        write_lut_case(case, folder / "lut" / case.name)
+    write_names(folder / "lut", [case.name for case in LUT_CASES])
+    for dtype in dense.DTYPES:
+        write_dense_case(dtype, folder / "dense" / dtype.__name__)
+    write_names(folder / "dense", [dtype.__name__ for dtype in dense.DTYPES])
 
 
 if __name__ == "__main__":

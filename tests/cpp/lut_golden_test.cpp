@@ -10,7 +10,7 @@
 namespace edgecomp::test {
 namespace {
 
-const std::string kVectors = EDGECOMP_VECTORS;
+const std::string kVectors = EDGECOMP_VECTORS "/lut";
 
 struct GoldenCase {
   std::map<std::string, Npy> arrays;
@@ -51,7 +51,7 @@ bool Load(const std::string& name, GoldenCase* golden) {
   return true;
 }
 
-TEST(GoldenVectors) {
+TEST(LutGoldenVectors) {
   std::ifstream list(kVectors + "/cases.txt");
   int cases = 0;
   for (std::string name; list >> name; ++cases) {
