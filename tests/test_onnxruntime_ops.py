@@ -145,15 +145,24 @@ def test_conv2d(rng: np.random.Generator, conv: ConvParams, outputs: int) -> Non
         assert_close(run(model, x, threads=2), conv2d(x, factor, conv, bias), tolerance, compute)
 
 
-def test_optional_inputs_may_be_missing(factor: Factor, rng: np.random.Generator) -> None:
+REQUIRED_INPUTS = ("x", "codes", "codebooks", "tile_book", "scales", "row_scale")
+
+
+def test_last_inputs_may_be_missing(factor: Factor, rng: np.random.Generator) -> None:
     x = rng.standard_normal((2, 100)).astype(np.float32)
-    expected = lut.matmul(x, factor, compute="int8")
-    names = ["x", "codes", "codebooks", "tile_book", "scales", "row_scale"]
-    assert_close(run(make_model(LUT_MATMUL, factor, ["m", 100], inputs=names), x), expected, 1e-5, "six inputs")
-    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 32):
-        pytest.skip("1.18 and 1.20 crash on a missing input between others, before they call the library")
-    model = make_model(LUT_MATMUL, factor, ["m", 100], bias=np.ones(50, np.float32), inputs=[*names, "", "bias"])
-    assert_close(run(model, x), expected + 1, 1e-5, "an empty name")
+    y = run(make_model(LUT_MATMUL, factor, ["m", 100], inputs=REQUIRED_INPUTS), x)
+    assert_close(y, lut.matmul(x, factor, compute="int8"), 1e-5, "six inputs")
+
+
+# ONNX Runtime supports this from 1.24 on. Before (tried: 1.20, 1.22, 1.23) the process dies inside the runtime, which never calls
+# the library: there is nothing of ours to test. Exported models leave no input out, see compat/test_portability.py.
+if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 24):
+
+    def test_inputs_between_others_may_be_missing(factor: Factor, rng: np.random.Generator) -> None:
+        x = rng.standard_normal((2, 100)).astype(np.float32)
+        names = [*REQUIRED_INPUTS, "", "bias"]
+        y = run(make_model(LUT_MATMUL, factor, ["m", 100], bias=np.ones(50, np.float32), inputs=names), x)
+        assert_close(y, lut.matmul(x, factor, compute="int8") + 1, 1e-5, "an empty name")
 
 
 @pytest.mark.parametrize("permuted", [False, True])
