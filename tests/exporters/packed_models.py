@@ -95,15 +95,17 @@ def compressed(
     )
 
 
-def chain_model(plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], inputs: TensorSpec) -> CompressedModel:
-    """A model that runs packed layers one after the other, with random biases where the plans have one; float compute."""
+def chain_model(
+    plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], inputs: TensorSpec, compute: lut.Compute = "float"
+) -> CompressedModel:
+    """A model that runs packed layers one after the other, with random biases where the plans have one."""
     packed = {name: PackedFactor(factor) for name, factor in factors.items()}
     generator = torch.Generator().manual_seed(0)
     layers = {}
     for name, layer_plan in plans.items():
         rows = factors[layer_plan.terms[0][-1].factor].shape[0]
         bias = torch.randn(rows, generator=generator) if layer_plan.bias else None
-        layers[name] = PackedLayer(layer_plan, packed, bias, "float")
+        layers[name] = PackedLayer(layer_plan, packed, bias, compute)
     return compressed(Chain(layers), {f"layers.{name}": layer_plan for name, layer_plan in plans.items()}, factors, [inputs])
 
 
