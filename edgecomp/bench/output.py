@@ -15,14 +15,14 @@ MEBI = 1024 * 1024
 
 def to_markdown(records: Sequence[Record]) -> str:
     """A table in the manner of llama-bench, one row per artifact; rows of invalid records carry `!` and their reasons follow."""
-    heads = ["model", "size MiB", "backend", "threads", "test", "p50 ms", "p90 ms", "p99 ms", "inf/s"]
+    heads = ["model", "size MiB", "backend", "threads", "test", "p50 ms", "p90 ms", "p99 ms", "inf/s", "cold load ms", "first ms"]
     heads += ["anon MiB", "file-backed MiB", "peak MiB"]
     lines = [_row(heads), _row(["---" if head in ("model", "backend", "test") else "---:" for head in heads])]
     lines += [_row(_cells(record)) for record in records]
     lines += [
         "",
         "anon and peak: above an empty session of the same process; file-backed: resident pages of the artifact's own files; "
-        "percentiles by nearest rank.",
+        "percentiles by nearest rank; cold load: the process's first session of the model; first: its first inference.",
     ]
     lines += [f"! {record.artifact.name}: {reason}" for record in records for reason in record.validity.reasons]
     return "\n".join(lines) + "\n"
@@ -38,6 +38,7 @@ def _cells(record: Record) -> list[str]:
         record.test,
         *(f"{value / 1e6:.3f}" for value in (latency.p50_ns, latency.p90_ns, latency.p99_ns)),
         f"{record.summary.throughput.inferences_per_second:.2f}",
+        *(f"{value / 1e6:.3f}" for value in (record.summary.cold_load_ns, record.summary.first_inference_ns)),
         f"{above.anonymous_bytes / MEBI:.2f}",
         f"{record.summary.steady.artifact_file_backed_bytes / MEBI:.2f}",
         f"{above.peak_resident_bytes / MEBI:.2f}",
