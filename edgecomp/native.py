@@ -20,6 +20,7 @@ from edgecomp.tensor import ConvParams, Factor
 
 ABI_VERSION = 1
 _LIBRARY = Path(__file__).parent / "lib" / "libedgecomp_onnxruntime.so"
+_OPERATORS = ("lut_matmul", "lut_gather", "lut_conv2d", "lut_conv2d_grouped")  # that ec_variant_of knows
 _COMPUTE: dict[Compute, int] = {"float": 0, "int8": 1}
 
 Floats = npt.NDArray[np.float32]
@@ -102,6 +103,23 @@ def selected_variant() -> str:
     name = ctypes.c_char_p()
     _check(_library().ec_variant_selected(ctypes.byref(name)))
     return (name.value or b"").decode()
+
+
+def selected_variants() -> dict[str, str]:
+    """Name of the variant that each operator's kernels run: a lower one than `selected_variant` where it has none for that.
+
+    Convolutions of several groups, which have kernels of their own, are `lut_conv2d_grouped`.
+
+    Raises:
+        RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is unknown or cannot run on this CPU.
+
+    """
+    chosen = {}
+    for operator in _OPERATORS:
+        name = ctypes.c_char_p()
+        _check(_library().ec_variant_of(operator.encode(), ctypes.byref(name)))
+        chosen[operator] = (name.value or b"").decode()
+    return chosen
 
 
 def lut_matmul(x: Floats, factor: Factor, *, compute: Compute, bias: Floats | None = None) -> Floats:

@@ -15,6 +15,7 @@ from lut_cases import random_factor
 from edgecomp import native
 from edgecomp.errors import EdgecompError, FormatError, RuntimeUnavailableError
 from edgecomp.formats import lut
+from edgecomp.ops import OPERATORS
 from edgecomp.tensor import ConvParams, Factor
 
 CASES = Path(__file__).parent / "lut_cases.py"
@@ -57,6 +58,13 @@ def test_unknown_variant_is_an_error() -> None:
 def test_ref_is_the_last_variant_and_always_available() -> None:
     assert native.variants()[-1] == native.Variant("ref", available=True)
     assert native.selected_variant() in [v.name for v in native.variants() if v.available]
+
+
+def test_every_operator_names_the_variant_that_it_runs() -> None:
+    chosen = native.selected_variants()
+    assert set(OPERATORS) <= set(chosen)
+    assert chosen["lut_matmul"] == native.selected_variant()
+    assert set(chosen.values()) <= {v.name for v in native.variants() if v.available}
 
 
 def test_leading_axes_are_kept(factor: Factor) -> None:

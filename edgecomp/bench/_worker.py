@@ -75,7 +75,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "runtime": "onnxruntime",
         "versions": {"python": sys.version.split()[0], "onnxruntime": ort.__version__, "numpy": np.__version__},
-        "kernel_variant": _kernel_variant() if request["ask_variant"] else None,
+        "kernels": _kernels() if request["ask_kernels"] else {},
         "inputs": {name: f"{value.dtype.name}{list(value.shape)}" for name, value in inputs.items()},
         "batch": count_items(inputs),
         "tokens": count_tokens(inputs),
@@ -129,10 +129,10 @@ def _inputs(session: Any, request: Mapping[str, Any]) -> dict[str, np.ndarray]:
         raise ConfigError(f"{request['inputs']} must be an .npz with the arrays {names}: {error}") from error
 
 
-def _kernel_variant() -> str:
+def _kernels() -> dict[str, str]:
     """The kernels that our library chose in this process."""
-    variant: str = importlib.import_module("edgecomp.native").selected_variant()
-    return variant
+    variants: dict[str, str] = importlib.import_module("edgecomp.native").selected_variants()
+    return variants
 
 
 def main() -> int:

@@ -52,7 +52,7 @@ class Measurement(_Model):
 
     runtime: str
     versions: dict[str, str]
-    kernel_variant: str | None
+    kernels: dict[str, str] = Field(description="kernel variant of each operator of our library; empty without it")
     inputs: dict[str, str]
     batch: int
     tokens: int | None = Field(description="tokens of one inference, batch x sequence, where the model takes token ids")
@@ -187,4 +187,4 @@ class Record(_Model):
         """Runtime and kernels in short."""
         measurement = self.rounds[0].measurement
         name = f"{measurement.runtime} {measurement.versions.get(measurement.runtime, '')}".strip()
-        return name if self.artifact.library is None else f"{name} + {measurement.kernel_variant or self.artifact.library}"
+        return name if self.artifact.library is None else f"{name} + {measurement.kernels.get('lut_matmul', self.artifact.library)}"

@@ -86,7 +86,7 @@ def _run_round(model: OnnxFile, library: Path | None, options: BenchOptions) -> 
         "files": [str(path.resolve()) for path in model.files],
         "library": None if library is None else str(library),
         # Another library than ours has no kernels that we could ask for.
-        "ask_variant": library is not None and options.library == AUTO,
+        "ask_kernels": library is not None and options.library == AUTO,
         "threads": options.threads,
         "batch": options.batch,
         "sequence": options.sequence,

@@ -31,10 +31,11 @@ struct Variant {
   const Kernels* kernels;
 };
 
+// The variant that runs for the selected `isa`: its own, or the next one that the op has.
 template <class Kernels, size_t kCount>
-const Kernels* KernelsFor(const Variant<Kernels> (&variants)[kCount], Isa isa) {
+const Variant<Kernels>* VariantFor(const Variant<Kernels> (&variants)[kCount], Isa isa) {
   for (const Variant<Kernels>& variant : variants) {
-    if (variant.isa >= isa && IsaAvailable(variant.isa)) return variant.kernels;
+    if (variant.isa >= isa && IsaAvailable(variant.isa)) return &variant;
   }
   return nullptr;
 }

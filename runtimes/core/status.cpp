@@ -34,6 +34,8 @@ const char* ec_status_message(ec_status status) {
       return "EDGECOMP_FORCE_ISA must name a kernel variant of this build";
     case EC_ERR_ISA_UNAVAILABLE:
       return "EDGECOMP_FORCE_ISA must name a kernel variant that this CPU can run";
+    case EC_ERR_OPERATOR:
+      return "the operator must be one that this build has kernels for";
   }
   return "unknown status";
 }

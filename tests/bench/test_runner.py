@@ -39,7 +39,7 @@ def test_a_record_holds_raw_samples_and_everything_around_them(records: list[Rec
     measurement = record.rounds[0].measurement
     assert measurement.inputs == {"input_ids": "int64[1, 8]", "attention_mask": "int64[1, 8]"}
     assert measurement.tokens == 8
-    assert measurement.kernel_variant is None
+    assert measurement.kernels == {}
     assert measurement.versions.keys() == {"python", "onnxruntime", "numpy"}
     assert measurement.load.cold_ns > 0
     assert record.environment.cpu_features

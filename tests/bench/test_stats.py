@@ -25,7 +25,7 @@ def measurement(
     return Measurement(
         runtime="onnxruntime",
         versions={},
-        kernel_variant=None,
+        kernels={},
         inputs={},
         batch=batch,
         tokens=tokens,

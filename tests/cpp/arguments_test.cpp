@@ -1,5 +1,6 @@
 // What the public functions refuse.
 #include <limits>
+#include <string>
 
 #include "check.h"
 #include "support.h"
@@ -121,11 +122,30 @@ TEST(GatherRefusesBadIndices) {
 }
 
 TEST(EveryStatusHasAMessage) {
-  for (int status = EC_OK; status <= EC_ERR_ISA_UNAVAILABLE; ++status) {
+  for (int status = EC_OK; status <= EC_ERR_OPERATOR; ++status) {
     CHECK(std::strcmp(ec_status_message(static_cast<ec_status>(status)), "unknown status") != 0);
   }
   CHECK(ec_abi_version() == EC_ABI_VERSION);
   CHECK(ec_variant_name(-1) == nullptr && ec_variant_name(ec_variant_count()) == nullptr);
+}
+
+TEST(EveryOperatorHasAVariant) {
+  const char* selected = nullptr;
+  CHECK(ec_variant_selected(&selected) == EC_OK);
+  const auto variant_of = [](const char* op) {
+    const char* name = nullptr;
+    CHECK_MESSAGE(ec_variant_of(op, &name) == EC_OK, "%s", op);
+    return std::string(name == nullptr ? "" : name);
+  };
+  CHECK(variant_of("lut_matmul") == selected);  // it has kernels for every instruction set
+  CHECK(variant_of("lut_conv2d") == selected);
+  CHECK(variant_of("lut_gather") == "ref");
+  CHECK(variant_of("lut_conv2d_grouped") == "ref");
+
+  const char* name = selected;
+  CHECK(ec_variant_of("lut_softmax", &name) == EC_ERR_OPERATOR && name == nullptr);
+  CHECK(ec_variant_of(nullptr, &name) == EC_ERR_NULL_POINTER);
+  CHECK(ec_variant_of("lut_matmul", nullptr) == EC_ERR_NULL_POINTER);
 }
 
 }  // namespace

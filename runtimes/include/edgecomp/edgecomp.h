@@ -40,6 +40,7 @@ typedef enum ec_status {
   EC_ERR_COMPUTE = 13,         /* compute is neither EC_COMPUTE_FLOAT nor EC_COMPUTE_INT8 */
   EC_ERR_ISA_UNKNOWN = 14,     /* EDGECOMP_FORCE_ISA names no variant of this build */
   EC_ERR_ISA_UNAVAILABLE = 15, /* EDGECOMP_FORCE_ISA names a variant that this CPU cannot run */
+  EC_ERR_OPERATOR = 16,        /* no operator of that name */
 } ec_status;
 
 /* One line in English that says what must hold; never null. */
@@ -123,6 +124,9 @@ EC_API const char* ec_variant_name(int32_t index);  /* null outside [0, count) *
 EC_API int32_t ec_variant_available(int32_t index); /* 1 where this CPU can run it */
 /* The variant that runs: the first available, or what EDGECOMP_FORCE_ISA names (read once per process). */
 EC_API ec_status ec_variant_selected(const char** name);
+/* The variant that an operator's kernels run, which is a lower one where it has none for the selected. `op` is "lut_matmul",
+ * "lut_gather", "lut_conv2d" (one group) or "lut_conv2d_grouped" (several). */
+EC_API ec_status ec_variant_of(const char* op, const char** name);
 
 #ifdef __cplusplus
 }

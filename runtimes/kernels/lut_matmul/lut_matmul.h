@@ -67,6 +67,9 @@ struct LutMatMulKernels {
 // The kernels for an instruction set, or for the best one below it.
 const LutMatMulKernels& LutMatMulKernelsFor(Isa isa);
 
+// The instruction set of those kernels.
+Isa LutMatMulIsaFor(Isa isa);
+
 }  // namespace edgecomp
 
 #endif  // EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_H_

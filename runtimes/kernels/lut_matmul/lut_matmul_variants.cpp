@@ -18,6 +18,8 @@ constexpr Variant<LutMatMulKernels> kVariants[] = {
 
 }  // namespace
 
-const LutMatMulKernels& LutMatMulKernelsFor(Isa isa) { return *KernelsFor(kVariants, isa); }
+const LutMatMulKernels& LutMatMulKernelsFor(Isa isa) { return *VariantFor(kVariants, isa)->kernels; }
+
+Isa LutMatMulIsaFor(Isa isa) { return VariantFor(kVariants, isa)->isa; }
 
 }  // namespace edgecomp
