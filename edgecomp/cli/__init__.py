@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 import edgecomp
 from edgecomp.errors import EdgecompError
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, the error's own, 2 for wrong usage, 130 when interrupted."""
     arguments = build_parser().parse_args(argv)
     # So that package.module:factory is found in the current folder, behind everything that is installed.
-    sys.path.append(os.getcwd())
+    sys.path.append(str(Path.cwd()))
     try:
         arguments.run(arguments)
     except EdgecompError as error:
@@ -47,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"edgecomp {arguments.verb}: error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"edgecomp {arguments.verb}: interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"edgecomp {arguments.verb}: interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: say nothing, and keep Python from trying to flush at exit.
