@@ -14,7 +14,7 @@ import edgecomp
 from edgecomp.errors import EdgecompError
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
-VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe")
+VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "doctor")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
