@@ -1,4 +1,4 @@
-"""What this machine can run: packages, processor, kernel variants, and whether ONNX Runtime computes the right thing with our library.
+"""What this machine can run: packages, processor, kernel variants, and whether ONNX Runtime computes rightly with our library.
 
 Loads neither torch nor onnx: what is installed is read from the packages' metadata.
 """
