@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from edgecomp.models import LoadedModel, body_of, load_model
 from edgecomp.passes import PASSES, PassContext
 from edgecomp.progress import ProgressBar
 from edgecomp.recipe import Recipe, load_recipe
+from edgecomp.resume import Work, open_work
 from edgecomp.tensor import Factor, LayerPlan
 
 DEFAULT_SAMPLES = 128
@@ -40,6 +43,7 @@ def compress(
     samples: int = DEFAULT_SAMPLES,
     sequence_length: int = DEFAULT_SEQUENCE_LENGTH,
     quiet: bool = True,
+    work_folder: str | Path | None = None,
 ) -> CompressedModel:
     """Compress a model; the original is left as it is.
 
@@ -51,9 +55,14 @@ def compress(
         samples: how many calibration samples to use at most.
         sequence_length: tokens of a sample, where text is cut into samples.
         quiet: no progress bars.
+        work_folder: keeps each finished part here, so that the same call after an interruption continues with identical results;
+            remove it (`edgecomp.resume.discard`) when the model is saved. Finished parts are used again where the model's source,
+            modules and weights, the recipe, the calibration inputs, the versions and the processor are the same; of a factory's
+            code, a changed `forward` alone is not noticed.
 
     Raises:
-        EdgecompError: `ConfigError`, `ModelError` or `CalibrationError`, each saying how to mend it.
+        EdgecompError: `ConfigError`, `ModelError` or `CalibrationError`, each saying how to mend it; `OutputError` where
+            `work_folder` cannot be written.
 
     """
     resolved = load_recipe(recipe, overrides)
@@ -61,19 +70,29 @@ def compress(
         raise ConfigError(f"samples must be at least 1 and sequence_length at least 2, got {samples} and {sequence_length}")
     loaded = _loaded(model)
     with _evaluating(loaded.module):
-        return _compress(loaded, resolved, calibration, samples, sequence_length, ProgressBar(quiet))
+        inputs = _samples(loaded, calibration, samples, sequence_length)
+        provenance = {
+            "edgecomp": edgecomp.__version__,
+            "torch": torch.__version__,
+            "calibration": _describe_calibration(calibration, inputs),
+        }
+        progress = ProgressBar(quiet)
+        work = Work()
+        if work_folder is not None:
+            work, message = open_work(Path(work_folder), _work_key(loaded, resolved, provenance))
+            progress.say(message)
+        return _compress(loaded, resolved, inputs, provenance, progress, work)
 
 
 def _compress(
     loaded: LoadedModel,
     resolved: Recipe,
-    calibration: str | Iterable[Sample] | None,
-    samples: int,
-    sequence_length: int,
+    inputs: Sequence[Sample],
+    provenance: Mapping[str, Any],
     progress: ProgressBar,
+    work: Work,
 ) -> CompressedModel:
     passes = [PASSES[config.method](config) for config in resolved.passes]
-    inputs = _samples(loaded, calibration, samples, sequence_length)
     if inputs:
         loaded = loaded.with_sample(inputs[0])
     if not loaded.inputs:
@@ -87,9 +106,9 @@ def _compress(
     draft = draft_of(body)
     originals = dict(draft.matrices)
     batches = [calibration_inputs.to_tensors(sample, loaded.inputs) for sample in inputs]
-    context = PassContext(loaded.module, find_layers(body), batches, progress)
-    for step in passes:
-        step.run(draft, context)
+    context = PassContext(loaded.module, find_layers(body), batches, progress, work)
+    for number, step in enumerate(passes):
+        step.run(draft, context.of_pass(number))
     plans, factors = _finish(draft, originals, resolved)
 
     tensors = dense_tensors(body, plans, draft.tensors, getattr(torch, resolved.dense_dtype))
@@ -109,12 +128,7 @@ def _compress(
         recipe=resolved.to_json(),
         parameters=sum(parameter.numel() for parameter in body.parameters()),
         layer_parameters=_layer_parameters(draft, plans),
-        provenance={
-            "edgecomp": edgecomp.__version__,
-            "torch": torch.__version__,
-            "calibration": _describe_calibration(calibration, inputs),
-            "factors": draft.records,
-        },
+        provenance={**provenance, "factors": draft.records},
     )
 
 
@@ -189,7 +203,24 @@ def _copy_without(module: nn.Module, replaced: list[nn.Module]) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def _describe_calibration(calibration: str | Iterable[Sample] | None, inputs: list[Sample]) -> dict[str, Any]:
+def _work_key(loaded: LoadedModel, recipe: Recipe, provenance: Mapping[str, Any]) -> str:
+    """A digest of all that decides the result. Threads and instruction sets too: they decide the order of floating-point sums."""
+    decisive = {
+        "recipe": recipe.to_json(),
+        "provenance": provenance,
+        "source": loaded.source,
+        "modules": re.sub(" at 0x[0-9a-f]+", "", repr(loaded.module)),
+        "threads": torch.get_num_threads(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
+    for name, tensor in loaded.module.state_dict().items():
+        array = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        digest.update(f" {name} {tensor.dtype} {list(tensor.shape)} ".encode() + memoryview(array))
+    return digest.hexdigest()
+
+
+def _describe_calibration(calibration: str | Iterable[Sample] | None, inputs: Sequence[Sample]) -> dict[str, Any]:
     """Where the samples came from and a digest of them, without which a result cannot be repeated."""
     digest = hashlib.sha256()
     for sample in inputs:

@@ -9,17 +9,18 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError, RuntimeUnavailableError
 from edgecomp.exporters.result import ExportResult
 from edgecomp.files import require_writable_target
+from edgecomp.progress import ProgressBar
 
 __all__ = ["TARGETS", "ExportResult", "export"]
 
-# Target -> module with `export(model, output) -> ExportResult` and `output_files(output) -> tuple[Path, ...]`. Imported when asked
-# for, since each needs packages of its own (the extra of the target's name).
+# Target -> module with `export(model, output, progress) -> ExportResult` and `output_files(output) -> tuple[Path, ...]`. Imported
+# when asked for, since each needs packages of its own (the extra of the target's name).
 TARGETS: dict[str, str] = {
     "onnx": "edgecomp.exporters.to_onnx",
 }
 
 
-def export(model: CompressedModel, target: str, output: str | Path, *, overwrite: bool = False) -> ExportResult:
+def export(model: CompressedModel, target: str, output: str | Path, *, overwrite: bool = False, quiet: bool = True) -> ExportResult:
     """Write `model` as the file of a target's runtime.
 
     Args:
@@ -27,6 +28,7 @@ def export(model: CompressedModel, target: str, output: str | Path, *, overwrite
         target: key of `TARGETS`.
         output: the file to write; a target may write more files beside it.
         overwrite: replace files that exist.
+        quiet: no progress bar.
 
     Raises:
         ExportError: the target is unknown, or the model cannot be lowered to it.
@@ -47,5 +49,5 @@ def export(model: CompressedModel, target: str, output: str | Path, *, overwrite
     output = Path(output)
     for path in exporter.output_files(output):
         require_writable_target(path, overwrite=overwrite and not path.is_dir())
-    result: ExportResult = exporter.export(model, output)
+    result: ExportResult = exporter.export(model, output, ProgressBar(quiet))
     return result

@@ -31,13 +31,16 @@ def run_bench(artifact: Path, options: BenchOptions, *, command: Sequence[str] |
     return run_benches([artifact], options, command=command)[0]
 
 
-def run_benches(artifacts: Sequence[Path], options: BenchOptions, *, command: Sequence[str] | None = None) -> list[Record]:
+def run_benches(
+    artifacts: Sequence[Path], options: BenchOptions, *, command: Sequence[str] | None = None, quiet: bool = False
+) -> list[Record]:
     """Measure artifacts in alternating rounds, each in a fresh process.
 
     Args:
         artifacts: `.onnx` files; external data lies beside them.
         options: what to measure.
         command: the command line to record; by default this process's.
+        quiet: no progress bar, not even on a terminal.
 
     Returns:
         A record per artifact, in order.
@@ -52,7 +55,7 @@ def run_benches(artifacts: Sequence[Path], options: BenchOptions, *, command: Se
     models = [read_onnx(path) for path in artifacts]
     libraries = [resolve_library(options.library, model) for model in models]
     rounds: list[list[Round]] = [[] for _ in models]
-    with tqdm(total=options.rounds * len(models), desc="bench", unit="process", file=sys.stderr, disable=None) as progress:
+    with tqdm(total=options.rounds * len(models), desc="bench", unit="process", file=sys.stderr, disable=quiet or None) as progress:
         for _ in range(options.rounds):
             for model, library, done in zip(models, libraries, rounds, strict=True):
                 progress.set_postfix_str(model.path.name)

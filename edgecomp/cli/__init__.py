@@ -14,7 +14,7 @@ import edgecomp
 from edgecomp.errors import EdgecompError
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
-VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe")
+VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "doctor")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"edgecomp {arguments.verb}: error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"edgecomp {arguments.verb}: interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"edgecomp {arguments.verb}: interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: say nothing, and keep Python from trying to flush at exit.

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from edgecomp.cli.common import add_quiet
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp bench`."""
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--format", default="md", choices=["md", "csv", "json", "jsonl"], help="what to print (default: %(default)s)"
     )
     parser.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
+    add_quiet(parser)
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="also write the records here, for edgecomp report")
 
 
@@ -48,7 +51,10 @@ def run(arguments: argparse.Namespace) -> None:
         min_duration_s=arguments.min_duration,
         max_duration_s=max(60.0, 2 * arguments.min_duration),
     )
-    records = run_benches(arguments.artifacts, options, command=["edgecomp", *sys.argv[1:]])
+    records = run_benches(arguments.artifacts, options, command=["edgecomp", *sys.argv[1:]], quiet=arguments.quiet)
+    for record in records:
+        if not record.artifact.uses_edgecomp:
+            print(f"edgecomp bench: {record.artifact.name} has no nodes of ours: ONNX Runtime's own kernels ran", file=sys.stderr)
     if arguments.save is not None:
         with replace_file(arguments.save, overwrite=True) as temporary:
             temporary.write_text(json.dumps([record.model_dump(mode="json") for record in records]) + "\n", encoding="utf-8")

@@ -40,19 +40,28 @@ def run(arguments: argparse.Namespace) -> None:
     from edgecomp.checkpoint import require_checkpoint_target
     from edgecomp.compression import compress
     from edgecomp.inspect.model import inspect_model
+    from edgecomp.resume import discard
 
     # Before the work, not after it.
     require_checkpoint_target(arguments.output, overwrite=arguments.force)
-    model = compress(
-        arguments.model,
-        arguments.recipe,
-        arguments.calibration,
-        overrides=arguments.overrides,
-        samples=arguments.samples,
-        sequence_length=arguments.sequence_length,
-        quiet=arguments.quiet,
-    )
-    model.save(arguments.output, overwrite=arguments.force)
+    work_folder = arguments.output.parent / f".{arguments.output.name}.work"
+    try:
+        model = compress(
+            arguments.model,
+            arguments.recipe,
+            arguments.calibration,
+            overrides=arguments.overrides,
+            samples=arguments.samples,
+            sequence_length=arguments.sequence_length,
+            quiet=arguments.quiet,
+            work_folder=work_folder,
+        )
+        model.save(arguments.output, overwrite=arguments.force)
+    except KeyboardInterrupt as interrupt:
+        if not work_folder.is_dir():
+            raise
+        raise KeyboardInterrupt(f"what is finished is in {work_folder}: run the same command again to continue") from interrupt
+    discard(work_folder)
     inspection = inspect_model(model, arguments.output.name)
     if arguments.json:
         print_json(inspection.to_json())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecomp.cli.common import add_json, add_model, add_output, print_json
+from edgecomp.cli.common import add_json, add_model, add_output, add_quiet, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "the file, such as model.onnx; its weights go beside it")
     add_model(parser)
     add_json(parser)
+    add_quiet(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -22,9 +23,8 @@ def run(arguments: argparse.Namespace) -> None:
     from edgecomp.checkpoint import load
     from edgecomp.exporters import export
 
-    result = export(
-        load(arguments.checkpoint, model=arguments.model), arguments.target, arguments.output, overwrite=arguments.force
-    )
+    model = load(arguments.checkpoint, model=arguments.model)
+    result = export(model, arguments.target, arguments.output, overwrite=arguments.force, quiet=arguments.quiet)
     if arguments.json:
         print_json({"files": [str(path) for path in result.files], "total_bytes": result.total_bytes})
     else:

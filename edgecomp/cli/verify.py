@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecomp.cli.common import add_json, add_model, print_json
+from edgecomp.cli.common import add_json, add_model, add_quiet, print_json
 
 if TYPE_CHECKING:
     from edgecomp.models import LoadedModel
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model(parser)
     add_json(parser)
+    add_quiet(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         if reference.tokenizer is None:
             raise CalibrationError("perplexity needs a language model with a tokenizer, and this reference has none")
         tokens = np.asarray(reference.tokenizer(read_text(arguments.perplexity), verbose=False)["input_ids"], np.int64)
-    result = verify(arguments.artifact, reference.run, inputs, options, tokens=tokens)
+    result = verify(arguments.artifact, reference.run, inputs, options, tokens=tokens, quiet=arguments.quiet)
     if arguments.json:
         print_json(result.to_json())
     else:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from edgecomp.calibration import input_energy
 from edgecomp.config import PassConfig
 from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError
+from edgecomp.resume import FinishedFactor, Kept, Work
 
 Item = TypeVar("Item")
 
@@ -26,13 +27,15 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class PassContext:
-    """What a pass may ask about the model; statistics are gathered when first asked for.
+    """What a pass may ask about the model, and where it keeps what it has finished; statistics are gathered when first asked for.
 
     Args:
         module: the original model.
         modules: its compressible layers by name.
         batches: the calibration inputs, each the module's arguments; empty when there is no calibration.
         progress: reports long work.
+        work: what an interrupted run had finished, and where this one keeps the same.
+        statistics: what was gathered so far, by name; the contexts of all passes share it.
 
     """
 
@@ -40,8 +43,23 @@ class PassContext:
     modules: Mapping[str, nn.Module]
     batches: Sequence[Sequence[Tensor]]
     progress: Progress
+    work: Work = field(default_factory=Work)
+    statistics: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
-    @cached_property
+    def of_pass(self, number: int) -> PassContext:
+        """The same for one pass of the recipe, whose finished work has names of its own."""
+        return replace(self, work=self.work.of(f"pass {number}"))
+
+    def finished(self, factor: str) -> FinishedFactor | None:
+        """The factor that an interrupted run of this pass had finished, or None."""
+        return self.work.find_factor(factor)
+
+    def keep(self, factor: str, finished: FinishedFactor) -> FinishedFactor:
+        """Keep a finished factor for the case of an interruption; returns it."""
+        self.work.keep_factor(factor, finished)
+        return finished
+
+    @property
     def energy(self) -> Mapping[str, Tensor]:
         """Mean square of each input column of the layers that calibration reaches (`edgecomp.calibration.input_energy`).
 
@@ -54,8 +72,19 @@ class PassContext:
                 "this recipe weights errors by activations and needs calibration inputs: pass --calibration FILE "
                 '(calibration=... in Python), or set weighting="none" in the pass'
             )
+        if "energy" not in self.statistics:
+            self.statistics["energy"] = self._gather_energy()
+        return self.statistics["energy"]
+
+    def _gather_energy(self) -> Mapping[str, Tensor]:
+        work = self.work.of("all passes")
+        kept = work.find("input energy")
+        if kept is not None:
+            return {name: torch.from_numpy(array) for name, array in kept.arrays.items()}
         batches = self.progress(self.batches, total=len(self.batches), label="calibration", unit="sample")
-        return input_energy(self.module, self.modules, batches)
+        energy = input_energy(self.module, self.modules, batches)
+        work.keep("input energy", Kept({name: tensor.numpy() for name, tensor in energy.items()}, {}))
+        return energy
 
     def input_energy(self, draft: Draft, factor: str) -> Tensor | None:
         """Diagonal of XᵀX/M at the input of a layer's own weight, summed over the layers that share it, float32 `[K]`.

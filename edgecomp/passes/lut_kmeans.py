@@ -30,6 +30,7 @@ from edgecomp.draft import Draft, Layer
 from edgecomp.errors import ConfigError, FormatError
 from edgecomp.formats import lut
 from edgecomp.passes.base import PassContext
+from edgecomp.resume import FinishedFactor
 from edgecomp.tensor import Factor
 
 _HISTOGRAM_BINS = 1024
@@ -104,19 +105,21 @@ class LutKmeans:
         _require_block_sizes(draft, work)
         work = {factor: settings for factor, settings in work.items() if _saves_bytes(draft, factor, settings)}
         for factor in context.progress(work, total=len(work), label="lut-kmeans", unit="matrix"):
-            energy = context.input_energy(draft, factor) if self.config.weighting == "activations" else None
-            settings, matrix = work[factor], draft.matrices[factor]
-            fit = fit_lut(
-                matrix,
-                energy,
-                bits=settings.bits,
-                block_size=settings.block_size,
-                refits=self.config.refits,
-                real=_real_columns(draft, factor),
-            )
-            draft.factors[factor] = fit.factor
-            draft.records[factor] = {"relative_error": fit.relative_error, "weighted_error": fit.weighted_error}
+            finished = context.finished(factor) or context.keep(factor, self._fit(draft, context, factor, work[factor]))
+            draft.factors[factor], draft.records[factor] = finished
             del draft.matrices[factor]
+
+    def _fit(self, draft: Draft, context: PassContext, factor: str, settings: _Resolved) -> FinishedFactor:
+        energy = context.input_energy(draft, factor) if self.config.weighting == "activations" else None
+        fit = fit_lut(
+            draft.matrices[factor],
+            energy,
+            bits=settings.bits,
+            block_size=settings.block_size,
+            refits=self.config.refits,
+            real=_real_columns(draft, factor),
+        )
+        return FinishedFactor(fit.factor, {"relative_error": fit.relative_error, "weighted_error": fit.weighted_error})
 
     def _settings_of(self, draft: Draft, factor: str) -> _Resolved:
         layers = list(dict.fromkeys(use.layer for use in draft.uses(factor)))

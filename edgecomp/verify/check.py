@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations
@@ -15,6 +15,7 @@ from edgecomp.artifact.inputs import InputSizes, make_inputs
 from edgecomp.artifact.onnx_file import hash_files
 from edgecomp.artifact.session import AUTO, NONE, OnnxArtifact
 from edgecomp.errors import CalibrationError, ConfigError, ModelError, VerificationError
+from edgecomp.progress import ProgressBar
 from edgecomp.verify.metrics import DifferenceSum, negative_log_likelihood, token_windows
 from edgecomp.verify.result import LIBRARY, REFERENCE, STOCK, Comparison, Perplexity, VerifyResult
 
@@ -73,7 +74,13 @@ class VerifyOptions:
 
 
 def verify(
-    artifact: Path, reference: Reference, inputs: Iterable[Arrays], options: VerifyOptions, *, tokens: np.ndarray | None = None
+    artifact: Path,
+    reference: Reference,
+    inputs: Iterable[Arrays],
+    options: VerifyOptions,
+    *,
+    tokens: np.ndarray | None = None,
+    quiet: bool = True,
 ) -> VerifyResult:
     """Compare an exported model with its reference.
 
@@ -83,6 +90,7 @@ def verify(
         inputs: batches; `attention_mask [batch, sequence]`, where present, tells which positions count.
         options: how to run and what to tolerate.
         tokens: a text's token ids `[length]`, for the perplexity of a language model with the output `logits`.
+        quiet: no progress bars.
 
     Returns:
         The result, which names in `failures` what exceeds the tolerance; see `raise_on_failure`.
@@ -103,10 +111,12 @@ def verify(
         runners[STOCK] = session.run if library is None else OnnxArtifact(artifact, NONE, options.threads).run
     runners[REFERENCE] = reference
 
-    batches, comparisons = _compare(runners, inputs)
+    progress = ProgressBar(quiet)
+    total = len(inputs) if isinstance(inputs, Sized) else None
+    batches, comparisons = _compare(runners, progress(inputs, total=total, label="verify", unit="input"))
     if not batches and tokens is None:
         raise CalibrationError("a verification needs inputs or tokens, and got neither")
-    perplexity = None if tokens is None else _perplexity(session, runners, tokens, options)
+    perplexity = None if tokens is None else _perplexity(session, runners, tokens, options, progress)
     return VerifyResult(
         artifact=artifact.name,
         files=hash_files(session.file),
@@ -156,7 +166,9 @@ def _compare(runners: Mapping[str, Reference], inputs: Iterable[Arrays]) -> tupl
     )
 
 
-def _perplexity(session: OnnxArtifact, runners: Mapping[str, Reference], tokens: np.ndarray, options: VerifyOptions) -> Perplexity:
+def _perplexity(
+    session: OnnxArtifact, runners: Mapping[str, Reference], tokens: np.ndarray, options: VerifyOptions, progress: ProgressBar
+) -> Perplexity:
     needed = options.window * options.windows
     if tokens.ndim != 1 or len(tokens) < needed:
         raise CalibrationError(
@@ -166,7 +178,8 @@ def _perplexity(session: OnnxArtifact, runners: Mapping[str, Reference], tokens:
     sizes = InputSizes(batch=1, sequence=options.window)
     template = make_inputs(session.session.get_inputs(), sizes)
     totals = dict.fromkeys(runners, 0.0)
-    for window in token_windows(tokens, options.window, options.windows):
+    windows = token_windows(tokens, options.window, options.windows)
+    for window in progress(windows, total=options.windows, label="perplexity", unit="window"):
         batch = {**template, "input_ids": window}
         for name, run in runners.items():
             outputs = run(batch)

@@ -19,6 +19,7 @@ from edgecomp.exporters.to_onnx.lower import OPSET, lower
 from edgecomp.exporters.to_onnx.packed import check_packed, fill_absent_inputs
 from edgecomp.exporters.to_onnx.save import data_path, save
 from edgecomp.ops import DOMAIN, DOMAIN_VERSION
+from edgecomp.progress import ProgressBar
 
 _NO_SIZE_LIMIT = 1 << 62
 
@@ -28,7 +29,7 @@ def output_files(output: Path) -> tuple[Path, ...]:
     return output, data_path(output)
 
 
-def export(model: CompressedModel, output: Path) -> ExportResult:
+def export(model: CompressedModel, output: Path, progress: ProgressBar) -> ExportResult:
     """Write `model` as `output`, with its weights beside it in `<stem>.onnx.data`.
 
     Raises:
@@ -36,14 +37,20 @@ def export(model: CompressedModel, output: Path) -> ExportResult:
         OutputError: the files cannot be written.
 
     """
-    onnx_model = lower(capture(model), [spec.name for spec in model.inputs], model.outputs)
-    check_packed(onnx_model.graph, model)
-    fill_absent_inputs(onnx_model.graph)
-    DeduplicateHashedInitializersPass(size_limit=_NO_SIZE_LIMIT)(onnx_model)
-    _describe(onnx_model, model)
-    # Last: an optimiser or converter that runs over functions would inline them, and decompress the weights.
-    _attach_functions(onnx_model)
-    files = save(onnx_model, output, _check)
+    with progress.steps("export", 4) as begin:
+        begin("capture")
+        captured = capture(model)
+        begin("lower")
+        onnx_model = lower(captured, [spec.name for spec in model.inputs], model.outputs)
+        begin("check")
+        check_packed(onnx_model.graph, model)
+        fill_absent_inputs(onnx_model.graph)
+        DeduplicateHashedInitializersPass(size_limit=_NO_SIZE_LIMIT)(onnx_model)
+        _describe(onnx_model, model)
+        # Last: an optimiser or converter that runs over functions would inline them, and decompress the weights.
+        _attach_functions(onnx_model)
+        begin("write")
+        files = save(onnx_model, output, _check)
     return ExportResult(files, sum(path.stat().st_size for path in files))
 
 

@@ -1,0 +1,193 @@
+"""Work that outlives an interruption: results of a long computation, kept in a folder until the whole is saved.
+
+    WORK/KEY/<digest of the name>.safetensors      one result: arrays, and facts as JSON in the file's metadata
+
+KEY is a digest of everything that decides the results, so that what is found under it is what would be computed again. A result
+carries a digest of itself: one that power loss or a full disk damaged counts as absent, and nothing has to be flushed to the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from edgecomp import formats
+from edgecomp.errors import FormatError, OutputError
+from edgecomp.files import replace_file
+from edgecomp.tensor import Factor
+
+_KEY = re.compile("[0-9a-f]{64}")
+
+
+class Kept(NamedTuple):
+    """A result: arrays by name, and facts as JSON values."""
+
+    arrays: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any]
+
+
+class FinishedFactor(NamedTuple):
+    """A packed factor, and what its pass measured of it."""
+
+    factor: Factor
+    record: dict[str, float]
+
+
+class Work:
+    """The results kept under one key; without a folder nothing is kept and nothing found.
+
+    Args:
+        folder: the folder of one key (`open_work`), or None.
+        part: goes before every name, so that each pass has names of its own.
+
+    """
+
+    def __init__(self, folder: Path | None = None, part: str = "") -> None:
+        self._folder = folder
+        self._part = part
+
+    def of(self, part: str) -> Work:
+        """The same folder for one part of the computation; its names are its own."""
+        return Work(self._folder, part)
+
+    def find(self, name: str) -> Kept | None:
+        """The result of that name, or None where it is absent or damaged."""
+        if self._folder is None:
+            return None
+        try:
+            with safe_open(self._folder / self._file(name), framework="numpy") as file:
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+                metadata = file.metadata() or {}
+        except (OSError, SafetensorError):
+            return None
+        if metadata.get("digest") != _digest(arrays, metadata.get("facts", "")):
+            return None
+        return Kept(arrays, json.loads(metadata["facts"]))
+
+    def keep(self, name: str, kept: Kept) -> None:
+        """Keep a result; it appears whole or not at all. The first one removes what was kept under other keys.
+
+        Raises:
+            OutputError: the disk refuses.
+
+        """
+        if self._folder is None:
+            return
+        if not self._folder.is_dir():
+            _start(self._folder)
+        facts = json.dumps(kept.facts)
+        arrays = {key: np.asarray(array, order="C") for key, array in kept.arrays.items()}
+        with replace_file(self._folder / self._file(name), overwrite=True) as temporary:
+            try:
+                save_file(arrays, temporary, metadata={"facts": facts, "digest": _digest(arrays, facts)})
+            except SafetensorError as error:
+                raise OSError(error) from error
+
+    def find_factor(self, name: str) -> FinishedFactor | None:
+        """The factor kept under that name, or None where it is absent or damaged."""
+        kept = self.find(name)
+        if kept is None:
+            return None
+        n, k = kept.facts["shape"]
+        factor = Factor(kept.facts["format"], (n, k), kept.facts["attributes"], kept.arrays)
+        try:
+            formats.validate(factor)
+        except FormatError:
+            return None
+        return FinishedFactor(factor, kept.facts["record"])
+
+    def keep_factor(self, name: str, finished: FinishedFactor) -> None:
+        """Keep a factor.
+
+        Raises:
+            OutputError: the disk refuses.
+
+        """
+        factor = finished.factor
+        facts = {
+            "format": factor.format,
+            "shape": list(factor.shape),
+            "attributes": dict(factor.attributes),
+            "record": finished.record,
+        }
+        self.keep(name, Kept(factor.arrays, facts))
+
+    def _file(self, name: str) -> str:
+        # Names hold slashes and may be longer than a file's may.
+        return hashlib.sha256(f"{self._part}/{name}".encode()).hexdigest()[:32] + ".safetensors"
+
+
+class Opened(NamedTuple):
+    """Work to go on with, and what to tell the person who waits for it: None where there is nothing to tell."""
+
+    work: Work
+    message: str | None
+
+
+def open_work(folder: Path, key: str) -> Opened:
+    """The work of `key` in `folder`. Nothing is made or removed before the first result: the run may yet turn out to be a mistake.
+
+    Raises:
+        OutputError: the folder cannot be read.
+
+    """
+    here = folder / key
+    try:
+        finished = len(list(here.glob("[!.]*")))
+        others = not finished and folder.is_dir() and any(_KEY.fullmatch(path.name) for path in folder.iterdir())
+    except OSError as error:
+        raise OutputError(f"{folder} holds what an interrupted run finished, and must be readable: {error}") from error
+    if finished:
+        return Opened(Work(here), f"continuing an interrupted run: {folder} holds {finished} finished results")
+    if others:
+        return Opened(Work(here), f"starting afresh: {folder} holds results of another model, recipe, calibration, or version")
+    return Opened(Work(here), None)
+
+
+def _start(folder: Path) -> None:
+    try:
+        folder.parent.mkdir(exist_ok=True)
+        _remove_keys(folder.parent)
+        folder.mkdir()
+    except OSError as error:
+        raise OutputError(f"{folder.parent} must be a folder that can be written, to keep finished work in: {error}") from error
+
+
+def discard(folder: Path) -> None:
+    """Remove kept work, once what it was for is saved; other files in the folder stay, and so does the folder then.
+
+    Raises:
+        OutputError: the disk refuses.
+
+    """
+    try:
+        if not folder.is_dir():
+            return
+        _remove_keys(folder)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    except OSError as error:
+        raise OutputError(f"{folder} is not needed any more, but cannot be removed: {error}") from error
+
+
+def _remove_keys(folder: Path) -> None:
+    for path in folder.iterdir():
+        if _KEY.fullmatch(path.name):
+            shutil.rmtree(path)
+
+
+def _digest(arrays: Mapping[str, np.ndarray], facts: str) -> str:
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
+    return digest.hexdigest()
