@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from edgecomp.ops import DOMAIN, Operator
+from edgecomp.ops import DOMAIN, DOMAIN_VERSION, Operator
 from edgecomp.tensor import Factor
 
 OPSET, IR_VERSION = 18, 8  # old enough for every runtime that the library loads in
@@ -49,7 +49,7 @@ def node_model(
         _bytes(11, _value(first.name, first.dtype, x.shape)),
         _bytes(12, _value(operator.output.name, operator.output.dtype, y_shape)),
     ]
-    opsets = [_bytes(8, _bytes(1, domain) + _number(2, version)) for domain, version in (("", OPSET), (DOMAIN, operator.version))]
+    opsets = [_bytes(8, _bytes(1, domain) + _number(2, version)) for domain, version in (("", OPSET), (DOMAIN, DOMAIN_VERSION))]
     return _joined([_number(1, IR_VERSION), _bytes(7, _joined(graph)), *opsets])
 
 
