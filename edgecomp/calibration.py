@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from edgecomp.errors import CalibrationError
 from edgecomp.formats import lut
 from edgecomp.tensor import TensorSpec
+from edgecomp.text import token_windows
 
 Sample = Mapping[str, np.ndarray]
 
@@ -46,21 +47,21 @@ def read_text(path: Path) -> str:
         raise CalibrationError(f"{path} must be a readable UTF-8 text file (or the same in .gz): {error}") from error
 
 
-def token_windows(text: str, tokenizer: Tokenizer, length: int, count: int, where: str) -> np.ndarray:
-    """The first `count` windows of `length` tokens, next to each other from the text's start: int64 `[count, length]`.
+def text_windows(text: str, tokenizer: Tokenizer, length: int, count: int, where: str) -> np.ndarray:
+    """The first `count` windows of `length` tokens of a text: int64 `[windows, length]`, fewer where the text ends before.
 
     Raises:
         CalibrationError: the text is too short for one window.
 
     """
     ids = np.asarray(tokenizer(text, verbose=False)["input_ids"], np.int64)
-    windows = min(count, len(ids) // length)
-    if windows < 1:
+    windows = token_windows(ids, length, count)
+    if not len(windows):
         raise CalibrationError(
             f"{where} must hold at least one window of {length} tokens, got {len(ids)} tokens: "
             "give more text or a shorter sequence length"
         )
-    return ids[: windows * length].reshape(windows, length)
+    return windows
 
 
 def sentence_samples(text: str, tokenizer: Tokenizer, length: int, count: int, where: str) -> list[Sample]:

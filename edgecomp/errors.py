@@ -6,6 +6,12 @@ A message says what must hold, what was got, where, and how to mend it. Programm
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message with something on it, or its class: what others raise may be pages long, or empty."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
 class EdgecompError(Exception):
     """Base of all errors that a user can cause; the command line prints the message and ends with `exit_code`."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecomp import formats, torch_ops  # noqa: F401  (registers the operators)
+from edgecomp import torch_ops  # noqa: F401  (registers the operators)
 from edgecomp.errors import ModelError
 from edgecomp.formats.lut import Compute
 from edgecomp.ops import NAMESPACE, STAGE_OPERATORS, Operator
@@ -137,11 +137,6 @@ def conv_kernel(matrix: Tensor, conv: ConvParams) -> Tensor:
     """The kernel `[N, C, kh, kw]` that `conv_matrix` made the matrix from."""
     channels = conv.in_channels // conv.groups
     return matrix.reshape(len(matrix), *conv.kernel_size, -1)[..., :channels].permute(0, 3, 1, 2)
-
-
-def unpack(factor: PackedFactor) -> np.ndarray:
-    """The weights that the module holds: float32 `[N, K]`."""
-    return formats.unpack(factor.to_factor())
 
 
 def set_module(root: nn.Module, name: str, module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ExportError
+from edgecomp.errors import ExportError, first_line
 from edgecomp.exporters.packed import check_readers
 from edgecomp.modules import PackedFactor
 from edgecomp.tensor import TensorSpec
@@ -59,12 +59,6 @@ def capture(model: CompressedModel) -> Capture:
         ) from error
     check_readers(program, model)
     return Capture(program, _dim_names(program, model.inputs))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message with something on it, or its class."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)
 
 
 def _check_float32(module: torch.nn.Module) -> None:

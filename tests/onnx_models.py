@@ -34,6 +34,14 @@ def save_encoder(path: Path, table: np.ndarray, *, external: bool = False, outpu
     return path
 
 
+def save_images(path: Path) -> Path:
+    """`y = x` of images whose height is known by its name only."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3, "height", 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "images", [x], [y])
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
 def save_with_our_node(path: Path) -> Path:
     """A node of ai.edgecomp with a function body, as the exporter writes them: y = x + x."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])

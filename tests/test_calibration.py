@@ -18,8 +18,8 @@ from edgecomp.calibration import (
     npz_samples,
     read_text,
     sentence_samples,
+    text_windows,
     to_tensors,
-    token_windows,
 )
 from edgecomp.errors import CalibrationError
 from edgecomp.tensor import TensorSpec
@@ -59,10 +59,10 @@ def test_text_that_cannot_be_read_is_refused(tmp_path: Path, name: str, data: by
 
 
 def test_windows_lie_next_to_each_other() -> None:
-    assert token_windows("abcdefgh", letters, 3, 5, "text").tolist() == [[97, 98, 99], [100, 101, 102]]
-    assert token_windows("abcdefgh", letters, 3, 1, "text").tolist() == [[97, 98, 99]]
+    assert text_windows("abcdefgh", letters, 3, 5, "text").tolist() == [[97, 98, 99], [100, 101, 102]]
+    assert text_windows("abcdefgh", letters, 3, 1, "text").tolist() == [[97, 98, 99]]
     with pytest.raises(CalibrationError, match="one window of 9 tokens, got 8"):
-        token_windows("abcdefgh", letters, 9, 1, "text")
+        text_windows("abcdefgh", letters, 9, 1, "text")
 
 
 def test_sentences_are_lines_cut_to_length() -> None:

@@ -90,4 +90,5 @@ def _dynamic_size(input_name: str, dim: str | None, axis: int, sizes: InputSizes
         return (sizes.batch, sizes.sequence)[axis]
     if axis == 0:
         return sizes.batch
-    raise ConfigError(f"axis {axis} of input {input_name} has the dynamic size {dim!r}, whose value is not known: give {dim}=VALUE")
+    remedy = "give the inputs as an .npz file" if dim is None else f"give it by name (`edgecomp bench --size {dim}=VALUE`)"
+    raise ConfigError(f"axis {axis} of input {input_name} has the dynamic size {dim!r}, whose value is not known: {remedy}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecomp.artifact.onnx_file import OnnxFile, read_onnx
-from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
+from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -73,11 +73,11 @@ def open_session(path: Path, library: Path | None, threads: int) -> onnxruntime.
         try:
             options.register_custom_ops_library(str(library))
         except runtime_errors() as error:
-            raise RuntimeUnavailableError(f"the custom-op library {library} does not load: {_first_line(error)}") from error
+            raise RuntimeUnavailableError(f"the custom-op library {library} does not load: {first_line(error)}") from error
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except runtime_errors() as error:
-        raise CheckpointError(f"ONNX Runtime {ort.__version__} refuses {path}: {_first_line(error)}") from error
+        raise CheckpointError(f"ONNX Runtime {ort.__version__} refuses {path}: {first_line(error)}") from error
 
 
 def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -91,7 +91,7 @@ def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.n
         outputs: list[np.ndarray] = session.run(None, dict(inputs))
     except runtime_errors() as error:
         shapes = {name: f"{value.dtype.name} {list(value.shape)}" for name, value in inputs.items()}
-        raise ModelError(f"the model does not run on inputs {shapes}: {_first_line(error)}") from error
+        raise ModelError(f"the model does not run on inputs {shapes}: {first_line(error)}") from error
     return outputs
 
 
@@ -134,7 +134,3 @@ def runtime_errors() -> tuple[type[Exception], ...]:
         state.RuntimeException,
         ValueError,  # an input is missing
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

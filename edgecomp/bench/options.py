@@ -55,6 +55,9 @@ class BenchOptions:
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ConfigError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
+        for name, value in self.sizes.items():
+            if value < 0:
+                raise ConfigError(f"the size {name} must be at least 0, got {value}")
         if self.max_duration_s < self.min_duration_s:
             raise ConfigError(f"max_duration_s must be at least min_duration_s ({self.min_duration_s}), got {self.max_duration_s}")
         if self.inputs is not None and not self.inputs.is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgecomp.cli.common import add_quiet
@@ -18,6 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-t", "--threads", type=int, default=1, metavar="N", help="intra-op threads (default: %(default)s)")
     parser.add_argument("-b", "--batch", type=int, default=1, metavar="N", help="batch size (default: %(default)s)")
     parser.add_argument("-s", "--sequence", type=int, default=128, metavar="N", help="sequence length (default: %(default)s)")
+    parser.add_argument(
+        "--size",
+        dest="sizes",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another dynamic size, as the model names it",
+    )
     parser.add_argument("--inputs", type=Path, metavar="FILE.npz", help="inputs to run on, instead of made ones")
     parser.add_argument("--library", default="auto", metavar="PATH", help="auto (default), none, or a custom-op library")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh processes per model (default: %(default)s)")
@@ -43,6 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         threads=arguments.threads,
         batch=arguments.batch,
         sequence=arguments.sequence,
+        sizes=_sizes(arguments.sizes),
         inputs=arguments.inputs,
         library=arguments.library,
         rounds=arguments.rounds,
@@ -59,3 +69,15 @@ def run(arguments: argparse.Namespace) -> None:
         with replace_file(arguments.save, overwrite=True) as temporary:
             temporary.write_text(json.dumps([record.model_dump(mode="json") for record in records]) + "\n", encoding="utf-8")
     print(format_records(records, arguments.format), end="")
+
+
+def _sizes(assignments: Sequence[str]) -> dict[str, int]:
+    from edgecomp.errors import ConfigError
+
+    sizes = {}
+    for assignment in assignments:
+        name, _, value = assignment.rpartition("=")  # a name may be an expression with signs of its own
+        if not name or not value.isdecimal():
+            raise ConfigError(f"a size must be NAME=VALUE with a whole number, got {assignment!r}")
+        sizes[name] = int(value)
+    return sizes

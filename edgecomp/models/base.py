@@ -129,5 +129,5 @@ class LoadedModel:
             )
         if self.kind == "encoder":
             return calibration.sentence_samples(text, self.tokenizer, sequence_length, count, spec)
-        windows = calibration.token_windows(text, self.tokenizer, sequence_length, count, spec)
+        windows = calibration.text_windows(text, self.tokenizer, sequence_length, count, spec)
         return [{"input_ids": window[None], "attention_mask": np.ones_like(window)[None]} for window in windows]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgecomp.errors import ModelError, RuntimeUnavailableError
+from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
 from edgecomp.models.base import Adapter, CausalLM, Encoder, LoadedModel, ModelKind
 from edgecomp.tensor import TensorSpec
 
@@ -65,7 +65,7 @@ def load(spec: str) -> LoadedModel:
     except Exception as error:  # transformers and what it reads with raise errors of any kind
         raise ModelError(
             f"{spec} must be a Hugging Face folder or hub id, a .gguf file, a .pt2 file, or package.module:factory: "
-            f"{type(error).__name__}: {_first_line(error)}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
     source = {"kind": "huggingface", "model": spec, "architecture": type(body).__name__, "task": kind}
     return _adapt(body, kind, source, tokenizer, assets=(body.config, tokenizer))
@@ -90,7 +90,7 @@ def skeleton(source: Mapping[str, Any], folder: Path) -> LoadedModel:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
             f"{folder} must hold a configuration and tokenizer that transformers {transformers.__version__} reads: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
     return _adapt(body, source["task"], source, tokenizer, assets=(config, tokenizer))
 
@@ -115,7 +115,3 @@ def _kind_of(config: Any, path: Path) -> ModelKind:
 def _head_options(config: Any, kind: ModelKind) -> dict[str, Any]:
     """BERT's pooler feeds `pooler_output`, which a sentence encoder does not use: it is left out."""
     return {"add_pooling_layer": False} if kind == "encoder" and config.model_type in ("bert", "roberta", "xlm-roberta") else {}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -16,7 +16,8 @@ from edgecomp.artifact.onnx_file import hash_files
 from edgecomp.artifact.session import AUTO, NONE, OnnxArtifact
 from edgecomp.errors import CalibrationError, ConfigError, ModelError, VerificationError
 from edgecomp.progress import ProgressBar
-from edgecomp.verify.metrics import DifferenceSum, negative_log_likelihood, token_windows
+from edgecomp.text import token_windows
+from edgecomp.verify.metrics import DifferenceSum, negative_log_likelihood
 from edgecomp.verify.result import LIBRARY, REFERENCE, STOCK, Comparison, Perplexity, VerifyResult
 
 Arrays = Mapping[str, np.ndarray]
@@ -180,12 +181,12 @@ def _perplexity(
     totals = dict.fromkeys(runners, 0.0)
     windows = token_windows(tokens, options.window, options.windows)
     for window in progress(windows, total=options.windows, label="perplexity", unit="window"):
-        batch = {**template, "input_ids": window}
+        batch = {**template, "input_ids": window[None]}
         for name, run in runners.items():
             outputs = run(batch)
             if LOGITS not in outputs:
                 raise ModelError(f"perplexity needs an output named {LOGITS}; {name} has {', '.join(outputs)}")
-            totals[name] += negative_log_likelihood(outputs[LOGITS][0], window[0])
+            totals[name] += negative_log_likelihood(outputs[LOGITS][0], window)
     count = (options.window - 1) * options.windows
     values = {name: math.exp(total / count) for name, total in totals.items()}
     return Perplexity(options.window, options.windows, count, values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,12 +101,6 @@ def masked_mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     # np.where, since a padded position may hold NaN and NaN * 0 is NaN.
     mean: np.ndarray = np.where(weights != 0, values, 0).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
     return mean
-
-
-def token_windows(tokens: np.ndarray, window: int, windows: int) -> Iterator[np.ndarray]:
-    """The first `windows` non-overlapping stretches of `window` tokens: int64 `[1, window]` each."""
-    for index in range(windows):
-        yield tokens[index * window : (index + 1) * window].astype(np.int64)[None]
 
 
 def negative_log_likelihood(logits: np.ndarray, tokens: np.ndarray) -> float:

@@ -11,8 +11,8 @@ from onnx_ir.passes.common import DeduplicateHashedInitializersPass
 
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ExportError
-from edgecomp.exporters.capture import capture, first_line
+from edgecomp.errors import ExportError, first_line
+from edgecomp.exporters.capture import capture
 from edgecomp.exporters.result import ExportResult
 from edgecomp.exporters.to_onnx.functions import function_protos
 from edgecomp.exporters.to_onnx.lower import OPSET, lower

@@ -14,8 +14,8 @@ import torch
 from onnx.defs import OpSchema
 from onnxscript.values import Op, Opset
 
-from edgecomp.errors import ExportError
-from edgecomp.exporters.capture import Capture, first_line
+from edgecomp.errors import ExportError, first_line
+from edgecomp.exporters.capture import Capture
 from edgecomp.ops import DOMAIN, DOMAIN_VERSION, NAMESPACE, OPERATORS, AttributeType, Operator
 
 # The newest versions that ONNX Runtime 1.18 reads are 21 and 10. 18 is the first with BitwiseAnd, which the functions need.

@@ -86,8 +86,10 @@ def test_inputs_follow_names_and_dynamic_sizes() -> None:
     assert (inputs["attention_mask"] == 1).all()
     assert not inputs["token_type_ids"].any()
     assert inputs["position_ids"].tolist() == [[0, 1, 2, 3, 4]] * 2
-    with pytest.raises(ConfigError, match="give height=VALUE"):
+    with pytest.raises(ConfigError, match="--size height=VALUE"):
         make_inputs(specs, InputSizes())
+    with pytest.raises(ConfigError, match=r"axis 2 of input pixels.*\.npz"):
+        make_inputs([spec("pixels", "float", [1, 3, None])], InputSizes())
 
 
 def test_smaps_are_told_apart_by_file() -> None:

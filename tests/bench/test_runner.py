@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx_models import embedding_table, save_encoder, save_with_our_node
+from onnx_models import embedding_table, save_encoder, save_images, save_with_our_node
 
 from edgecomp.bench._worker import EMPTY_MODEL
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.output import format_records
 from edgecomp.bench.record import Record
 from edgecomp.bench.runner import run_bench, run_benches
+from edgecomp.cli import main
 from edgecomp.errors import CheckpointError, ConfigError, ModelError, RuntimeUnavailableError
 
 QUICK = BenchOptions(sequence=8, rounds=1, warmup=1, min_iterations=5, min_duration_s=0, max_spread=1e9)
@@ -90,6 +91,32 @@ def test_input_file_is_used(tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", ids=np.ones(1))
     with pytest.raises(ConfigError, match="input_ids, attention_mask"):
         run_bench(model, BenchOptions(rounds=1, inputs=tmp_path / "wrong.npz"))
+
+
+def test_sizes_are_given_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "bench",
+        str(save_images(tmp_path / "m.onnx")),
+        "--rounds",
+        "1",
+        "--min-iterations",
+        "2",
+        "--min-duration",
+        "0",
+        "--json",
+    ]
+    assert main(command) == ConfigError.exit_code
+    assert "--size height=VALUE" in capsys.readouterr().err
+    assert main([*command, "--size", "height=6"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert record["rounds"][0]["measurement"]["inputs"] == {"x": "float32[1, 3, 6, 4]"}
+    assert record["options"]["sizes"] == {"height": 6}
+
+
+@pytest.mark.parametrize("wrong", ["height", "=6", "height=", "height=six", "height=-6", "height=6.5"])
+def test_a_size_that_is_no_assignment_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "m.onnx", "--size", wrong]) == ConfigError.exit_code
+    assert f"NAME=VALUE with a whole number, got {wrong!r}" in capsys.readouterr().err
 
 
 def test_the_time_limit_ends_a_round_and_makes_the_record_invalid(tmp_path: Path) -> None:

@@ -92,6 +92,11 @@ def test_a_load_that_is_not_cold_is_noted(dropped: bool, cached: int, note: str)
     assert note in validity.notes[0]
 
 
+def test_a_size_below_0_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="size past must be at least 0, got -1"):
+        BenchOptions(sizes={"past": -1})
+
+
 @pytest.mark.parametrize(
     "wrong", [{"threads": 0}, {"rounds": 0}, {"min_duration_s": 9.0, "max_duration_s": 1.0}, {"max_spread": -1.0}]
 )
