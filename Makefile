@@ -15,12 +15,16 @@ export HF_HUB_OFFLINE := 1
 export TQDM_MININTERVAL := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check test-cpp test-python test-compat install clean
+SECONDS ?= 60
+FUZZERS := recipe checkpoint factor calibration onnx_file
+
+.PHONY: help demo test check test-cpp test-python test-compat fuzz install clean
 
 help:
 	@echo "make demo   compress a real sentence encoder, export, verify, bench; writes demo/report.html"
 	@echo "make test   checks, C++ tests and Python tests, against the built wheel, on the current and an old runtime"
 	@echo "make check  ruff, mypy, import-linter, clang-format"
+	@echo "make fuzz   each fuzz target for SECONDS=60; needs Clang"
 	@echo "make clean  remove what make built"
 
 $(VENV)/dependencies: pyproject.toml
@@ -75,6 +79,17 @@ test-compat: install $(OLD_ONNXRUNTIME_FOLDER)
 	cd build/empty && PYTHONPATH=$(CHECKOUT)/$(OLD_ONNXRUNTIME_FOLDER) EDGECOMP_TEST_ONNXRUNTIME=$(OLD_ONNXRUNTIME) \
 	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml \
 	    $(CHECKOUT)/tests/test_onnxruntime_ops.py $(CHECKOUT)/tests/compat
+
+# New inputs go to build/fuzz, not to the seeds in the repository; a crash stops with the input's file name.
+fuzz: install
+	$(BIN)/pip install --quiet '.[fuzz]'
+	PATH="$(BIN):$$PATH" CXX=clang++ cmake -S runtimes -B build/cpp-fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	    -DEDGECOMP_BUILD_FUZZERS=ON -DEDGECOMP_SANITIZE=address,undefined,fuzzer-no-link
+	PATH="$(BIN):$$PATH" cmake --build build/cpp-fuzz --target kernels_fuzzer
+	@mkdir -p $(addprefix build/fuzz/,kernels $(FUZZERS))
+	cd build/fuzz && ../cpp-fuzz/fuzz/kernels_fuzzer -max_len=1024 -max_total_time=$(SECONDS) -print_final_stats=1 kernels $(CHECKOUT)/fuzz/corpus/kernels
+	cd build/fuzz && for target in $(FUZZERS); do PYTHONPATH=$(CHECKOUT)/fuzz $(BIN)/python -P $(CHECKOUT)/fuzz/fuzz_$$target.py \
+	    -max_len=4096 -max_total_time=$(SECONDS) -print_final_stats=1 $$target $(CHECKOUT)/fuzz/corpus/$$target || exit 1; done
 
 clean:
 	rm -rf $(VENV) build demo

@@ -7,7 +7,6 @@ dictionaries of arrays. A sample is one such dictionary: a batch of inputs.
 from __future__ import annotations
 
 import gzip
-import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
@@ -88,8 +87,10 @@ def npz_samples(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[Sa
     try:
         archive = np.load(path, allow_pickle=False)
         arrays = {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, AttributeError, zlib.error, zipfile.BadZipFile) as error:
-        raise CalibrationError(f"{path} must be a readable .npz file without pickled objects: {error}") from error
+    except Exception as error:  # numpy, zipfile and the tokenizer of numpy's headers raise errors of many unrelated classes
+        raise CalibrationError(
+            f"{path} must be a readable .npz file without pickled objects: {type(error).__name__}: {error}"
+        ) from error
     names = [spec.name for spec in inputs] or list(arrays)
     missing = [name for name in names if name not in arrays]
     if missing:
@@ -144,13 +145,22 @@ def to_tensors(sample: Sample, inputs: Sequence[TensorSpec]) -> list[Tensor]:
     """A sample's arrays as tensors, in the order and dtypes of the inputs.
 
     Raises:
-        CalibrationError: an input is missing.
+        CalibrationError: an input is missing, or holds no numbers.
 
     """
     missing = [spec.name for spec in inputs if spec.name not in sample]
     if missing:
         raise CalibrationError(f"a sample must hold every input of the model; missing {missing}, got {sorted(sample)}")
-    return [torch.from_numpy(np.asarray(sample[spec.name], spec.dtype, order="C")) for spec in inputs]
+    return [torch.from_numpy(_as_dtype(spec, sample[spec.name])) for spec in inputs]
+
+
+def _as_dtype(spec: TensorSpec, value: np.ndarray) -> np.ndarray:
+    try:
+        return np.asarray(value, spec.dtype, order="C")
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(
+            f"the input {spec.name} must hold {spec.dtype} values, got {np.asarray(value).dtype}: {error}"
+        ) from error
 
 
 def run_module(module: nn.Module, batch: Sequence[Tensor]) -> Any:

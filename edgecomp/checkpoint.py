@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from edgecomp import formats
 from edgecomp.errors import CheckpointError, ModelError, OutputError
 from edgecomp.files import replace_folder, require_writable_target
-from edgecomp.formats.lut import COMPUTE_MODES
+from edgecomp.formats.lut import COMPUTE_MODES, Compute
 from edgecomp.layers import install, require_complete
 from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
@@ -140,6 +141,18 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True)
+class Contents:
+    """The files of a checkpoint, checked as far as they can be without the model."""
+
+    manifest: Mapping[str, Any]
+    inputs: tuple[TensorSpec, ...]
+    plans: Mapping[str, LayerPlan]
+    factors: Mapping[str, Factor]
+    dense: Mapping[str, Tensor]
+    compute: Compute
+
+
 def load(folder: str | Path, *, model: str | nn.Module | None = None) -> CompressedModel:
     """The compressed model that `CompressedModel.save` wrote.
 
@@ -150,44 +163,66 @@ def load(folder: str | Path, *, model: str | nn.Module | None = None) -> Compres
 
     Raises:
         CheckpointError: no checkpoint, a file missing or altered, written by a newer version, or the model is needed.
+        FormatError: a factor breaks its format's rules.
         ModelError: the model cannot be built.
 
     """
     folder = Path(folder)
+    contents = read_contents(folder)
+    manifest = contents.manifest
+    try:
+        with _naming_what_is_missing(folder):
+            skeleton = build_skeleton(manifest["source"], folder / ASSETS, model)
+            require_complete(body_of(skeleton.module), contents.plans, contents.factors, contents.dense)
+            install(body_of(skeleton.module), contents.plans, contents.factors, contents.dense, contents.compute)
+            return CompressedModel(
+                module=skeleton.module.eval(),
+                inputs=contents.inputs,
+                outputs=tuple(manifest["outputs"]),
+                kind=manifest["kind"],
+                source=manifest["source"],
+                tokenizer=skeleton.tokenizer,
+                assets=skeleton.assets,
+                plans=contents.plans,
+                factors=contents.factors,
+                dense=contents.dense,
+                recipe=manifest["recipe"],
+                parameters=int(manifest["parameters"]),
+                layer_parameters={name: int(manifest["layer_parameters"][name]) for name in contents.plans},
+                provenance=manifest["provenance"],
+            )
+    except ModelError as error:
+        raise ModelError(f"the model of {folder} cannot be built: {error}") from error
+
+
+def read_contents(folder: Path) -> Contents:
+    """Read and check a checkpoint's files; builds no model and runs nothing that they name.
+
+    Raises:
+        CheckpointError: no checkpoint, a file missing or altered, or written by a newer version.
+        FormatError: a factor breaks its format's rules.
+
+    """
     manifest = _read_manifest(folder)
     _check_files(folder, manifest)
-    try:
+    with _naming_what_is_missing(folder):
         plans = {name: LayerPlan.from_json(plan) for name, plan in manifest["plans"].items()}
         factors, dense = _read_weights(folder / WEIGHTS, manifest)
         inputs = tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["dims"])) for spec in manifest["inputs"])
         compute = manifest["recipe"]["compute"]
         if compute not in COMPUTE_MODES:
             raise CheckpointError(f"the recipe of {folder} must compute in {' or '.join(COMPUTE_MODES)}, got {compute!r}")
-        skeleton = build_skeleton(manifest["source"], folder / ASSETS, model)
-        require_complete(body_of(skeleton.module), plans, factors, dense)
-        install(body_of(skeleton.module), plans, factors, dense, compute)
-        return CompressedModel(
-            module=skeleton.module.eval(),
-            inputs=inputs,
-            outputs=tuple(manifest["outputs"]),
-            kind=manifest["kind"],
-            source=manifest["source"],
-            tokenizer=skeleton.tokenizer,
-            assets=skeleton.assets,
-            plans=plans,
-            factors=factors,
-            dense=dense,
-            recipe=manifest["recipe"],
-            parameters=int(manifest["parameters"]),
-            layer_parameters={name: int(manifest["layer_parameters"][name]) for name in plans},
-            provenance=manifest["provenance"],
-        )
+        return Contents(manifest, inputs, plans, factors, dense, compute)
+
+
+@contextlib.contextmanager
+def _naming_what_is_missing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(
             f"{folder / MANIFEST} must hold every entry of a checkpoint: {type(error).__name__}: {error}"
         ) from error
-    except ModelError as error:
-        raise ModelError(f"the model of {folder} cannot be built: {error}") from error
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

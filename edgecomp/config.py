@@ -79,7 +79,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the recipe {path} must be a readable text file: {error}") from error
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of the two parsers, and of Python for numbers of thousands of digits
         raise ConfigError(f"the recipe {path} must be valid {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"the recipe {path} must hold a table of settings, got {type(value).__name__}")
@@ -118,15 +118,16 @@ def _child(target: Any, key: str, assignment: str) -> Any:
 
 
 def _position(target: list[Any], key: str, assignment: str) -> int:
-    if not key.isdecimal() or int(key) >= len(target):
+    positions = {str(position): position for position in range(len(target))}
+    if key not in positions:
         raise ConfigError(f"the override {assignment!r} must name a position from 0 to {len(target) - 1}, got {key!r}")
-    return int(key)
+    return positions[key]
 
 
 def _override_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits: a word
         return text
 
 

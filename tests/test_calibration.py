@@ -148,6 +148,18 @@ def test_factories_that_give_no_samples_are_refused(spec: str, message: str) -> 
         factory_samples(spec, 3)
 
 
+def test_a_header_that_is_no_header_is_refused(tmp_path: Path) -> None:
+    header = b"{'descr':\n" + b" " * 54
+    (tmp_path / "x.npz").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(CalibrationError, match=r"x\.npz must be a readable"):
+        npz_samples(tmp_path / "x.npz", SPECS, 2)
+
+
+def test_words_are_no_numbers() -> None:
+    with pytest.raises(CalibrationError, match="input a must hold float32 values, got <U3"):
+        to_tensors({"a": np.array(["one"]), "b": np.array([1])}, SPECS)
+
+
 def test_samples_become_tensors_in_the_order_and_dtypes_of_the_inputs() -> None:
     a, b = to_tensors({"b": np.array([1]), "a": np.ones((1, 2))}, SPECS)
     assert (a.dtype, b.dtype) == (torch.float32, torch.int64)

@@ -48,7 +48,10 @@ def test_overrides_are_typed_as_in_toml(assignment: str, path: tuple[Any, ...], 
     assert type(settings) is type(value)
 
 
-@pytest.mark.parametrize("assignment", ["passes.0.bits", "=3", "passes.1.bits=3", "passes.x.bits=3", "passes.-1=3", "name.first=3"])
+@pytest.mark.parametrize(
+    "assignment",
+    ["passes.0.bits", "=3", "passes.1.bits=3", "passes.x.bits=3", "passes.-1=3", "name.first=3", f"passes.{'9' * 5000}=3"],
+)
 def test_overrides_that_lead_nowhere_are_refused(assignment: str) -> None:
     with pytest.raises(ConfigError, match="override"):
         apply_override({"name": "old", "passes": [{"bits": 4}]}, assignment)
@@ -62,6 +65,10 @@ def test_overrides_that_lead_nowhere_are_refused(assignment: str) -> None:
         ("r.json", "[1]", "table of settings, got list"),
         ("r.toml", None, "readable"),
         ("r.toml", b"\xff\xfe", "readable"),
+        ("r.json", "[" * 100_000, "valid JSON"),
+        ("r.toml", "a = " + "[" * 100_000, "valid TOML"),
+        ("r.json", "9" * 5000, "valid JSON"),
+        ("r.toml", "a = " + "9" * 5000, "valid TOML"),
     ],
 )
 def test_files_that_hold_no_settings_are_refused(tmp_path: Path, name: str, text: str | bytes | None, message: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -77,7 +78,7 @@ def read_onnx(path: Path) -> OnnxFile:
         model = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         _visit_model(memoryview(model), domains, external)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter from thousands of graphs inside each other
         raise CheckpointError(
             f"{path} is not a complete ONNX model ({error}; {path.stat().st_size} bytes); copy or export it again"
         ) from error
@@ -101,7 +102,8 @@ def _check_data_file(model: Path, location: str, needed: int) -> None:
     if relative.is_absolute() or ".." in relative.parts:
         raise CheckpointError(f"{model} refers to external data outside its folder ({location}); such a model is not run")
     data = model.parent / location
-    if not data.is_file():
+    # A name that no file system takes is an OSError to pathlib, not an absent file.
+    if not os.path.isfile(data):  # noqa: PTH113
         raise CheckpointError(f"{model} needs its data file {location} beside it, and there is none; copy both files together")
     size = data.stat().st_size
     if size < needed:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,6 +57,37 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
     with pytest.raises(CheckpointError):
+        read_onnx(path)
+
+
+def message(number: int, data: bytes) -> bytes:
+    """A field of protobuf's wire format that holds bytes."""
+    size, length = len(data), bytearray()
+    while size >= 0x80:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([number << 3 | 2, *length, size]) + data
+
+
+def graphs_inside_each_other() -> bytes:
+    graph = b""
+    for _ in range(2000):
+        graph = message(1, message(5, message(6, graph)))  # a node with an attribute that is a graph
+    return message(7, graph)
+
+
+def data_file_of_a_long_name() -> bytes:
+    return message(7, message(5, message(13, message(1, b"location") + message(2, b"n" * 300))))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [(graphs_inside_each_other, "not a complete ONNX model"), (data_file_of_a_long_name, "needs its data file nnn")],
+)
+def test_hostile_models_are_refused(tmp_path: Path, model: Callable[[], bytes], words: str) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model())
+    with pytest.raises(CheckpointError, match=words):
         read_onnx(path)
 
 

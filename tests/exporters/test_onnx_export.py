@@ -131,7 +131,7 @@ def test_existing_output_is_kept(tmp_path: Path) -> None:
 
 
 def test_missing_folder_and_unknown_target(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="folder of an output must exist"):
+    with pytest.raises(OutputError, match="create it first"):
         export(tied_model(), "onnx", tmp_path / "nowhere" / "model.onnx")
     with pytest.raises(ExportError, match="unknown target 'coreml'; targets: onnx"):
         export(tied_model(), "coreml", tmp_path / "model")

@@ -112,7 +112,7 @@ def test_an_existing_page_is_kept_unless_told_otherwise(run_folder: Path, page: 
         write_report([run_folder], run_folder / "report.html")
     write_report([run_folder], run_folder / "report.html", overwrite=True)
     assert not list(run_folder.glob("*.partial"))
-    with pytest.raises(OutputError, match="folder of an output must exist"):
+    with pytest.raises(OutputError, match="create it first"):
         write_report([run_folder], run_folder / "missing" / "report.html")
 
 

@@ -1,0 +1,20 @@
+"""The reader of ONNX files' structure."""
+
+from __future__ import annotations
+
+import atheris
+import harness
+
+with atheris.instrument_imports(include=["edgecomp"]):
+    from edgecomp.artifact.onnx_file import hash_files, read_onnx
+
+PATH = harness.scratch_folder() / "m.onnx"
+
+
+def read(data: bytes) -> None:
+    """Read the file, and hash it and its data files where it is accepted."""
+    PATH.write_bytes(data)
+    hash_files(read_onnx(PATH))
+
+
+harness.fuzz(read)
