@@ -110,6 +110,11 @@ class Product {
   void MultiplyInt8(const LutTile& tile, Range rows, uint8_t* panel, float* sums) const {
     const int64_t count = rows.last - rows.first;
     const auto direct = count <= kMostDirectRows ? kernels_.direct_int8[layout_.planes] : nullptr;
+    if (direct != nullptr && rows_ == 1) {  // a single row lies in one piece: no need for chunks, and each call costs its set-up
+      const QuantizedRows x = {reinterpret_cast<const int8_t*>(workspace_ + plan_.values), steps(), block_sums(), 1};
+      direct(tile, x, 1, {layout_.blocks, layout_.spans_per_block, layout_.padded_k}, sums);
+      return;
+    }
     for (int64_t b = 0; b < layout_.blocks; b += plan_.blocks_per_chunk) {
       const BlockCount chunk = ChunkAt(b);
       const LutTile from_chunk = FromBlock(tile, b);
@@ -136,8 +141,14 @@ class Product {
   }
 
   void Store(int64_t tile, Range rows, const float* sums) const {
+    const bool in_order = factor_.row_index == nullptr && sink_.column_stride == 1 && (tile + 1) * kTileRows <= factor_.n;
     for (int64_t m = rows.first; m < rows.last; ++m, sums += kTileRows) {
       float* y = sink_.y + (first_row_ + m) * sink_.row_stride;
+      if (in_order) {
+        const int64_t n = tile * kTileRows;
+        StoreTile(sums, factor_.row_scale + n, sink_.bias != nullptr ? sink_.bias + n : nullptr, y + n);
+        continue;
+      }
       for (int r = 0; r < kTileRows; ++r) {
         const int64_t lane = tile * kTileRows + r;
         const int64_t n = RowOfLane(factor_, lane);
@@ -145,6 +156,16 @@ class Product {
         const float product = sums[r] * factor_.row_scale[lane];
         y[n * sink_.column_stride] = sink_.bias != nullptr ? product + sink_.bias[n] : product;
       }
+    }
+  }
+
+  // A whole tile at its place in y, for the compiler to vectorise.
+  static void StoreTile(const float* __restrict sums, const float* __restrict row_scale, const float* __restrict bias,
+                        float* __restrict y) {
+    if (bias == nullptr) {
+      for (int r = 0; r < kTileRows; ++r) y[r] = sums[r] * row_scale[r];
+    } else {
+      for (int r = 0; r < kTileRows; ++r) y[r] = sums[r] * row_scale[r] + bias[r];
     }
   }
 

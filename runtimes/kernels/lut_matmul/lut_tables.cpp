@@ -3,6 +3,11 @@
 namespace edgecomp {
 
 void MakeLutTables(const int8_t* codebook, int64_t planes, LutTables* tables) {
+  tables->largest = 0;
+  for (int code = 0; code < 1 << planes; ++code) {
+    const int32_t magnitude = codebook[code] < 0 ? -codebook[code] : codebook[code];
+    if (magnitude > tables->largest) tables->largest = magnitude;
+  }
   for (int t = 0; t < 4; ++t) {
     for (int n = 0; n < 16; ++n) {
       int code = 0;
@@ -14,7 +19,7 @@ void MakeLutTables(const int8_t* codebook, int64_t planes, LutTables* tables) {
           code = t == 0 ? n & 3 : n >> 2;
           break;
         case 3:
-          code = n & 7;
+          code = t == 0 ? n & 7 : n >> 1;
           break;
         case 4:
           code = n;
