@@ -101,6 +101,8 @@ class NeonSpanDecoder {
     if constexpr (kPlanes == 5) codes += kPlaneBytes;
   }
 
+  int8x16_t table() const { return table_.val[0]; }
+
  private:
   // A unit is the planes that it takes to decode some groups: single planes where codes do not cross planes.
   static constexpr int kUnitPlanes = kPlanes == 3 || kPlanes == 6 ? 3 : 1;

@@ -11,14 +11,16 @@ struct Neon;
 
 // Products of int8 add up in 16-bit lanes, and pairs of those in 32-bit lanes. A 16-bit lane holds kProducts products exactly where
 // no magnitude in the codebook is above 32767 / (127 * kProducts).
-template <int kRowsOfX, int kPartsAtOnce, bool kSpanIsBlock, int kProducts>
+template <int kRowsOfX, int kPartsAtOnce, int kSpansOfBlock, int kProducts>
 class SmlalSums {
  public:
   static constexpr int kCount = kRowsOfX;
   static constexpr int kUsedParts = kPartsAtOnce;
-  static constexpr bool kOneSpan = kSpanIsBlock;
+  static constexpr int kSpans = kSpansOfBlock;
+  static constexpr bool kAddsNibbles = false;
 
-  EC_INLINE void Clear() {
+  EC_INLINE void StartBlock() {
+    if constexpr (kSpans == 1) return;  // the first products start the sums
     for (auto& row : sum_) {
       for (auto& part : row) part[0] = part[1] = vdupq_n_s32(0);
     }
@@ -40,7 +42,7 @@ class SmlalSums {
         low = vmlal_s8(low, vget_low_s8(weights), vget_low_s8(q));
         high = vmlal_high_s8(high, weights, q);
       }
-      if constexpr (kOneSpan && group == kProducts - 1) {
+      if constexpr (kSpans == 1 && group == kProducts - 1) {
         sum_[m][part][0] = vpaddlq_s16(low);
         sum_[m][part][1] = vpaddlq_s16(high);
       } else if constexpr (group % kProducts == kProducts - 1) {
@@ -70,8 +72,8 @@ class SmlalSums {
 struct SmlalProduct {
   template <int kPlanes, int kProducts>
   static void One(const LutTile& tile, const QuantizedRows& x, BlockCount count, float* sums) {
-    return count.spans_per_block == 1 ? NeonMultiply<Neon, kPlanes, SmlalSums<1, 4, true, kProducts>>(tile, x, count, sums)
-                                      : NeonMultiply<Neon, kPlanes, SmlalSums<1, 4, false, kProducts>>(tile, x, count, sums);
+    return count.spans_per_block == 1 ? NeonProduct<Neon, kPlanes, SmlalSums<1, 4, 1, kProducts>>::Run(tile, x, count, sums)
+                                      : NeonProduct<Neon, kPlanes, SmlalSums<1, 4, 0, kProducts>>::Run(tile, x, count, sums);
   }
 
   template <int kPlanes>
@@ -85,11 +87,11 @@ struct SmlalProduct {
         }
         return One<kPlanes, 2>(tile, x, count, sums);
       case 2:
-        return NeonMultiply<Neon, kPlanes, SmlalSums<2, 2, false, 2>>(tile, x, count, sums);
+        return NeonProduct<Neon, kPlanes, SmlalSums<2, 2, 0, 2>>::Run(tile, x, count, sums);
       case 3:
-        return NeonMultiply<Neon, kPlanes, SmlalSums<3, 1, false, 2>>(tile, x, count, sums);
+        return NeonProduct<Neon, kPlanes, SmlalSums<3, 1, 0, 2>>::Run(tile, x, count, sums);
       default:
-        return NeonMultiply<Neon, kPlanes, SmlalSums<4, 1, false, 2>>(tile, x, count, sums);
+        return NeonProduct<Neon, kPlanes, SmlalSums<4, 1, 0, 2>>::Run(tile, x, count, sums);
     }
   }
 };

@@ -7,24 +7,25 @@
 
 namespace edgecomp {
 
-// Converts 4 bytes of a vector, first + stride * lane, to float32. An index out of range looks up 0: each byte becomes the top of a
-// 32-bit lane, and converting that as a number with 24 fractional bits gives back its value, sign included.
-class NeonBytesToFloats {
- public:
-  NeonBytesToFloats() = default;
-  EC_INLINE NeonBytesToFloats(int first, int stride) {
-    constexpr uint8_t kZero = 255;
-    uint8_t index[16];
-    for (int i = 0; i < 16; ++i) index[i] = i % 4 == 3 ? static_cast<uint8_t>(first + i / 4 * stride) : kZero;
-    index_ = vld1q_u8(index);
-    HideOrigin(index_);
-  }
-  EC_INLINE float32x4_t operator()(int8x16_t bytes) const {
-    return vcvtq_n_f32_s32(vreinterpretq_s32_s8(vqtbl1q_s8(bytes, index_)), 24);
-  }
+// Converts 4 bytes of a vector to float32. An index out of range looks up 0: each byte becomes the top of a 32-bit lane, and
+// converting that as a number with 24 fractional bits gives back its value, sign included.
+EC_INLINE float32x4_t NeonBytesToFloats(int8x16_t bytes, uint8x16_t index) {
+  return vcvtq_n_f32_s32(vreinterpretq_s32_s8(vqtbl1q_s8(bytes, index)), 24);
+}
 
- private:
-  uint8x16_t index_;
+// Indices for NeonBytesToFloats: bytes 4 part to 4 part + 3, the scales of a part's rows.
+alignas(16) constexpr uint8_t kScaleIndex[kParts][16] = {
+    {255, 255, 255, 0, 255, 255, 255, 1, 255, 255, 255, 2, 255, 255, 255, 3},
+    {255, 255, 255, 4, 255, 255, 255, 5, 255, 255, 255, 6, 255, 255, 255, 7},
+    {255, 255, 255, 8, 255, 255, 255, 9, 255, 255, 255, 10, 255, 255, 255, 11},
+    {255, 255, 255, 12, 255, 255, 255, 13, 255, 255, 255, 14, 255, 255, 255, 15},
+};
+// Bytes column, column + 4, column + 8 and column + 12: a column of a group's weights.
+alignas(16) constexpr uint8_t kColumnIndex[4][16] = {
+    {255, 255, 255, 0, 255, 255, 255, 4, 255, 255, 255, 8, 255, 255, 255, 12},
+    {255, 255, 255, 1, 255, 255, 255, 5, 255, 255, 255, 9, 255, 255, 255, 13},
+    {255, 255, 255, 2, 255, 255, 255, 6, 255, 255, 255, 10, 255, 255, 255, 14},
+    {255, 255, 255, 3, 255, 255, 255, 7, 255, 255, 255, 11, 255, 255, 255, 15},
 };
 
 // The 16 scales of a block, for kUsedParts parts from first_part on.
@@ -32,70 +33,114 @@ template <class Tag, int kUsedParts>
 class NeonScales {
  public:
   EC_INLINE explicit NeonScales(int first_part) {
-    Unroll<Tag, kUsedParts>([&](auto part) EC_LAMBDA_INLINE { convert_[part] = {(first_part + part) * kPartRows, 1}; });
+    const uint8_t* index = kScaleIndex[first_part];
+    HideOrigin(index);
+    for (int part = 0; part < kUsedParts; ++part) index_[part] = vld1q_u8(index + part * 16);
   }
   EC_INLINE void Load(const int8_t* scales, float32x4_t (&out)[kUsedParts]) const {
     const int8x16_t bytes = vld1q_s8(scales);
-    for (int part = 0; part < kUsedParts; ++part) out[part] = convert_[part](bytes);
+    for (int part = 0; part < kUsedParts; ++part) out[part] = NeonBytesToFloats(bytes, index_[part]);
   }
 
  private:
-  NeonBytesToFloats convert_[kUsedParts];
+  uint8x16_t index_[kUsedParts];
 };
 
 // The integer product of Sums::kCount rows of x and a tile, Sums::kUsedParts parts at a time: what the registers hold. Sums adds up
 // a block:
 //
-//   Clear()                            start a block of several spans; where kOneSpan is set, spans are whole blocks and start by
-//                                      themselves
+//   kSpans                             spans of a block where loops are made for a number of them, or 0
+//   StartBlock()
 //   StartSpan(q, columns)              row m of the span's x is at q + m * columns
 //   Add(group, part, weights)          the columns 4 group to 4 group + 3, in the order of NeonSpanDecoder::Decode
+//   AddNibbles(codes, table)           a span of 4 bits without a decoder, where kAddsNibbles is set
 //   Sum(m, part)                       the block's sums of 4 rows of the tile
 template <class Tag, int kPlanes, class Sums>
-void NeonMultiply(const LutTile& tile, const QuantizedRows& x, BlockCount count, float* totals) {
-  constexpr int kCount = Sums::kCount, kUsedParts = Sums::kUsedParts;
-  const NeonSpanDecoder<Tag, kPlanes> decoder(tile.tables);
-  const int64_t stride = x.stride;
-  for (int first_part = 0; first_part < kParts; first_part += kUsedParts) {
-    const NeonScales<Tag, kUsedParts> block_scales(first_part);
-    const uint8_t* codes = tile.codes + first_part * kPartBytes;
-    const int8_t* scales = tile.scales;
-    const int8_t* q = x.q;
-    const float* step = x.step;
-    float* out = totals + first_part * kPartRows;
-    float32x4_t total[kCount][kUsedParts];
-    for (int m = 0; m < kCount; ++m) {
-      for (int part = 0; part < kUsedParts; ++part) total[m][part] = vld1q_f32(out + m * kTileRows + part * kPartRows);
-    }
-    int64_t blocks = count.blocks;
-    do {
-      Sums sums;
-      if constexpr (!Sums::kOneSpan) sums.Clear();
-      int64_t spans = Sums::kOneSpan ? 1 : count.spans_per_block;
-      do {
-        sums.StartSpan(q, count.columns);
-        q += kSpanColumns;
-        HideOrigin(q);
-        decoder.template Decode<kUsedParts>(
-            codes, [&](auto group, auto part, int8x16_t weights) EC_LAMBDA_INLINE { sums.Add(group, part, weights); });
-      } while (--spans != 0);
-      float32x4_t scale[kUsedParts];
-      block_scales.Load(scales, scale);
-      scales += kTileRows;
-      HideOrigin(scales);
-      // total += sum * (scale * step), in the order of lut.md.
-      for (int m = 0; m < kCount; ++m) {
-        for (int part = 0; part < kUsedParts; ++part) {
-          total[m][part] = vfmaq_f32(total[m][part], vcvtq_f32_s32(sums.Sum(m, part)), vmulq_n_f32(scale[part], step[m]));
-        }
-      }
-      step += stride;
-    } while (--blocks != 0);
-    for (int m = 0; m < kCount; ++m) {
-      for (int part = 0; part < kUsedParts; ++part) vst1q_f32(out + m * kTileRows + part * kPartRows, total[m][part]);
+class NeonProduct {
+ public:
+  __attribute__((noinline)) static void Run(const LutTile& tile, const QuantizedRows& x, const BlockCount& count, float* totals) {
+    for (int first_part = 0; first_part < kParts; first_part += kUsedParts) {
+      NeonProduct(tile, x, count, first_part).AddBlocks(count.blocks, totals + first_part * kPartRows);
     }
   }
-}
+
+ private:
+  static constexpr int kCount = Sums::kCount;
+  static constexpr int kUsedParts = Sums::kUsedParts;
+  // Blocks of one span are so short that the loop's own instructions count.
+  // One row straight from the planes is all of x, and its steps lie side by side.
+  static constexpr bool kUnitStride = kCount == 1 && kPlanes < 8;
+  static constexpr int kBlocksAtOnce = kCount == 1 && Sums::kSpans == 1 ? 2 : 1;
+
+  EC_INLINE NeonProduct(const LutTile& tile, const QuantizedRows& x, const BlockCount& count, int first_part)
+      : decoder_(tile.tables),
+        block_scales_(first_part),
+        codes_(tile.codes + first_part * kPartBytes),
+        scales_(tile.scales),
+        q_(x.q),
+        step_(x.step),
+        stride_(x.stride),
+        columns_(count.columns),
+        spans_(count.spans_per_block) {}
+
+  EC_INLINE void AddBlocks(int64_t blocks, float* totals) {
+    float32x4_t total[kCount][kUsedParts];
+    for (int m = 0; m < kCount; ++m) {
+      for (int part = 0; part < kUsedParts; ++part) total[m][part] = vld1q_f32(totals + m * kTileRows + part * kPartRows);
+    }
+    for (; blocks % kBlocksAtOnce != 0; --blocks) AddBlock(total);
+    for (; blocks != 0; blocks -= kBlocksAtOnce) Unroll<Tag, kBlocksAtOnce>([&](auto) EC_LAMBDA_INLINE { AddBlock(total); });
+    for (int m = 0; m < kCount; ++m) {
+      for (int part = 0; part < kUsedParts; ++part) vst1q_f32(totals + m * kTileRows + part * kPartRows, total[m][part]);
+    }
+  }
+
+  EC_INLINE void AddBlock(float32x4_t (&total)[kCount][kUsedParts]) {
+    Sums sums;
+    sums.StartBlock();
+    if constexpr (Sums::kSpans != 0) {
+      Unroll<Tag, Sums::kSpans>([&](auto) EC_LAMBDA_INLINE { AddSpan(sums); });
+    } else {
+      int64_t spans = spans_;
+      do AddSpan(sums);
+      while (--spans != 0);
+    }
+    float32x4_t scale[kUsedParts];
+    block_scales_.Load(scales_, scale);
+    scales_ += kTileRows;
+    HideOrigin(scales_);
+    // total += sum * (scale * step), in the order of lut.md.
+    for (int m = 0; m < kCount; ++m) {
+      for (int part = 0; part < kUsedParts; ++part) {
+        total[m][part] = vfmaq_f32(total[m][part], vcvtq_f32_s32(sums.Sum(m, part)), vmulq_n_f32(scale[part], step_[m]));
+      }
+    }
+    step_ += kUnitStride ? 1 : stride_;
+    HideOrigin(step_);
+  }
+
+  EC_INLINE void AddSpan(Sums& sums) {
+    sums.StartSpan(q_, columns_);
+    q_ += kSpanColumns;
+    HideOrigin(q_);
+    if constexpr (kPlanes == 4 && Sums::kAddsNibbles) {
+      sums.AddNibbles(codes_, decoder_.table());
+    } else {
+      decoder_.template Decode<kUsedParts>(
+          codes_, [&](auto group, auto part, int8x16_t weights) EC_LAMBDA_INLINE { sums.Add(group, part, weights); });
+    }
+  }
+
+  const NeonSpanDecoder<Tag, kPlanes> decoder_;
+  const NeonScales<Tag, kUsedParts> block_scales_;
+  const uint8_t* codes_;
+  const int8_t* scales_;
+  const int8_t* q_;
+  const float* step_;
+  const int64_t stride_;
+  const int64_t columns_;
+  const int64_t spans_;
+};
 
 // All kernels of a variant: Product has Direct<kPlanes>, the product of up to kMostDirectRows rows of x.
 template <class Tag, class Product>
@@ -116,38 +161,42 @@ class LutMatMulNeon {
 
  private:
   static void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* sum) {
-    // The last values of an odd count, filled up with zeros, so that the loops see whole spans only.
+    if (count % kSpanColumns != 0) return QuantizeOddBlock(x, count, block_size, q, step, sum);
+    uint32x4_t magnitudes = vdupq_n_u32(0);
+    int64_t i = 0;
+    do {
+      magnitudes = MaxMagnitudes(magnitudes, x + i);
+      i += kSpanColumns;
+    } while (i < count);
+    int32x4_t sums = vdupq_n_s32(0);
+    float inverse;
+    i = 0;
+    if (StepOf(magnitudes, step, &inverse)) {
+      do {
+        sums = QuantizeSpan(x + i, inverse, q + i, sums);
+        i += kSpanColumns;
+      } while (i < count);
+    }
+    *sum = vaddvq_s32(sums);
+    if (i < block_size) __builtin_memset(q + i, 0, static_cast<size_t>(block_size - i));
+  }
+
+  // The last values are filled up with zeros to a whole span.
+  __attribute__((noinline)) static void QuantizeOddBlock(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step,
+                                                         int32_t* sum) {
     float tail[kSpanColumns] = {};
     const int64_t whole = count / kSpanColumns * kSpanColumns;
-    const bool has_tail = whole < count;
-    if (has_tail) __builtin_memcpy(tail, x + whole, static_cast<size_t>(count - whole) * sizeof(float));
-
-    // As integers, magnitudes keep their order and NaN is above infinity: a comparison of floats would lose a NaN.
-    constexpr uint32_t kInfinity = 0x7f800000;
-    uint32x4_t magnitudes = vdupq_n_u32(0);
+    __builtin_memcpy(tail, x + whole, static_cast<size_t>(count - whole) * sizeof(float));
+    uint32x4_t magnitudes = MaxMagnitudes(vdupq_n_u32(0), tail);
     for (int64_t i = 0; i < whole; i += kSpanColumns) magnitudes = MaxMagnitudes(magnitudes, x + i);
-    if (has_tail) magnitudes = MaxMagnitudes(magnitudes, tail);
-    const uint32_t most = vmaxvq_u32(magnitudes);
-
-    float absmax;
-    __builtin_memcpy(&absmax, &most, sizeof(absmax));
-    int64_t written = 0;
-    *sum = 0;
-    if (most >= kInfinity || absmax < 1e-30f) {
-      *step = most >= kInfinity ? __builtin_nanf("") : 0.0f;
-    } else {
-      *step = absmax / 127.0f;
-      const float inverse = 127.0f / absmax;
-      // No clamp: |x| * inverse is below 127.5 for |x| <= absmax, whatever the two roundings do.
-      int32x4_t sums = vdupq_n_s32(0);
-      for (; written < whole; written += kSpanColumns) sums = QuantizeSpan(x + written, inverse, q + written, sums);
-      if (has_tail) {
-        sums = QuantizeSpan(tail, inverse, q + whole, sums);
-        written += kSpanColumns;
-      }
-      *sum = vaddvq_s32(sums);
+    __builtin_memset(q, 0, static_cast<size_t>(block_size));
+    int32x4_t sums = vdupq_n_s32(0);
+    float inverse;
+    if (StepOf(magnitudes, step, &inverse)) {
+      for (int64_t i = 0; i < whole; i += kSpanColumns) sums = QuantizeSpan(x + i, inverse, q + i, sums);
+      sums = QuantizeSpan(tail, inverse, q + whole, sums);
     }
-    if (written < block_size) __builtin_memset(q + written, 0, static_cast<size_t>(block_size - written));
+    *sum = vaddvq_s32(sums);
   }
 
   template <int kPlanes>
@@ -181,20 +230,41 @@ class LutMatMulNeon {
 
   static constexpr int kFloatRows = 4;
 
+  // The step of a block, and 127 / absmax; false where every q is 0.
+  static EC_INLINE bool StepOf(uint32x4_t magnitudes, float* step, float* inverse) {
+    constexpr uint32_t kInfinity = 0x7f800000;
+    const uint32_t most = vmaxvq_u32(magnitudes);
+    float absmax;
+    __builtin_memcpy(&absmax, &most, sizeof(absmax));
+    if (most >= kInfinity || absmax < 1e-30f) {
+      *step = most >= kInfinity ? __builtin_nanf("") : 0.0f;
+      return false;
+    }
+    *step = absmax / 127.0f;
+    *inverse = 127.0f / absmax;
+    return true;
+  }
+
+  // As integers, magnitudes keep their order and NaN is above infinity: a comparison of floats would lose a NaN.
   static EC_INLINE uint32x4_t MaxMagnitudes(uint32x4_t most, const float* x) {
-    for (int i = 0; i < kSpanColumns; i += 4) most = vmaxq_u32(most, vreinterpretq_u32_f32(vabsq_f32(vld1q_f32(x + i))));
+    for (int i = 0; i < kSpanColumns; i += 16) {
+      const float32x4x4_t values = vld1q_f32_x4(x + i);
+      for (const float32x4_t four : values.val) most = vmaxq_u32(most, vreinterpretq_u32_f32(vabsq_f32(four)));
+    }
     return most;
   }
 
-  static EC_INLINE int16x8_t RoundToInt16(const float* x, float inverse) {
-    const int32x4_t low = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x), inverse));
-    const int32x4_t high = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4), inverse));
-    return vuzp1q_s16(vreinterpretq_s16_s32(low), vreinterpretq_s16_s32(high));
+  static EC_INLINE int16x8_t RoundToInt16(float32x4_t low, float32x4_t high, float inverse) {
+    const int32x4_t first = vcvtnq_s32_f32(vmulq_n_f32(low, inverse)), second = vcvtnq_s32_f32(vmulq_n_f32(high, inverse));
+    return vuzp1q_s16(vreinterpretq_s16_s32(first), vreinterpretq_s16_s32(second));
   }
 
+  // No clamp: |x| * inverse is below 127.5 for |x| <= absmax, whatever the two roundings do.
   static EC_INLINE int32x4_t QuantizeSpan(const float* x, float inverse, int8_t* q, int32x4_t sums) {
     for (int i = 0; i < kSpanColumns; i += 16) {
-      const int16x8_t low = RoundToInt16(x + i, inverse), high = RoundToInt16(x + i + 8, inverse);
+      const float32x4x4_t values = vld1q_f32_x4(x + i);
+      const int16x8_t low = RoundToInt16(values.val[0], values.val[1], inverse);
+      const int16x8_t high = RoundToInt16(values.val[2], values.val[3], inverse);
       vst1q_s8(q + i, vuzp1q_s8(vreinterpretq_s8_s16(low), vreinterpretq_s8_s16(high)));
       sums = vpadalq_s16(sums, vaddq_s16(low, high));
     }
@@ -206,7 +276,8 @@ class LutMatMulNeon {
   template <int kCount>
   static void GemmFloatRows(const uint8_t* panel, const int8_t* scales, const float* x, BlockCount count, float* sums) {
     constexpr int kUsedParts = kCount == 1 ? 4 : 2;
-    const NeonBytesToFloats column[4] = {{0, 4}, {1, 4}, {2, 4}, {3, 4}};
+    uint8x16_t column[4];
+    for (int j = 0; j < 4; ++j) column[j] = vld1q_u8(kColumnIndex[j]);
     for (int first_part = 0; first_part < kParts; first_part += kUsedParts) {
       const NeonScales<Tag, kUsedParts> block_scales(first_part);
       const uint8_t* weights = panel + first_part * kPartBytes;
@@ -220,7 +291,7 @@ class LutMatMulNeon {
           for (int part = 0; part < kUsedParts; ++part) {
             const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(weights + part * kPartBytes));
             Unroll<Tag, 4>([&](auto j) EC_LAMBDA_INLINE {
-              const float32x4_t w = column[j](bytes);
+              const float32x4_t w = NeonBytesToFloats(bytes, column[j]);
               for (int m = 0; m < kCount; ++m) sum[part][m] = vfmaq_laneq_f32(sum[part][m], w, x4[m], j);
             });
           }
