@@ -11,7 +11,6 @@ struct CpuFeatures {
 #elif defined(__aarch64__)
   bool neon = false;          // Advanced SIMD
   bool neon_dotprod = false;  // and SDOT
-  bool neon_i8mm = false;     // and SMMLA
 #endif
 };
 

@@ -14,7 +14,6 @@ enum class Isa : int {
   kAvx512Vnni,
   kAvx2,
 #elif defined(__aarch64__)
-  kNeonI8mm,
   kNeonDotprod,
   kNeon,
 #endif
