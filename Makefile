@@ -18,11 +18,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SECONDS ?= 60
 FUZZERS := recipe checkpoint factor calibration onnx_file
 
-.PHONY: help demo test check test-cpp test-python test-compat fuzz install clean
+.PHONY: help demo test check test-cpp test-arm test-python test-compat fuzz install clean
 
 help:
 	@echo "make demo   compress a real sentence encoder, export, verify, bench; writes demo/report.html"
 	@echo "make test   checks, C++ tests and Python tests, against the built wheel, on the current and an old runtime"
+	@echo "make test-arm  C++ tests on emulated ARM CPUs; needs apt-get install g++-aarch64-linux-gnu qemu-user"
 	@echo "make check  ruff, mypy, import-linter, clang-format"
 	@echo "make fuzz   each fuzz target for SECONDS=60; needs Clang"
 	@echo "make clean  remove what make built"
@@ -65,6 +66,16 @@ test-cpp: $(VENV)/dependencies
 	PATH="$(BIN):$$PATH" cmake -S runtimes -B build/cpp -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGECOMP_BUILD_TESTS=ON
 	PATH="$(BIN):$$PATH" cmake --build build/cpp
 	PATH="$(BIN):$$PATH" ctest --test-dir build/cpp --output-on-failure
+
+# Cross-compiled, on emulated CPUs with and without a dot product.
+test-arm: $(VENV)/dependencies
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
+	    { echo "make test-arm needs a cross compiler and an emulator: apt-get install g++-aarch64-linux-gnu qemu-user" >&2; exit 1; }
+	PATH="$(BIN):$$PATH" cmake -S runtimes -B build/arm -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGECOMP_BUILD_TESTS=ON \
+	    -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+	@! grep -qE -- '-m(avx|fma|sse)' build/arm/compile_commands.json || { echo "x86 flags in the ARM build" >&2; exit 1; }
+	PATH="$(BIN):$$PATH" cmake --build build/arm
+	PATH="$(BIN):$$PATH" ctest --test-dir build/arm --output-on-failure
 
 test-python: install
 	@mkdir -p build/empty

@@ -4,6 +4,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace edgecomp {
@@ -40,9 +42,30 @@ CpuFeatures DetectCpuFeatures() {
   return features;
 }
 
+#elif defined(__aarch64__) && defined(__linux__)
+
+// Linux and Android. The bits are the kernel's ABI (arch/arm64/include/uapi/asm/hwcap.h); old C libraries do not name them all.
+CpuFeatures DetectCpuFeatures() {
+  constexpr unsigned long kHwcapAsimd = 1ul << 1;
+  constexpr unsigned long kHwcapAsimdDp = 1ul << 20;
+  const unsigned long hwcap = getauxval(AT_HWCAP);
+  CpuFeatures features;
+  features.neon = (hwcap & kHwcapAsimd) != 0;
+  features.neon_dotprod = features.neon && (hwcap & kHwcapAsimdDp) != 0;
+  return features;
+}
+
+#elif defined(__aarch64__)
+
+// Advanced SIMD is part of every AArch64 platform's ABI; how to ask for more differs from system to system.
+CpuFeatures DetectCpuFeatures() {
+  CpuFeatures features;
+  features.neon = true;
+  return features;
+}
+
 #else
 
-// The place for ARM: getauxval(AT_HWCAP) and AT_HWCAP2, once there is a kernel that needs to know.
 CpuFeatures DetectCpuFeatures() { return {}; }
 
 #endif

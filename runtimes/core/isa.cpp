@@ -19,6 +19,9 @@ constexpr IsaEntry kIsas[] = {
 #if defined(__x86_64__)
     {"avx512_vnni", [](const CpuFeatures& features) { return features.avx512_vnni; }},
     {"avx2", [](const CpuFeatures& features) { return features.avx2_fma; }},
+#elif defined(__aarch64__)
+    {"neon_dotprod", [](const CpuFeatures& features) { return features.neon_dotprod; }},
+    {"neon", [](const CpuFeatures& features) { return features.neon; }},
 #endif
     {"ref", [](const CpuFeatures&) { return true; }},
 };

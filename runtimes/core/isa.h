@@ -13,6 +13,9 @@ enum class Isa : int {
 #if defined(__x86_64__)
   kAvx512Vnni,
   kAvx2,
+#elif defined(__aarch64__)
+  kNeonDotprod,
+  kNeon,
 #endif
   kRef,
   kCount,

@@ -30,7 +30,7 @@ RandomFactor::RandomFactor(const FactorShape& shape, Random* random) {
   }
   std::vector<int8_t> codebooks(static_cast<size_t>(books << planes));
   for (size_t i = 0; i < codebooks.size(); ++i) {
-    codebooks[i] = static_cast<int8_t>(!wide      ? random->Between(-127, 127)
+    codebooks[i] = static_cast<int8_t>(!wide      ? random->Between(-shape.largest, shape.largest)
                                        : i == 128 ? -127
                                                   : static_cast<int>(i < 128 ? i : i - 256));
   }

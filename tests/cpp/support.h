@@ -67,6 +67,7 @@ struct FactorShape {
   int64_t block_size;
   int64_t books = 1;
   bool permuted = false;
+  int32_t largest = 127;  // magnitude in the codebooks; 127 in any case for 7 and 8 bits
 };
 
 // A random factor that owns its arrays.

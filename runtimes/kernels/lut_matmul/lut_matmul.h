@@ -49,8 +49,8 @@ struct LutMatMulKernels {
   // Quantises `count` (1 to block_size) values by the rule of lut.md and fills up with zeros to block_size.
   void (*quantize_block)(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* sum);
 
-  // sums[m][r] += x[m] . w[r] without the row scale, for the 16 rows of a tile and at most kMostDirectRows rows of x. Indexed by
-  // planes; null where decode and gemm_int8 serve.
+  // sums[m][r] += x[m] . w[r] without the row scale, for the 16 rows of a tile and at most kMostDirectRows rows of x; x.stride is 1
+  // where there is one row. Indexed by planes; null where decode and gemm_int8 serve.
   void (*direct_int8[9])(const LutTile& tile, const QuantizedRows& x, int64_t rows, BlockCount count, float* sums);
 
   // Writes the panel of `spans` spans, every byte xor `flip`. Indexed by planes.

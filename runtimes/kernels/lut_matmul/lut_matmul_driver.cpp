@@ -11,6 +11,32 @@ namespace {
 constexpr int64_t kLeastMultiplicationsOfTask = 1 << 18;
 constexpr int64_t kLeastRowsOfPreparation = 8;
 
+// The tiles of a factor. Most factors have one codebook, or few changes of it: tables are made where it changes.
+class Tiles {
+ public:
+  Tiles(const ec_lut_factor& factor, const LutLayout& layout) : factor_(factor), layout_(layout) {}
+  Tiles(const Tiles&) = delete;
+  Tiles& operator=(const Tiles&) = delete;
+
+  // Valid until the next call.
+  LutTile At(int64_t tile) {
+    const uint16_t book = factor_.tile_book[tile];
+    const int8_t* codebook = factor_.codebooks + book * layout_.entries;
+    if (book != tables_of_book_) {
+      if (layout_.planes < 8) MakeLutTables(codebook, layout_.planes, &tables_);
+      tables_of_book_ = book;
+    }
+    return {factor_.codes + tile * layout_.tile_code_bytes(), factor_.scales + tile * layout_.blocks * kTileRows, codebook,
+            &tables_};
+  }
+
+ private:
+  const ec_lut_factor& factor_;
+  const LutLayout& layout_;
+  LutTables tables_;
+  int32_t tables_of_book_ = -1;
+};
+
 // One call of RunLutMatMul, for up to rows_at_once rows.
 class Product {
  public:
@@ -61,36 +87,35 @@ class Product {
     float* scratch = source_.needs_scratch ? reinterpret_cast<float*>(TaskMemory(task)) : nullptr;
     for (int64_t m = rows.first; m < rows.last; ++m) {
       const float* x = source_.row(source_.context, first_row_ + m, scratch);
-      for (int64_t b = 0; b < layout_.blocks; ++b) {
-        const int64_t place_in_chunk = b % plan_.blocks_per_chunk;
-        const int64_t to = ValueIndex(b - place_in_chunk, m) + place_in_chunk * factor_.block_size;
-        const int64_t first = b * factor_.block_size;
-        const int64_t count = Least(factor_.block_size, factor_.k - first);
-        if (int8()) {
-          kernels_.quantize_block(x + first, count, factor_.block_size, reinterpret_cast<int8_t*>(workspace_ + plan_.values) + to,
-                                  steps() + b * rows_ + m, block_sums() + b * rows_ + m);
-        } else {
-          float* values = reinterpret_cast<float*>(workspace_ + plan_.values) + to;
-          std::memcpy(values, x + first, static_cast<size_t>(count) * sizeof(float));
-          std::memset(values + count, 0, static_cast<size_t>(factor_.block_size - count) * sizeof(float));
-        }
+      for (int64_t b = 0; b < layout_.blocks; b += plan_.blocks_per_chunk) PrepareChunk(x, m, b);
+    }
+  }
+
+  void PrepareChunk(const float* x, int64_t m, int64_t first_block) const {
+    const int64_t block_size = factor_.block_size;
+    const int64_t last_block = first_block + ChunkAt(first_block).blocks;
+    int64_t to = ValueIndex(first_block, m);
+    for (int64_t b = first_block; b < last_block; ++b, to += block_size) {
+      const int64_t first = b * block_size;
+      const int64_t count = Least(block_size, factor_.k - first);
+      if (int8()) {
+        kernels_.quantize_block(x + first, count, block_size, reinterpret_cast<int8_t*>(workspace_ + plan_.values) + to,
+                                steps() + b * rows_ + m, block_sums() + b * rows_ + m);
+      } else {
+        float* values = reinterpret_cast<float*>(workspace_ + plan_.values) + to;
+        std::memcpy(values, x + first, static_cast<size_t>(count) * sizeof(float));
+        std::memset(values + count, 0, static_cast<size_t>(block_size - count) * sizeof(float));
       }
     }
   }
 
   void Multiply(Range tiles, Range rows, int64_t task) const {
+    if (int8() && rows_ == 1 && kernels_.direct_int8[layout_.planes] != nullptr) return MultiplyOneRow(tiles);
     uint8_t* panel = TaskMemory(task);
     float* sums = reinterpret_cast<float*>(panel + plan_.panel_bytes);
-    LutTables tables;
-    int32_t tables_of_book = -1;  // most factors have one codebook, or few changes of it
+    Tiles sequence(factor_, layout_);
     for (int64_t t = tiles.first; t < tiles.last; ++t) {
-      const uint16_t book = factor_.tile_book[t];
-      const LutTile tile = {factor_.codes + t * layout_.tile_code_bytes(), factor_.scales + t * layout_.blocks * kTileRows,
-                            factor_.codebooks + book * layout_.entries, &tables};
-      if (book != tables_of_book) {
-        if (layout_.planes < 8) MakeLutTables(tile.codebook, layout_.planes, &tables);
-        tables_of_book = book;
-      }
+      const LutTile tile = sequence.At(t);
       std::memset(sums, 0, static_cast<size_t>(rows.last - rows.first) * kTileRows * sizeof(float));
       if (int8()) {
         MultiplyInt8(tile, rows, panel, sums);
@@ -98,6 +123,19 @@ class Product {
         MultiplyFloat(tile, rows, panel, sums);
       }
       Store(t, rows, sums);
+    }
+  }
+
+  // A single row lies in one piece: no need for chunks.
+  void MultiplyOneRow(Range tiles) const {
+    const auto direct = kernels_.direct_int8[layout_.planes];
+    const QuantizedRows x = {reinterpret_cast<const int8_t*>(workspace_ + plan_.values), steps(), block_sums(), 1};
+    const BlockCount all = {layout_.blocks, layout_.spans_per_block, layout_.padded_k};
+    Tiles sequence(factor_, layout_);
+    for (int64_t t = tiles.first; t < tiles.last; ++t) {
+      float sums[kTileRows] = {};
+      direct(sequence.At(t), x, 1, all, sums);
+      Store(t, {0, 1}, sums);
     }
   }
 
@@ -136,8 +174,14 @@ class Product {
   }
 
   void Store(int64_t tile, Range rows, const float* sums) const {
+    const bool in_order = factor_.row_index == nullptr && sink_.column_stride == 1 && (tile + 1) * kTileRows <= factor_.n;
     for (int64_t m = rows.first; m < rows.last; ++m, sums += kTileRows) {
       float* y = sink_.y + (first_row_ + m) * sink_.row_stride;
+      if (in_order) {
+        const int64_t n = tile * kTileRows;
+        StoreTile(sums, factor_.row_scale + n, sink_.bias != nullptr ? sink_.bias + n : nullptr, y + n);
+        continue;
+      }
       for (int r = 0; r < kTileRows; ++r) {
         const int64_t lane = tile * kTileRows + r;
         const int64_t n = RowOfLane(factor_, lane);
@@ -146,6 +190,17 @@ class Product {
         y[n * sink_.column_stride] = sink_.bias != nullptr ? product + sink_.bias[n] : product;
       }
     }
+  }
+
+  // A whole tile at its place in y. Nothing is stored before all is read, so that the compiler need not fear overlaps and
+  // vectorises.
+  static void StoreTile(const float* sums, const float* row_scale, const float* bias, float* y) {
+    float product[kTileRows];
+    for (int r = 0; r < kTileRows; ++r) product[r] = sums[r] * row_scale[r];
+    if (bias != nullptr) {
+      for (int r = 0; r < kTileRows; ++r) product[r] += bias[r];
+    }
+    std::memcpy(y, product, sizeof(product));
   }
 
   const LutMatMulKernels& kernels_;

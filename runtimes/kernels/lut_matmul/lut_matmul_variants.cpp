@@ -4,6 +4,8 @@ namespace edgecomp {
 
 extern const LutMatMulKernels kLutMatMulAvx512Vnni;
 extern const LutMatMulKernels kLutMatMulAvx2;
+extern const LutMatMulKernels kLutMatMulNeonDotprod;
+extern const LutMatMulKernels kLutMatMulNeon;
 extern const LutMatMulKernels kLutMatMulRef;
 
 namespace {
@@ -12,6 +14,9 @@ constexpr Variant<LutMatMulKernels> kVariants[] = {
 #if defined(__x86_64__)
     {Isa::kAvx512Vnni, &kLutMatMulAvx512Vnni},
     {Isa::kAvx2, &kLutMatMulAvx2},
+#elif defined(__aarch64__)
+    {Isa::kNeonDotprod, &kLutMatMulNeonDotprod},
+    {Isa::kNeon, &kLutMatMulNeon},
 #endif
     {Isa::kRef, &kLutMatMulRef},
 };

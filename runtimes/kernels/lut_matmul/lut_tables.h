@@ -7,10 +7,11 @@
 namespace edgecomp {
 
 // What entry[t][n] holds for a nibble n of a plane, by the number of planes (v is the codebook):
-//   1  v[bit t of n]            2  t = 0: v[n & 3], t = 1: v[n >> 2]          3  t = 0: v[n & 7]
+//   1  v[bit t of n]            2  t = 0: v[n & 3], t = 1: v[n >> 2]          3  t = 0: v[n & 7], t = 1: v[n >> 1]
 //   4  t = 0: v[n]              5, 6  v[16 t + n]                             8  unused: codes are the values
 struct LutTables {
   alignas(16) int8_t entry[4][16];
+  int32_t largest;  // magnitude in the codebook: how many products a narrow sum can hold
 };
 
 // Fills the tables from a codebook of 2**planes entries.
