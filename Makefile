@@ -57,7 +57,7 @@ test: check test-cpp test-python test-compat
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	find runtimes tests/cpp -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run -Werror
+	find runtimes tests/cpp fuzz -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run -Werror
 	@mkdir -p build/empty
 	cd build/empty && $(BIN)/mypy --config-file $(CHECKOUT)/pyproject.toml --package edgecomp
 	cd build/empty && $(BIN)/lint-imports --config $(CHECKOUT)/pyproject.toml

@@ -42,11 +42,23 @@ def replace_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         temporary.chmod(0o755)
         try:
             yield temporary
+            for path in (*temporary.rglob("*"), temporary):
+                _flush(path)
             _swap(temporary, target)
+            _flush(target.parent)
         except OSError as error:
             raise OutputError(f"{target} could not be written: {error}; nothing was changed") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or a folder's list of names is on the disk: after a power cut, a name must not lead to missing contents."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _swap(temporary: Path, target: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +18,7 @@ import tiny_models
 
 import edgecomp.recipe
 from edgecomp import errors
-from edgecomp.cli import INTERRUPTED, VERBS, main
+from edgecomp.cli import INTERRUPTED, VERBS, build_parser, main
 
 TESTS = Path(tiny_models.__file__).parent
 
@@ -128,6 +132,7 @@ def test_a_model_goes_from_factory_to_verified_onnx(
     assert "100%" not in made.stdout
     exported = run("export", "m.ec", *model, "-o", "m.onnx", "--json", folder=tmp_path)
     files = json.loads(exported.stdout)
+    assert "export: 100%" in exported.stderr
     assert files["total_bytes"] == sum((tmp_path / name).stat().st_size for name in files["files"])
 
     monkeypatch.chdir(tmp_path)
@@ -139,9 +144,57 @@ def test_a_model_goes_from_factory_to_verified_onnx(
     assert result_of("inspect", "m.onnx")["bytes"] == files["total_bytes"]
     assert result_of("inspect", "m.ec", *model)["size"]["bits_per_weight"] < 10
     verify = ("verify", "m.onnx", "--against", "m.ec", *model, "--inputs", "tiny_models:images")
+    assert main([*verify, "--json"]) == 0
+    assert "verify: 100%" in capsys.readouterr().err
+    assert main([*verify, "--json", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
     assert result_of(*verify, "--max-absolute", "1e-4")
     assert result_of(*verify, "--max-absolute", "1e-30", code=errors.VerificationError.exit_code)
     assert result_of("compress", *source, *quick, "-o", "m.ec", "--force", "--quiet")["size"]["bits_per_weight"] < 6
+
+
+README = (TESTS.parent / "README.md").read_text(encoding="utf-8")
+
+
+def readme_commands() -> list[list[str]]:
+    """Every whole command of the README, without its comment."""
+    lines = [line.strip() for line in README.splitlines() if line.strip().startswith("edgecomp ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def test_the_commands_of_the_readme_are_those_of_the_parser() -> None:
+    commands = readme_commands()
+    assert {command[0] for command in commands} >= {"compress", "export", "verify", "bench", "report", "doctor"}
+    for command in commands:
+        assert build_parser().parse_args(command).verb == command[0]
+    for verb, rest in re.findall(r"`edgecomp ([a-z]+)([^`]*)`", README):
+        assert verb in VERBS
+        assert set(re.findall(r"--[a-z-]+", rest)) <= options_of(verb)
+    # Options that the text mentions by themselves belong to some verb, or to all.
+    everywhere = {"--debug", "--help", "--version"}.union(*(options_of(verb) for verb in VERBS))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) <= everywhere
+
+
+def options_of(verb: str) -> set[str]:
+    """The long options of a verb, from its --help."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
+        main([verb, "--help"])
+    return set(re.findall(r"--[a-z][a-z-]*", printed.getvalue()))
+
+
+def test_the_readme_lists_every_exit_code() -> None:
+    listed = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", README, re.MULTILINE)}
+    assert listed == {error.__name__: error.exit_code for error in ERRORS}
+    assert f"| {INTERRUPTED} |" in README
+
+
+def test_importing_the_package_is_quick(tmp_path: Path) -> None:
+    code = "import time; start = time.perf_counter(); import edgecomp; print(time.perf_counter() - start)"
+    command = [sys.executable, "-P", "-c", code]
+    # The best of some: other work on this machine is not ours to measure.
+    times = [float(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout) for _ in range(5)]
+    assert min(times) < 0.2
 
 
 def test_importing_the_package_loads_no_heavy_library(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,17 @@ from edgecomp.report.run_folder import Quality
 MEBI = 1024 * 1024
 INK = "#7b7f87"  # contrast of at least 4 to white and to the page's dark background
 GRID = "rgba(128,128,128,0.25)"
-BLUE, ORANGE, GREEN = "#3987c9", "#d98a00", "#1a9e77"
+BLUE, ORANGE, GREEN, PURPLE, RED = "#3987c9", "#d98a00", "#1a9e77", "#9a6fc0", "#cc5a5a"
+
+# What the arrays of packed formats are for; arrays that are not named here stand for themselves.
+_PARTS = {
+    "codes": "codes",
+    "scales": "scales",
+    "row_scale": "scales",
+    "codebooks": "codebooks",
+    "tile_book": "codebooks",
+    "row_index": "permutations",
+}
 
 _BAR_PIXELS, _FRAME_PIXELS = 38, 110
 
@@ -78,6 +89,30 @@ def quality_chart(records: Sequence[Record], qualities: Sequence[Quality | None]
     figure = _framed(figure, 7, "MiB of files", rangemode="tozero")
     figure.update_yaxes(title=title, showgrid=True)
     return figure
+
+
+def parts_chart(inspection: Inspection) -> go.Figure:
+    """One bar of the packed bytes, stacked by what they are for; the legend says the numbers, for print and phones."""
+    parts: Counter[str] = Counter()
+    for name, size in inspection.size.array_bytes.items():
+        parts[_PARTS.get(name.rpartition(".")[2], name)] += size
+    total = inspection.size.packed_bytes
+    colors = [*(BLUE, ORANGE, GREEN, PURPLE, RED), INK]
+    figure = go.Figure()
+    for index, (part, size) in enumerate(parts.most_common()):
+        label = f"{part} {size / MEBI:.2f} MiB ({100 * size / total:.1f} %)"
+        color = colors[min(index, len(colors) - 1)]
+        figure.add_bar(
+            x=[size / MEBI], y=[""], name=label, orientation="h", marker_color=color, hovertemplate=f"{label}<extra></extra>"
+        )
+    figure.update_layout(barmode="stack")
+    figure = _framed(figure, 1, "MiB packed")
+    # Below the bar, one under the other: beside each other they would be cut at phone width.
+    legend = {"orientation": "v", "y": -1.1, "yanchor": "top", "traceorder": "normal"}
+    margin_bottom = 70 + 21 * len(parts)
+    return figure.update_layout(
+        height=80 + margin_bottom, legend=legend, margin={"l": 8, "r": 12, "t": 10, "b": margin_bottom}, showlegend=True
+    )
 
 
 def layer_chart(inspection: Inspection, field: str, title: str) -> go.Figure | None:

@@ -69,6 +69,7 @@ def render(runs: Runs) -> str:
         if quality is not None:
             figures["quality"] = charts.to_html(quality, "quality-chart")
     for index, inspection in enumerate(runs.inspections):
+        figures[f"parts-{index}"] = charts.to_html(charts.parts_chart(inspection), f"parts-{index}")
         for field, title in (("bits_per_weight", "bits per weight"), ("relative_error", "relative error")):
             chart = charts.layer_chart(inspection, field, title)
             if chart is not None:
@@ -98,10 +99,18 @@ def _quality(runs: Runs, record: Record) -> Quality | None:
 
 
 def _title(runs: Runs) -> str:
-    sources = dict.fromkeys(inspection.source or inspection.name for inspection in runs.inspections)
+    # A folder of this machine says less than the name that the checkpoint was given.
+    sources = dict.fromkeys(
+        inspection.name.partition(".")[0] if inspection.source is None or _is_path(inspection.source) else inspection.source
+        for inspection in runs.inspections
+    )
     if sources:
         return f"{', '.join(sources)}, compressed"
     return f"{len(runs.records or runs.verifications)} artifacts, measured"
+
+
+def _is_path(source: str) -> bool:
+    return Path(source).is_absolute() or source.startswith(".") or Path(source).suffix in (".gguf", ".pt2")
 
 
 def _raw_downloads(runs: Runs) -> list[dict[str, str]]:

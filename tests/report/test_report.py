@@ -149,3 +149,25 @@ def test_results_survive_the_way_through_json(run_folder: Path) -> None:
         (run_folder / "verify-small.json").read_text(encoding="utf-8")
     )
     assert runs.inspections[0].to_markdown().startswith("| layer |")
+
+
+def test_bytes_are_shown_by_what_they_are_for(page: str) -> None:
+    # 7 tiles of 16 rows, 64 columns of 4 bits: 3584 bytes of 3584 + (224 + 448) + (16 + 14).
+    for part, percent in {"codes": "83.6", "scales": "15.7", "codebooks": "0.7"}.items():
+        assert f"{part} 0.00 MiB ({percent} %)" in page
+
+
+@pytest.mark.parametrize(
+    ("source", "title"),
+    [
+        ("org/model", "org/model, compressed"),
+        ("package.module:factory", "package.module:factory, compressed"),
+        ("/home/someone/model", "small, compressed"),
+        ("./model.gguf", "small, compressed"),
+        (None, "small, compressed"),
+    ],
+)
+def test_the_title_names_the_model_and_no_folder(source: str | None, title: str, run_folder: Path, tmp_path: Path) -> None:
+    inspection = json.loads((run_folder / "inspect.json").read_text(encoding="utf-8"))
+    (tmp_path / "inspect.json").write_text(json.dumps({**inspection, "source": source}), encoding="utf-8")
+    assert f"<h1>{title}</h1>" in write_report([tmp_path], tmp_path / "r.html").read_text(encoding="utf-8")
