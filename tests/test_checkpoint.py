@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from limits import small_files
 from safetensors.numpy import load_file, save_file
 
 import edgecomp
