@@ -114,12 +114,13 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path, mo
         process.join()
         assert digests(folder / "m.ec") == expected
         assert not work.exists()
-    assert killed >= 18  # a process may end by itself first
+    assert killed >= 12  # on a busy machine a process may end by itself first
 
 
 def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
-    process = start(tmp_path, *COMPRESS, *SLOW, "--quiet")
-    wait_for(lambda: len(results_in(tmp_path / ".m.ec.work")) >= 3)
+    # So slow that it cannot end before the signal, however busy the machine is.
+    process = start(tmp_path, *COMPRESS, "--set", "passes.0.refits=1000", "--quiet")
+    wait_for(lambda: len(results_in(tmp_path / ".m.ec.work")) >= 2)
     process.send_signal(signal.SIGINT)
     printed, messages = process.communicate()
     assert process.returncode == INTERRUPTED
