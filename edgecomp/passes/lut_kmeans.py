@@ -7,17 +7,15 @@ For a matrix `W [N, K]` with column importances `h [K]` (the diagonal of XᵀX f
 over codes, codebook and steps in turn, each on the grid that is stored: int8 codebook entries, and steps that are int8 scales
 times a float32 row scale. The start is the exact one-dimensional k-means of the normalised weights.
 
-Sources: S. Kim et al., "SqueezeLLM: Dense-and-Sparse Quantization", 2023, arXiv:2306.07629 (sensitivity-weighted k-means
-codebooks); H. Wang and M. Song, "Ckmeans.1d.dp: Optimal k-means Clustering in One Dimension by Dynamic
-Programming", 2011. We deviate in the block scales, which both sources lack, in weighting by activations instead of the Fisher
-information, and in storing int8 entries.
+Source: S. Kim et al., "SqueezeLLM: Dense-and-Sparse Quantization", 2023, arXiv:2306.07629 (sensitivity-weighted k-means
+codebooks). We deviate in the block scales, which it lacks, in weighting by activations instead of the Fisher information, and in
+storing int8 entries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -30,6 +28,7 @@ from edgecomp.draft import Draft, Layer
 from edgecomp.errors import ConfigError, FormatError
 from edgecomp.formats import lut
 from edgecomp.passes.base import PassContext
+from edgecomp.passes.kmeans import kmeans_1d
 from edgecomp.resume import FinishedFactor
 from edgecomp.tensor import Factor
 
@@ -292,39 +291,6 @@ def _largest(weights: Tensor) -> Tensor:
     return weights.gather(2, weights.abs().argmax(dim=2, keepdim=True))[..., 0]
 
 
-def kmeans_1d(points: np.ndarray, mass: np.ndarray, clusters: int) -> np.ndarray:
-    """Exact weighted k-means of ascending points on a line: the centres, ascending, float64 `[clusters]`.
-
-    Dynamic programming over the last cluster's first point: cost[c, i] = min over j of cost[c-1, j] + sse(j, i).
-    Points without mass cost nothing; with fewer points than clusters, centres repeat.
-    """
-    count = len(points)
-    w = np.concatenate([[0.0], np.cumsum(mass)])
-    wx = np.concatenate([[0.0], np.cumsum(mass * points)])
-    wxx = np.concatenate([[0.0], np.cumsum(mass * points * points)])
-    span_w = np.maximum(w[None, :] - w[:, None], 0)
-    span_wx = wx[None, :] - wx[:, None]
-    mean_square = np.divide(span_wx**2, span_w, out=np.zeros_like(span_w), where=span_w > 0)
-    sse = np.maximum(wxx[None, :] - wxx[:, None] - mean_square, 0)
-    sse[np.tril_indices(count + 1, -1)] = np.inf  # [first, last): first <= last
-    cost, first = sse[0].copy(), []
-    for _ in range(clusters - 1):
-        totals = cost[:, None] + sse
-        best = totals.argmin(axis=0)
-        first.append(best)
-        cost = totals[best, np.arange(count + 1)]
-    edges, last = [count], count
-    for best in reversed(first):
-        last = int(best[last])
-        edges.append(last)
-    bounds = [0, *reversed(edges)]
-    centres = []
-    for low, high in pairwise(bounds):
-        total = w[high] - w[low]
-        centres.append((wx[high] - wx[low]) / total if total > 0 else points[min(low, count - 1)])
-    return np.sort(np.array(centres))
-
-
 def _quantize_steps(steps: Tensor) -> tuple[Tensor, Tensor]:
     """Steps `[N, blocks]` as int8 scales (held in float32) times a row scale `[N]`."""
     largest = steps.abs().amax(dim=1)
@@ -346,7 +312,7 @@ def _assign(weights: Tensor, codebook: Tensor, scales: Tensor, row_scale: Tensor
 def _nearest_table(codebook: Tensor) -> Tensor:
     """The nearest entry's code for every target from -128 to 128 in steps of 1 / _TABLE_RESOLUTION: int32.
 
-    Looking up is an order of magnitude faster than searching, and off by at most half of such a step.
+    Looking up is several times faster than searching, and off by at most half of such a step.
     """
     targets = (torch.arange(256 * _TABLE_RESOLUTION, device=codebook.device) + 0.5) / _TABLE_RESOLUTION - 128
     return torch.bucketize(targets, (codebook[1:] + codebook[:-1]) / 2, out_int32=True)

@@ -16,7 +16,8 @@ from edgecomp.errors import CalibrationError, ConfigError
 from edgecomp.formats import lut, unpack
 from edgecomp.layers import draft_of, find_layers
 from edgecomp.passes import PassContext
-from edgecomp.passes.lut_kmeans import LutFit, LutKmeans, LutKmeansConfig, fit_lut, kmeans_1d
+from edgecomp.passes.kmeans import kmeans_1d
+from edgecomp.passes.lut_kmeans import LutFit, LutKmeans, LutKmeansConfig, fit_lut
 from edgecomp.progress import ProgressBar
 
 
