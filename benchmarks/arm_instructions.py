@@ -1,14 +1,14 @@
 """Instructions per weight of one row times a matrix on ARM: our kernels against ONNX Runtime's MatMulNBits, level 4.
 
 An emulator's time says nothing; what it can tell exactly is how many instructions a program executes. Both sides are counted in
-the same way: a program runs n and then 2 n multiplications on one thread under qemu's user mode emulation, and the difference is
-n multiplications, activation quantisation included. Each count is taken twice and must repeat exactly, and the results are held
-against float64. Fewer instructions are not always less time: loads, latencies and the memory's speed are not seen.
+the same way: a program runs n and then 2 n multiplications on one thread under qemu's user mode emulation, and the difference is n
+multiplications, activation quantisation included. Each count is taken twice and must repeat to the last instruction, and the
+results are held against float64. Fewer instructions are not always less time: loads, latencies and the memory's speed are not seen.
 
     python benchmarks/arm_instructions.py [--quick] [--cpus cortex-a72,cortex-a76,max] [--bits 4,2] [--json]
 
-Needs g++-aarch64-linux-gnu, gcc and qemu-user (a dynamic qemu-aarch64 of version 4.2 to 8.2, which can load plugins); downloads
-the AArch64 wheel of onnxruntime from the package index.
+Needs g++-aarch64-linux-gnu, gcc and qemu-user (a dynamic qemu-aarch64 of version 4.2 to 8.2, which can load plugins); downloads the
+AArch64 wheel of onnxruntime from the package index.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--cpus", default="cortex-a72,cortex-a76,max", help=f"of {', '.join(CPU_PARTS)}")
     parser.add_argument("--bits", default="4,3,2,1,5,6,8", help="separated by commas")
     parser.add_argument("--block-sizes", default="32,128", help="separated by commas")
-    parser.add_argument("--quick", action="store_true", help="1 and 2 multiplications in place of 4 and 8")
+    parser.add_argument("--quick", action="store_true", help="2 and 4 multiplications in place of 4 and 8")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "arm-instructions", help="for what is built and downloaded")
     parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
     arguments = parser.parse_args()
@@ -286,7 +286,7 @@ def main() -> None:
         for bits in map(int, arguments.bits.split(",")):
             for block_size in map(int, arguments.block_sizes.split(",")):
                 print(f"{cpu} bits={bits} block_size={block_size}", file=sys.stderr)
-                rows.append(compare(emulator, cpu, bits, block_size, iterations=1 if arguments.quick else 4))
+                rows.append(compare(emulator, cpu, bits, block_size, iterations=2 if arguments.quick else 4))
     if arguments.json:
         rows_of = [asdict(row) for row in rows]
         print(json.dumps({"benchmark": "arm_instructions", "commit": commit(), "machine": machine(emulator), "rows": rows_of}))

@@ -67,10 +67,10 @@ class NeonProduct {
  private:
   static constexpr int kCount = Sums::kCount;
   static constexpr int kUsedParts = Sums::kUsedParts;
-  // Blocks of one span are so short that the loop's own instructions count.
   // One row straight from the planes is all of x, and its steps lie side by side.
   static constexpr bool kUnitStride = kCount == 1 && kPlanes < 8;
-  static constexpr int kBlocksAtOnce = kCount == 1 && Sums::kSpans == 1 ? 2 : 1;
+  // Blocks of one span are so short that the loop's own instructions count.
+  static constexpr bool kFourBlocks = kUnitStride && Sums::kAddsNibbles && kPlanes == 4 && Sums::kSpans == 1;
 
   EC_INLINE NeonProduct(const LutTile& tile, const QuantizedRows& x, const BlockCount& count, int first_part)
       : decoder_(tile.tables),
@@ -88,14 +88,31 @@ class NeonProduct {
     for (int m = 0; m < kCount; ++m) {
       for (int part = 0; part < kUsedParts; ++part) total[m][part] = vld1q_f32(totals + m * kTileRows + part * kPartRows);
     }
-    for (; blocks % kBlocksAtOnce != 0; --blocks) AddBlock(total);
-    for (; blocks != 0; blocks -= kBlocksAtOnce) Unroll<Tag, kBlocksAtOnce>([&](auto) EC_LAMBDA_INLINE { AddBlock(total); });
+    if constexpr (kFourBlocks) {
+      for (; blocks >= 4; blocks -= 4) AddFourBlocks(total);
+    }
+    for (; blocks != 0; --blocks) {
+      AddBlock(total, [&](float32x4_t scale, int m) EC_LAMBDA_INLINE { return vmulq_n_f32(scale, step_[m]); });
+      step_ += kUnitStride ? 1 : stride_;
+      HideOrigin(step_);
+    }
     for (int m = 0; m < kCount; ++m) {
       for (int part = 0; part < kUsedParts; ++part) vst1q_f32(totals + m * kTileRows + part * kPartRows, total[m][part]);
     }
   }
 
-  EC_INLINE void AddBlock(float32x4_t (&total)[kCount][kUsedParts]) {
+  EC_INLINE void AddFourBlocks(float32x4_t (&total)[kCount][kUsedParts]) {
+    const float32x4_t steps = vld1q_f32(step_);
+    step_ += 4;
+    HideOrigin(step_);
+    Unroll<Tag, 4>([&](auto b) EC_LAMBDA_INLINE {
+      AddBlock(total, [&](float32x4_t scale, int) EC_LAMBDA_INLINE { return vmulq_laneq_f32(scale, steps, b); });
+    });
+  }
+
+  // times_step(scale, m) is the scale times the block's step of row m.
+  template <class TimesStep>
+  EC_INLINE void AddBlock(float32x4_t (&total)[kCount][kUsedParts], const TimesStep& times_step) {
     Sums sums;
     sums.StartBlock();
     if constexpr (Sums::kSpans != 0) {
@@ -112,11 +129,9 @@ class NeonProduct {
     // total += sum * (scale * step), in the order of lut.md.
     for (int m = 0; m < kCount; ++m) {
       for (int part = 0; part < kUsedParts; ++part) {
-        total[m][part] = vfmaq_f32(total[m][part], vcvtq_f32_s32(sums.Sum(m, part)), vmulq_n_f32(scale[part], step_[m]));
+        total[m][part] = vfmaq_f32(total[m][part], vcvtq_f32_s32(sums.Sum(m, part)), times_step(scale[part], m));
       }
     }
-    step_ += kUnitStride ? 1 : stride_;
-    HideOrigin(step_);
   }
 
   EC_INLINE void AddSpan(Sums& sums) {

@@ -6,9 +6,9 @@
 
 namespace edgecomp {
 
-// What entry[t][n] holds for a nibble n of a plane, by the number of planes (v is the codebook):
+// What entry[t][n] holds for a nibble n of a plane, by the number of planes (v is the codebook; entries not named are not set):
 //   1  v[bit t of n]            2  t = 0: v[n & 3], t = 1: v[n >> 2]          3  t = 0: v[n & 7], t = 1: v[n >> 1]
-//   4  t = 0: v[n]              5, 6  v[16 t + n]                             8  unused: codes are the values
+//   4  t = 0: v[n]              5, 6  v[16 t + n], t below 2 or 4             8  unused: codes are the values
 struct LutTables {
   alignas(16) int8_t entry[4][16];
   int32_t largest;  // magnitude in the codebook: how many products a narrow sum can hold
