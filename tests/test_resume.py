@@ -61,7 +61,16 @@ SLOW = ("--set", "passes.0.refits=80")
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-P", "-m", "edgecomp", *arguments]
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell starts its background jobs with Ctrl-C ignored, and that is inherited: the tests may run in such a job.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -114,7 +123,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path, mo
         process.join()
         assert digests(folder / "m.ec") == expected
         assert not work.exists()
-    assert killed >= 12  # on a busy machine a process may end by itself first
+    assert killed >= 18  # a process may end by itself first
 
 
 def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
