@@ -20,7 +20,7 @@ from edgecomp import calibration as calibration_inputs
 from edgecomp.calibration import Sample
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.draft import Draft
-from edgecomp.errors import CalibrationError, ConfigError, ModelError
+from edgecomp.errors import CalibrationError, ConfigError, ModelError, first_line
 from edgecomp.formats import dense as dense_format
 from edgecomp.layers import dense_tensors, draft_of, find_layers, install
 from edgecomp.models import LoadedModel, body_of, load_model
@@ -44,6 +44,7 @@ def compress(
     sequence_length: int = DEFAULT_SEQUENCE_LENGTH,
     quiet: bool = True,
     work_folder: str | Path | None = None,
+    device: str = "cpu",
 ) -> CompressedModel:
     """Compress a model; the original is left as it is.
 
@@ -59,6 +60,7 @@ def compress(
             remove it (`edgecomp.resume.discard`) when the model is saved. Finished parts are used again where the model's source,
             modules and weights, the recipe, the calibration inputs, the versions and the processor are the same; of a factory's
             code, a changed `forward` alone is not noticed.
+        device: where methods that learn do so, such as `cuda`; the result is the same in kind, not in its last bits.
 
     Raises:
         EdgecompError: `ConfigError`, `ModelError` or `CalibrationError`, each saying how to mend it; `OutputError` where
@@ -68,6 +70,7 @@ def compress(
     resolved = load_recipe(recipe, overrides)
     if samples < 1 or sequence_length < 2:
         raise ConfigError(f"samples must be at least 1 and sequence_length at least 2, got {samples} and {sequence_length}")
+    where = _device(device)
     loaded = _loaded(model)
     with _evaluating(loaded.module):
         inputs = _samples(loaded, calibration, samples, sequence_length)
@@ -79,9 +82,9 @@ def compress(
         progress = ProgressBar(quiet)
         work = Work()
         if work_folder is not None:
-            work, message = open_work(Path(work_folder), _work_key(loaded, resolved, provenance))
+            work, message = open_work(Path(work_folder), _work_key(loaded, resolved, provenance, where))
             progress.say(message)
-        return _compress(loaded, resolved, inputs, provenance, progress, work)
+        return _compress(loaded, resolved, inputs, provenance, progress, work, where)
 
 
 def _compress(
@@ -91,6 +94,7 @@ def _compress(
     provenance: Mapping[str, Any],
     progress: ProgressBar,
     work: Work,
+    device: torch.device,
 ) -> CompressedModel:
     passes = [PASSES[config.method](config) for config in resolved.passes]
     if inputs:
@@ -106,7 +110,7 @@ def _compress(
     draft = draft_of(body)
     originals = dict(draft.matrices)
     batches = [calibration_inputs.to_tensors(sample, loaded.inputs) for sample in inputs]
-    context = PassContext(loaded.module, find_layers(body), batches, progress, work)
+    context = PassContext(loaded.module, find_layers(body), batches, progress, loaded.kind, device, work)
     for number, step in enumerate(passes):
         step.run(draft, context.of_pass(number))
     plans, factors = _finish(draft, originals, resolved)
@@ -203,7 +207,18 @@ def _copy_without(module: nn.Module, replaced: list[nn.Module]) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def _work_key(loaded: LoadedModel, recipe: Recipe, provenance: Mapping[str, Any]) -> str:
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        raise ConfigError(
+            f"device must be one that PyTorch can use here, such as cpu or cuda; {name!r}: {first_line(error)}"
+        ) from error
+    return device
+
+
+def _work_key(loaded: LoadedModel, recipe: Recipe, provenance: Mapping[str, Any], device: torch.device) -> str:
     """A digest of all that decides the result. Threads and instruction sets too: they decide the order of floating-point sums."""
     decisive = {
         "recipe": recipe.to_json(),
@@ -211,6 +226,7 @@ def _work_key(loaded: LoadedModel, recipe: Recipe, provenance: Mapping[str, Any]
         "source": loaded.source,
         "modules": re.sub(" at 0x[0-9a-f]+", "", repr(loaded.module)),
         "threads": torch.get_num_threads(),
+        "device": str(device),
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())

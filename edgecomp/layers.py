@@ -12,7 +12,7 @@ from edgecomp.draft import Draft, Layer
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.formats import lut
 from edgecomp.formats.lut import Compute
-from edgecomp.modules import PackedFactor, PackedLayer, conv_matrix, set_module
+from edgecomp.modules import PackedFactor, PackedLayer, conv_kernel, conv_matrix, set_module
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, StageOp
 
 
@@ -59,7 +59,7 @@ def draft_of(body: nn.Module) -> Draft:
                 raise ModelError(
                     f"weights must be finite, but {name}.weight holds {bad} NaN or infinite values: repair the model first"
                 )
-            matrices[factor] = _matrix(module, weight)
+            matrices[factor] = matrix_of(module, weight.detach())
         layer = _layer(name, module, factor)
         layers[name] = layer
         plans[name] = LayerPlan(((Stage(factor, layer.op, layer.conv),),), layer.bias)
@@ -70,10 +70,18 @@ def draft_of(body: nn.Module) -> Draft:
     return Draft(layers, plans, matrices)
 
 
-def _matrix(module: nn.Module, weight: Tensor) -> Tensor:
+def matrix_of(module: nn.Module, weight: Tensor) -> Tensor:
+    """A layer's weight, or a gradient of it, as the matrix `[N, K]` that a factor stands for."""
     if isinstance(module, nn.Conv2d):
-        return conv_matrix(weight.detach())
-    return weight.detach().T if _is_transposed_linear(module) else weight.detach()
+        return conv_matrix(weight)
+    return weight.T if _is_transposed_linear(module) else weight
+
+
+def weight_of(module: nn.Module, matrix: Tensor) -> Tensor:
+    """The layer's weight that `matrix_of` made the matrix from."""
+    if isinstance(module, nn.Conv2d):
+        return conv_kernel(matrix, conv_params(module))
+    return matrix.T if _is_transposed_linear(module) else matrix
 
 
 def _layer(name: str, module: nn.Module, factor: str) -> Layer:

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens of a calibration sample at most (default: %(default)s)",
     )
+    parser.add_argument("--device", default="cpu", help="where methods that learn do so: cpu, cuda, cuda:1 (default: %(default)s)")
     add_output(parser, "the checkpoint folder, such as model.ec")
     add_json(parser)
     add_quiet(parser)
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
             sequence_length=arguments.sequence_length,
             quiet=arguments.quiet,
             work_folder=work_folder,
+            device=arguments.device,
         )
         model.save(arguments.output, overwrite=arguments.force)
     except KeyboardInterrupt as interrupt:

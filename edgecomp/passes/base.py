@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -34,6 +36,8 @@ class PassContext:
         modules: its compressible layers by name.
         batches: the calibration inputs, each the module's arguments; empty when there is no calibration.
         progress: reports long work.
+        kind: what the module is, `encoder`, `causal-lm` or `generic`: its outputs are compared accordingly.
+        device: where long computations run; the module itself stays where it is.
         work: what an interrupted run had finished, and where this one keeps the same.
         statistics: what was gathered so far, by name; the contexts of all passes share it.
 
@@ -43,8 +47,15 @@ class PassContext:
     modules: Mapping[str, nn.Module]
     batches: Sequence[Sequence[Tensor]]
     progress: Progress
+    kind: str = "generic"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     work: Work = field(default_factory=Work)
     statistics: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+    @cached_property
+    def placed_module(self) -> nn.Module:
+        """The original model on the device: itself where it is there already, else a copy."""
+        return self.module if self.device.type == "cpu" else copy.deepcopy(self.module).to(self.device)
 
     def of_pass(self, number: int) -> PassContext:
         """The same for one pass of the recipe, whose finished work has names of its own."""
@@ -82,7 +93,10 @@ class PassContext:
         if kept is not None:
             return {name: torch.from_numpy(array) for name, array in kept.arrays.items()}
         batches = self.progress(self.batches, total=len(self.batches), label="calibration", unit="sample")
-        energy = input_energy(self.module, self.modules, batches)
+        names = {id(module): name for name, module in self.module.named_modules()}
+        placed = {name: self.placed_module.get_submodule(names[id(module)]) for name, module in self.modules.items()}
+        energy = input_energy(self.placed_module, placed, ([part.to(self.device) for part in batch] for batch in batches))
+        energy = {name: tensor.cpu() for name, tensor in energy.items()}
         work.keep("input energy", Kept({name: tensor.numpy() for name, tensor in energy.items()}, {}))
         return energy
 

@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from edgecomp.config import LayerMatch, PassConfig, fits_any, require_patterns_used
-from edgecomp.draft import Draft, Layer
+from edgecomp.draft import Draft
 from edgecomp.errors import ConfigError, FormatError
 from edgecomp.formats import lut
 from edgecomp.passes.base import PassContext
@@ -57,7 +57,8 @@ class LutKmeansConfig(PassConfig):
         weighting: `activations` weights errors by the mean square of each input, `none` weights all alike.
         refits: rounds of alternating refinement.
         skip: patterns of layers that stay as they are.
-        layers: settings for some layers; of several that match, the last one counts.
+        layers: settings for some layers; of several that match, the last one counts. Tied layers share one matrix, which has what
+            fits any of them.
 
     """
 
@@ -91,7 +92,7 @@ class LutKmeans:
         """Pack the draft's matrices.
 
         Raises:
-            ConfigError: a pattern fits no layer, a block size does not fit, or tied layers have different settings.
+            ConfigError: a pattern fits no layer, or a block size does not fit.
             CalibrationError: activations are asked for and missing.
 
         """
@@ -111,7 +112,7 @@ class LutKmeans:
     def _fit(self, draft: Draft, context: PassContext, factor: str, settings: _Resolved) -> FinishedFactor:
         energy = context.input_energy(draft, factor) if self.config.weighting == "activations" else None
         fit = fit_lut(
-            draft.matrices[factor],
+            draft.matrices[factor].to(context.device),
             energy,
             bits=settings.bits,
             block_size=settings.block_size,
@@ -121,22 +122,15 @@ class LutKmeans:
         return FinishedFactor(fit.factor, {"relative_error": fit.relative_error, "weighted_error": fit.weighted_error})
 
     def _settings_of(self, draft: Draft, factor: str) -> _Resolved:
-        layers = list(dict.fromkeys(use.layer for use in draft.uses(factor)))
-        settings = [self._settings(draft.layers[layer]) for layer in layers]
-        if any(other != settings[0] for other in settings):
-            raise ConfigError(
-                f"the layers {', '.join(layers)} share one matrix, so their settings must be the same: "
-                "name all of them in skip and layers.match"
-            )
-        return settings[0]
-
-    def _settings(self, layer: Layer) -> _Resolved:
+        """The settings of a matrix: what fits one of the layers that share it fits it."""
+        layers = [draft.layers[use.layer] for use in draft.uses(factor)]
         bits, block_size = self.config.bits, self.config.block_size
         for group in self.config.layers:
-            if group.matches(layer.name, layer.op):
+            if any(group.matches(layer.name, layer.op) for layer in layers):
                 bits = bits if group.bits is None else group.bits
                 block_size = block_size if group.block_size is None else group.block_size
-        return _Resolved(bits=bits, block_size=block_size, skip=fits_any(layer.name, self.config.skip))
+        skip = any(fits_any(layer.name, self.config.skip) for layer in layers)
+        return _Resolved(bits=bits, block_size=block_size, skip=skip)
 
 
 def _require_block_sizes(draft: Draft, work: dict[str, _Resolved]) -> None:

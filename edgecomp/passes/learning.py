@@ -1,0 +1,176 @@
+"""Gradient learning of packed factors against the original model: what end-to-end and block-wise learning share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgecomp.draft import Draft
+from edgecomp.errors import ConfigError
+from edgecomp.layers import matrix_of, weight_of
+from edgecomp.passes.learned_lut import LEARNABLE_BITS, LearnedLut, MapGradient
+from edgecomp.tensor import Factor
+
+_WARM_UP = 0.05  # of the steps
+_GROUP_WEIGHTS = 1 << 25
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of Adam at their height: in codewords, in int8 steps of an entry and of a scale, and of dense tensors."""
+
+    positions: float
+    books: float
+    scales: float
+    dense: float
+
+
+def learnable(draft: Draft) -> list[str]:
+    """The factors that can be learned: `lut` of 1 to 6 bits, each a layer's only one.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    plans = draft.plans.values()
+    alone = {plan.terms[0][0].factor for plan in plans if len(plan.terms) == 1 and len(plan.terms[0]) == 1}
+    others = {stage.factor for plan in plans for term in plan.terms for stage in term if len(plan.terms) > 1 or len(term) > 1}
+    names = [
+        name
+        for name, factor in draft.factors.items()
+        if name in alone - others and factor.format == "lut" and factor.attributes["bits"] in LEARNABLE_BITS
+    ]
+    if not names:
+        raise ConfigError(
+            "jlcm learns factors that an earlier pass has packed as lut of 1 to 6 bits, one to a layer, and there is none: "
+            "put lut-kmeans before it"
+        )
+    return names
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a factor's weight goes: the name of the layer's weight in the module that is run, and the layer."""
+
+    name: str
+    layer: nn.Module
+
+    @property
+    def original(self) -> Tensor:
+        """The layer's own weight, as a matrix."""
+        return matrix_of(self.layer, self.layer.get_parameter("weight").detach())
+
+
+class Student:
+    """Factors and dense tensors of a model under way, and the weights that they stand for.
+
+    Args:
+        factors: what is learned, by name.
+        places: where each factor's weight goes.
+        dense: tensors that are learned too, by their name in the module that is run.
+        device: where to learn.
+        map_gradient: how codes learn.
+
+    """
+
+    def __init__(
+        self,
+        factors: Mapping[str, Factor],
+        places: Mapping[str, Place],
+        dense: Mapping[str, Tensor],
+        device: torch.device,
+        map_gradient: MapGradient,
+    ) -> None:
+        self.places = places
+        self.dense = {name: tensor.detach().to(device, copy=True).requires_grad_() for name, tensor in dense.items()}
+        self.groups: list[tuple[list[str], LearnedLut]] = []
+        for names in _groups(factors):
+            chosen, originals = [factors[name] for name in names], [places[name].original for name in names]
+            self.groups.append((names, LearnedLut(chosen, originals, device, map_gradient)))
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors to put in place, leaves of autograd, by their name in the module that is run."""
+        placed: dict[str, Tensor] = {}
+        for names, learned in self.groups:
+            for name, matrix in zip(names, learned.weights(), strict=True):
+                place = self.places[name]
+                placed[place.name] = weight_of(place.layer, matrix).detach().requires_grad_()
+        return placed | self.dense
+
+    @torch.no_grad()
+    def set_gradients(self, weights: Mapping[str, Tensor]) -> None:
+        """Hand the gradients of `weights()` on to what they are made of; a weight that no input reaches has none."""
+        for names, learned in self.groups:
+            gradients = []
+            for name in names:
+                weight = weights[self.places[name].name]
+                gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+                gradients.append(matrix_of(self.places[name].layer, gradient))
+            learned.set_gradients(gradients)
+
+    def to_factors(self) -> dict[str, Factor]:
+        """The learned factors by name."""
+        return {name: factor for names, learned in self.groups for name, factor in zip(names, learned.to_factors(), strict=True)}
+
+
+def _groups(factors: Mapping[str, Factor]) -> list[list[str]]:
+    """Names of factors that can be learned as one tensor, at most `_GROUP_WEIGHTS` together unless one alone is larger."""
+    groups: dict[tuple[int, ...], list[list[str]]] = {}
+    sizes: dict[str, int] = {name: factor.shape[0] * factor.shape[1] for name, factor in factors.items()}
+    for name, factor in factors.items():
+        alike = groups.setdefault((factor.shape[1], factor.attributes["bits"], factor.attributes["block_size"]), [[]])
+        if alike[-1] and sum(sizes[other] for other in alike[-1]) + sizes[name] > _GROUP_WEIGHTS:
+            alike.append([])
+        alike[-1].append(name)
+    return [names for alike in groups.values() for names in alike]
+
+
+def optimise(
+    student: Student,
+    rates: Rates,
+    batches: Iterable[object],
+    *,
+    steps: int,
+    backward: Callable[[Mapping[str, Tensor], object], None],
+) -> None:
+    """Learn by Adam with a short warm-up and a cosine decay to 0.
+
+    Args:
+        student: what is learned.
+        rates: the rates' height.
+        batches: one for each step.
+        steps: how many there are.
+        backward: computes the loss for the weights and a batch, and its gradients.
+
+    """
+    groups: list[dict[str, Any]] = [
+        {"params": [learned.parameters[kind] for _, learned in student.groups], "lr": rate}
+        for kind, rate in (("positions", rates.positions), ("books", rates.books), ("scales", rates.scales))
+    ]
+    if student.dense:
+        groups.append({"params": list(student.dense.values()), "lr": rates.dense})
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
+    for batch in batches:
+        weights = student.weights()
+        backward(weights, batch)
+        student.set_gradients(weights)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+        with torch.no_grad():
+            for _, learned in student.groups:
+                learned.clamp()
+
+
+def _rate(step: int, steps: int) -> float:
+    warm_up = max(1, round(_WARM_UP * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))
