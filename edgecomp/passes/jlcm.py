@@ -48,10 +48,10 @@ class JlcmConfig(PassConfig):
     """
 
     method: Literal["jlcm"] = "jlcm"
-    map_gradient: MapGradient = "proximal"
+    map_gradient: MapGradient = "straight-through"
     steps: int = Field(default=1000, ge=0)
-    batch: int = Field(default=8, ge=1)
-    position_rate: float = Field(default=3e-3, ge=0, allow_inf_nan=False)
+    batch: int = Field(default=16, ge=1)
+    position_rate: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
     book_rate: float = Field(default=3e-2, ge=0, allow_inf_nan=False)
     scale_rate: float = Field(default=3e-2, ge=0, allow_inf_nan=False)
     dense_rate: float = Field(default=1e-4, ge=0, allow_inf_nan=False)

@@ -35,7 +35,8 @@ from edgecomp.tensor import Factor
 _HISTOGRAM_BINS = 1024
 _TABLE_RESOLUTION = 8
 _SMALLEST_STEP = 1e-30  # of weights near 1: a smaller step has no inverse in float32, and its block is 0
-_CHUNK_WEIGHTS = 1 << 16
+_CHUNK_WEIGHTS = 1 << 16  # what a processor's cache holds
+_ACCELERATOR_CHUNK_WEIGHTS = 1 << 24  # enough to keep it busy
 # Alternating refinement stops at the nearest local optimum: some rounds try steps over a range of the block's largest weight.
 _SEARCH_REFITS = (0, 3)
 _STEP_CANDIDATES = [sign * factor for factor in (0.75, 0.83, 0.91, 0.99, 1.07, 1.14, 1.22, 1.3) for sign in (1, -1)]
@@ -322,8 +323,9 @@ def _look_up(table: Tensor, weights: Tensor, steps: Tensor) -> Tensor:
 
 def _by_rows(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """`function` over chunks of rows that fit in the processor's cache, its results joined."""
-    rows = max(1, _CHUNK_WEIGHTS // tensors[0][0].numel())
-    return torch.cat([function(*chunk) for chunk in zip(*(tensor.split(rows) for tensor in tensors), strict=True)])
+    chunk = _CHUNK_WEIGHTS if tensors[0].device.type == "cpu" else _ACCELERATOR_CHUNK_WEIGHTS
+    rows = max(1, chunk // tensors[0][0].numel())
+    return torch.cat([function(*part) for part in zip(*(tensor.split(rows) for tensor in tensors), strict=True)])
 
 
 def _refit_codebook(
