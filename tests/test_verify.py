@@ -11,7 +11,7 @@ from onnx_models import VOCABULARY, embedding_table, save_encoder, save_with_our
 
 from edgecomp.errors import CalibrationError, ModelError, VerificationError
 from edgecomp.verify import Reference, Tolerance, VerifyOptions, raise_on_failure, verify
-from edgecomp.verify.metrics import DifferenceSum, cosine, masked_mean, negative_log_likelihood
+from edgecomp.verify.metrics import DifferenceSum, cosine, divergence, log_softmax, masked_mean, negative_log_likelihood
 
 IDS = np.random.default_rng(1).integers(0, VOCABULARY, (3, 6))
 MASK = np.array([[1] * 6, [1, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]])
@@ -79,8 +79,17 @@ def test_negative_log_likelihood_by_hand() -> None:
     # Three tokens of a vocabulary of two; the first token is given, the last row of logits predicts beyond the window.
     logits = np.array([[0.0, math.log(3)], [math.log(4), 0.0], [9.0, 9.0]], np.float32)
     tokens = np.array([0, 1, 0])
-    assert negative_log_likelihood(logits, tokens) == pytest.approx(-math.log(3 / 4) - math.log(4 / 5))
-    assert negative_log_likelihood(logits + 1e4, tokens) == pytest.approx(-math.log(3 / 4) - math.log(4 / 5), abs=1e-3)
+    expected = -math.log(3 / 4) - math.log(4 / 5)
+    assert negative_log_likelihood(log_softmax(logits), tokens) == pytest.approx(expected)
+    assert negative_log_likelihood(log_softmax(logits + 1e4), tokens) == pytest.approx(expected, abs=1e-3)
+
+
+def test_divergence_by_hand() -> None:
+    # Probabilities (1/4, 3/4) against (1/2, 1/2); the last row predicts beyond the window.
+    reference = np.log(np.array([[0.25, 0.75], [0.9, 0.1]]))
+    flat = np.log(np.full((2, 2), 0.5))
+    assert divergence(reference, flat) == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5))
+    assert divergence(reference, reference) == 0
 
 
 def test_perplexity_of_windows_from_the_start(tmp_path: Path) -> None:
@@ -96,6 +105,10 @@ def test_perplexity_of_windows_from_the_start(tmp_path: Path) -> None:
     expected = math.exp(-sum(math.log(probabilities[i, j]) for i, j in pairs) / 6)
     assert result.perplexity.values["stock runtime"] == pytest.approx(expected, rel=1e-6)
     assert result.perplexity.values["reference"] == pytest.approx(5)
+    # The reference is flat: KL is -log 5 - mean log p, of the rows that predict.
+    rows = [i for i, _ in pairs]
+    kl = np.mean([-math.log(5) - np.log(probabilities[i]).mean() for i in rows])
+    assert result.perplexity.divergences == {"stock runtime": pytest.approx(kl, rel=1e-5)}
     assert (result.perplexity.tokens, result.comparisons) == (6, ())
 
 

@@ -1,17 +1,16 @@
 """Method `jlcm`: codebooks, scales and maps of the model's `lut` factors learned together, against the original model.
 
-It takes the factors that `lut-kmeans` made and learns them in two stages:
+It takes the factors that `lut-kmeans` made and learns the whole model at once, to give the original's outputs:
 
-1. *Blocks.* Each block of the model (an element of an `nn.ModuleList`, or of an `nn.Sequential`) in turn, on the inputs that the
-   blocks compressed before it give, so that errors are corrected and not handed on:  minimise  mean (block(x; W) - block(x'; W'))².
-2. *End to end.* The whole model at once, to give the original's outputs: for language models the Kullback-Leibler divergence of the
-   next-token distributions, for others the mean squared difference over the mean square of the original's outputs.
+    language models:  minimise the mean over positions of KL(original || compressed) of the next-token distributions
+    others:           minimise mean((y' - y)²) / mean(y²), y the first output of the original and y' of the compressed model
 
-What is learned of a factor, and by which gradients, is in `edgecomp.passes.learned_lut`.
+What is learned of a factor, and by which gradients, is in `edgecomp.passes.learned_lut`. Norms and biases are learned beside them.
 
 Source: E. Yvinec, A. Dapogny, K. Bailly, "Network Memory Footprint Compression Through Jointly Learnable Codebooks and Mappings",
-ICLR 2024, arXiv:2309.17361. We deviate: block scales are learned too, blocks see the errors of those before them, and an
-end-to-end stage follows, as in M. Chen et al., "EfficientQAT", 2024, arXiv:2407.11062, but against the original's outputs.
+ICLR 2024, arXiv:2309.17361. We deviate: block scales are learned too, rows are not regrouped, and instead of one layer after the
+other the whole model is learned against the original's outputs, as in M. Chen et al., "EfficientQAT", 2024, arXiv:2407.11062, its
+end-to-end phase.
 """
 
 from __future__ import annotations
@@ -22,14 +21,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from edgecomp.config import PassConfig
 from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError
 from edgecomp.passes.base import PassContext
 from edgecomp.passes.learned_lut import MapGradient
-from edgecomp.passes.learning import Place, Rates, Student, learnable, optimise
+from edgecomp.passes.learning import Place, Rates, Replaceable, Student, learnable, optimise
 
 
 class JlcmConfig(PassConfig):
@@ -82,12 +80,17 @@ class Jlcm:
         if self.config.steps:
             self._learn_outputs(student, module, context)
         draft.factors |= student.to_factors()
-        body = _prefix(draft, context)
-        draft.tensors |= {name.removeprefix(body): tensor.detach().cpu() for name, tensor in student.dense.items()}
+        prefix, parameters = _prefix(context), dict(context.module.named_parameters(remove_duplicate=False))
+        for learned_name, tensor in student.dense.items():
+            learned = tensor.detach().cpu()
+            for name, parameter in parameters.items():
+                if parameter is parameters[learned_name]:  # a tensor may have several names
+                    draft.tensors[name.removeprefix(prefix)] = learned
 
     def _learn_outputs(self, student: Student, teacher: nn.Module, context: PassContext) -> None:
         divergence = _kullback_leibler if context.kind == "causal-lm" else _relative_square
         stack = self.config.batch if context.device.type == "cuda" else 1
+        compressed = Replaceable(teacher)
 
         def backward(weights: Mapping[str, Tensor], batch: object) -> None:
             samples = [context.batches[i] for i in batch]  # type: ignore[attr-defined]
@@ -96,7 +99,7 @@ class Jlcm:
                 with torch.autocast(context.device.type, torch.bfloat16, enabled=context.device.type == "cuda"):
                     with torch.no_grad():
                         target = teacher(*placed)
-                    output = functional_call(teacher, dict(weights), tuple(placed))
+                    output = compressed(weights, placed)
                 loss = divergence(_first(output), _first(target)) * (len(placed[0]) / len(samples))
                 loss.backward()
 
@@ -112,12 +115,12 @@ def _student(draft: Draft, context: PassContext, names: Sequence[str], config: J
     places = {name: Place(parameters[id(layer.get_parameter("weight"))], layer) for name, layer in layers.items()}
     dense: dict[str, Tensor] = {}
     if config.dense_rate > 0:
-        compressed = {id(module.get_parameter("weight")) for module in context.modules.values()}
-        dense = {name: tensor for name, tensor in context.module.named_parameters() if id(tensor) not in compressed}
+        weights = {id(module.get_parameter("weight")) for module in context.modules.values()}
+        dense = {name: tensor for name, tensor in context.module.named_parameters() if id(tensor) not in weights}
     return Student({name: draft.factors[name] for name in names}, places, dense, context.device, config.map_gradient)
 
 
-def _prefix(draft: Draft, context: PassContext) -> str:
+def _prefix(context: PassContext) -> str:
     """What comes before the names of the draft's tensors in those of the module that is run."""
     name, layer = next(iter(context.modules.items()))
     whole = next(full for full, module in context.module.named_modules() if module is layer)

@@ -11,13 +11,14 @@ A weight is `codebook[code] * scale * row_scale`. Learned are
 The forward value rounds all three; codebook and scales get the gradient of the rounded value (straight-through). For the map from
 weights to codes there are two gradients, with `g` the gradient of a weight, `s` its step and `c` the codebook:
 
-    proximal:          dL/dp = g s / (|c[j] - c[p]| + 1),   j the neighbour of p in the direction of descent, 0 where there is none
     straight-through:  dL/dp = g s
+    proximal:          dL/dp = g s / (|c[j] - c[p]| + 1),   j the neighbour of p in the direction of descent, 0 where there is none
 
 Source: E. Yvinec, A. Dapogny, K. Bailly, "Network Memory Footprint Compression Through Jointly Learnable Codebooks and Mappings",
 ICLR 2024, arXiv:2309.17361: codebooks and mappings learned together, a map gradient that falls with the distance of the codeword,
-so that the search stays local. The exact function is not public; this is our reconstruction: of all codewords only the neighbours
-are candidates, which needs one number a weight instead of one for each codeword.
+so that the search stays local. The exact function was not to be found; both forms above are ours: of all codewords only the
+neighbours are candidates, which takes one number a weight instead of one for each codeword. Adam divides a weight's gradient by its
+own size, so that the distance hardly counts; what differs is the end of the line, and straight-through learns better.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class LearnedLut:
         self.scales = joined([start.scales for start in starts])
         self.positions = joined([start.codes for start in starts])
         self.positions += self._offsets(torch.cat([original.to(device) for original in originals]))
+        self._empty = [(original == 0).all(dim=0).cpu().numpy() for original in originals]
 
     @property
     def parameters(self) -> Mapping[str, Tensor]:
@@ -108,8 +110,8 @@ class LearnedLut:
         scales = self.scales.round().to(torch.int8).cpu().split(self._sizes)
         row_scale = self._row_scale.cpu().split(self._sizes)
         books = self.books.round().to(torch.int8).cpu().split([len(factor.arrays["codebooks"]) for factor in self.factors])
-        parts = zip(self.factors, codes, scales, row_scale, books, strict=True)
-        return [_packed(factor, *(part.numpy() for part in rest)) for factor, *rest in parts]
+        parts = zip(self.factors, self._empty, codes, scales, row_scale, books, strict=True)
+        return [_packed(factor, empty, *(part.numpy() for part in rest)) for factor, empty, *rest in parts]
 
     def _codes(self) -> Tensor:
         return self.positions.round().to(torch.int64)
@@ -171,10 +173,14 @@ class _Start:
         )
 
 
-def _packed(factor: Factor, codes: np.ndarray, scales: np.ndarray, row_scale: np.ndarray, books: np.ndarray) -> Factor:
-    """The factor with other contents; its tiles keep their rows and codebooks."""
+def _packed(
+    factor: Factor, empty: np.ndarray, codes: np.ndarray, scales: np.ndarray, row_scale: np.ndarray, books: np.ndarray
+) -> Factor:
+    """The factor with other contents; its tiles keep their rows and codebooks, and `empty` columns get the padding code."""
     row_index = factor.arrays.get("row_index")
     lanes = lut.lane_of_row(factor)
+    padding = lut.padding_codes(books, factor.attributes["bits"])[factor.arrays["tile_book"][lanes // lut.TILE_ROWS]]
+    codes = np.where(empty[None, :], padding[:, None], codes)
 
     def by_lane(values: np.ndarray) -> np.ndarray:
         placed = np.zeros((len(lanes) if row_index is None else len(row_index), *values.shape[1:]), values.dtype)

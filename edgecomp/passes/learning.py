@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from edgecomp.draft import Draft
 from edgecomp.errors import ConfigError
@@ -53,9 +54,35 @@ def learnable(draft: Draft) -> list[str]:
     return names
 
 
+class Replaceable:
+    """A module that runs with other tensors in the place of its parameters; the parameters themselves gather no gradients.
+
+    Args:
+        module: the module; a parameter of several modules has one name here, the first.
+
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._names: dict[str, list[str]] = {}
+        self._parameters: dict[str, Tensor] = {}
+        first: dict[int, str] = {}
+        for prefix, part in module.named_modules():  # a module of several names once: torch would put its tensors back wrongly
+            for leaf, parameter in part.named_parameters(recurse=False):
+                name = f"{prefix}.{leaf}" if prefix else leaf
+                self._names.setdefault(first.setdefault(id(parameter), name), []).append(name)
+                self._parameters[first[id(parameter)]] = parameter.detach()
+
+    def __call__(self, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> Any:
+        """What the module returns for the inputs, with `tensors` in the place of the parameters of those names."""
+        chosen = self._parameters | dict(tensors)
+        placed = {name: chosen[first] for first, names in self._names.items() for name in names}
+        return functional_call(self._module, placed, tuple(inputs), tie_weights=False)
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where a factor's weight goes: the name of the layer's weight in the module that is run, and the layer."""
+    """Where a factor's weight goes: the first name of the layer's weight in the module that is run, and the layer."""
 
     name: str
     layer: nn.Module

@@ -199,12 +199,12 @@ def test_patterns_that_fit_nothing_are_refused(settings: dict[str, Any]) -> None
         run_pass(**settings)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"layers": [{"match": ["head"], "bits": 5}]}, {"skip": ["table"]}, {"layers": [{"ops": ["gather"], "bits": 5}]}]
-)
-def test_tied_layers_need_the_same_settings(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"table, head share one matrix"):
-        run_pass(**settings)
+@pytest.mark.parametrize("group", [{"match": ["head"]}, {"match": ["table"]}, {"ops": ["gather"]}])
+def test_tied_layers_have_what_fits_any_of_them(group: dict[str, Any]) -> None:
+    assert bits_of(run_pass(layers=[{**group, "bits": 5}]))["table"] == 5
+    both = run_pass(layers=[{"match": ["table"], "bits": 5}, {"match": ["head"], "bits": 3}])
+    assert bits_of(both)["table"] == 3  # the last one counts
+    assert "table.weight" in run_pass(skip=["head"]).matrices
 
 
 def test_a_block_size_that_does_not_fit_is_refused_before_any_work() -> None:

@@ -1,0 +1,190 @@
+"""Learning of codebooks, scales and maps: the learned representation, and the pass over whole models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from torch import Tensor, nn
+
+import edgecomp
+from edgecomp.calibration import Sample
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.errors import CalibrationError, ConfigError
+from edgecomp.formats import lut, unpack
+from edgecomp.passes.learned_lut import LearnedLut, MapGradient
+from edgecomp.passes.lut_kmeans import fit_lut
+from edgecomp.tensor import Factor
+
+CPU = torch.device("cpu")
+
+
+def normal(n: int, k: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
+
+
+def fitted(matrix: Tensor, bits: int = 3, block_size: int = 32) -> Factor:
+    return fit_lut(matrix, None, bits=bits, block_size=block_size, refits=1).factor
+
+
+def learned(*matrices: Tensor, bits: int = 3, map_gradient: MapGradient = "straight-through") -> LearnedLut:
+    return LearnedLut([fitted(matrix, bits) for matrix in matrices], matrices, CPU, map_gradient)
+
+
+def permuted_factor() -> tuple[Factor, Tensor]:
+    """Two codebooks, one of them not ascending, and rows in another order with padding between."""
+    rng = np.random.default_rng(0)
+    row_index = np.full(48, -1, np.int32)
+    row_index[rng.permutation(48)[:40]] = rng.permutation(40)
+    codes = rng.integers(0, 4, (48, 64))
+    factor = lut.pack(
+        codes,
+        np.array([[-90, -20, 30, 100], [50, -60, 127, -127]], np.int8),
+        rng.integers(-127, 128, (48, 2)),
+        rng.uniform(0.5, 2, 48).astype(np.float32),
+        bits=2,
+        block_size=32,
+        tile_book=np.array([0, 1, 1], np.uint16),
+        row_index=row_index,
+    )
+    return factor, torch.from_numpy(unpack(factor))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6])
+def test_what_is_learned_starts_as_the_factor_and_packs_to_it(bits: int) -> None:
+    matrices = normal(24, 96), normal(40, 96, seed=1)
+    start = learned(*matrices, bits=bits)
+    for weight, matrix in zip(start.weights(), matrices, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), unpack(fitted(matrix, bits)))
+    for factor, matrix in zip(start.to_factors(), matrices, strict=True):
+        np.testing.assert_array_equal(unpack(factor), unpack(fitted(matrix, bits)))
+
+
+def test_several_codebooks_in_any_order_and_permuted_rows() -> None:
+    factor, weights = permuted_factor()
+    start = LearnedLut([factor], [weights], CPU, "straight-through")
+    np.testing.assert_array_equal(start.weights()[0].numpy(), weights.numpy())
+    (packed,) = start.to_factors()
+    np.testing.assert_array_equal(unpack(packed), weights.numpy())
+    np.testing.assert_array_equal(packed.arrays["row_index"], factor.arrays["row_index"])
+
+
+def test_gradients_of_codebooks_and_scales_are_those_of_the_formula() -> None:
+    factor, weights = permuted_factor()
+    start = LearnedLut([factor], [weights], CPU, "straight-through")
+    gradient = normal(40, 64, seed=2)
+    start.set_gradients([gradient])
+    lanes = torch.from_numpy(lut.lane_of_row(factor))
+    books = torch.from_numpy(factor.arrays["tile_book"].astype(np.int64))[lanes // 16]
+    row_scale = torch.from_numpy(factor.arrays["row_scale"]).reshape(-1)[lanes]
+    codes = start.positions.round().long()
+    entries, scales = start.books.clone().requires_grad_(), start.scales.clone().requires_grad_()
+    steps = (scales * row_scale[:, None]).repeat_interleave(32, dim=1)
+    (entries[books[:, None], codes] * steps * gradient).sum().backward()
+    torch.testing.assert_close(start.books.grad, entries.grad)
+    torch.testing.assert_close(start.scales.grad, scales.grad)
+    torch.testing.assert_close(start.positions.grad, gradient * steps.detach())
+
+
+def test_proximal_gradients_look_at_the_neighbour_in_the_direction_of_descent() -> None:
+    factor = lut.pack(
+        np.array([[0, 1, 2, 3] * 8]),
+        np.array([[-100, -40, 10, 127]], np.int8),
+        np.array([[127]]),
+        np.full(1, 1 / 127, np.float32),
+        bits=2,
+        block_size=32,
+    )
+    start = LearnedLut([factor], [torch.from_numpy(unpack(factor))], CPU, "proximal")
+    start.set_gradients([torch.ones(1, 32)])  # every weight wants to be smaller
+    assert start.positions.grad is not None
+    torch.testing.assert_close(start.positions.grad[0, :4], torch.tensor([0, 1 / 61, 1 / 51, 1 / 118]))
+    start.set_gradients([-torch.ones(1, 32)])
+    torch.testing.assert_close(start.positions.grad[0, :4], -torch.tensor([1 / 61, 1 / 51, 1 / 118, 0]))
+
+
+def test_without_a_map_gradient_codes_stay() -> None:
+    start = learned(normal(16, 32), map_gradient="none")
+    start.set_gradients([torch.ones(16, 32)])
+    assert start.positions.grad is None
+    assert start.books.grad is not None
+
+
+def test_what_leaves_the_grid_is_brought_back() -> None:
+    start = learned(normal(16, 32), bits=2)
+    start.positions += 100
+    start.scales -= 1000
+    start.books.copy_(torch.tensor([[500.0, 3.0, -500.0, 7.0]]))
+    start.clamp()
+    (factor,) = start.to_factors()
+    assert factor.arrays["codebooks"].tolist() == [[-127, 3, 7, 127]]
+    assert (lut.unpack_codes(factor) == 3).all()
+    assert (factor.arrays["scales"] == -127).all()
+
+
+def recipe(bits: int = 2, **settings: Any) -> dict[str, Any]:
+    passes = [{"method": "lut-kmeans", "bits": bits, "refits": 1}, {"method": "jlcm", "steps": 30, "batch": 2, **settings}]
+    return {"version": 1, "compute": "float", "dense_dtype": "float32", "passes": passes}
+
+
+def distance(model: CompressedModel, original: nn.Module, samples: list[Sample]) -> float:
+    """Mean squared difference of the outputs over the mean square of the original's."""
+    inputs = [[torch.from_numpy(array) for array in sample.values()] for sample in samples]
+    with torch.no_grad():
+        got, expected = [torch.cat([module(*x) for x in inputs]) for module in (model.module, original.eval())]
+    return float((got - expected).square().mean() / expected.square().mean())
+
+
+@pytest.mark.parametrize(("factory", "samples"), [("convolutional", "images"), ("tied_tokens", "tokens")])
+def test_learning_brings_a_model_nearer_to_the_original(factory: str, samples: str) -> None:
+    original, inputs = getattr(tiny_models, factory)(), list(getattr(tiny_models, samples)())
+    kmeans = edgecomp.compress(original, recipe() | {"passes": recipe()["passes"][:1]}, inputs)
+    before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    model = edgecomp.compress(original, recipe(), inputs)
+    assert distance(model, original, inputs) < 0.5 * distance(kmeans, original, inputs)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in original.state_dict().items())
+    assert all(parameter.grad is None for parameter in original.parameters())
+
+
+def test_padding_channels_keep_the_padding_code() -> None:
+    grown = nn.Sequential(nn.Conv2d(24, 32, 3), nn.Flatten(), nn.Linear(32, 8))
+    inputs = [{"x": normal(2, 24 * 9, seed=i).reshape(2, 24, 3, 3).numpy()} for i in range(2)]
+    factor = edgecomp.compress(grown, recipe(), inputs).factors["0.weight"]
+    codes = lut.unpack_codes(factor).reshape(32, 9, 32)
+    assert (codes[:, :, 24:] == lut.padding_codes(factor.arrays["codebooks"], 2)[0]).all()
+
+
+def test_the_same_inputs_give_the_same_bits() -> None:
+    inputs = list(tiny_models.images())
+    first, second = (edgecomp.compress(tiny_models.convolutional(), recipe(), inputs) for _ in range(2))
+    for name, factor in first.factors.items():
+        for key, array in factor.arrays.items():
+            np.testing.assert_array_equal(array, second.factors[name].arrays[key])
+
+
+def test_dense_tensors_are_learned_or_left() -> None:
+    original, inputs = tiny_models.convolutional(), list(tiny_models.images())
+    left = edgecomp.compress(original, recipe(dense_rate=0.0), inputs)
+    learned = edgecomp.compress(original, recipe(dense_rate=1e-2), inputs)
+    assert torch.equal(left.dense["norm.weight"], original.norm.weight)
+    assert not torch.equal(learned.dense["norm.weight"], original.norm.weight)
+    assert torch.equal(learned.dense["first.bias"], learned.dense["second.bias"])  # one tensor of two names
+
+
+def test_it_needs_inputs_and_factors() -> None:
+    inputs = list(tiny_models.images())
+    with pytest.raises(ConfigError, match="put lut-kmeans before it"):
+        edgecomp.compress(tiny_models.convolutional(), {"version": 1, "passes": [{"method": "jlcm"}]}, inputs)
+    unweighted = {"method": "lut-kmeans", "weighting": "none", "refits": 0}
+    model, specs = tiny_models.described()
+    with pytest.raises(CalibrationError, match="jlcm learns from calibration inputs"):
+        edgecomp.compress("tiny_models:described", {"version": 1, "passes": [unweighted, {"method": "jlcm"}]})
+    assert specs[0].name == "image" and isinstance(model, nn.Module)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"device must be one that PyTorch can use.*'abacus'"):
+        edgecomp.compress(tiny_models.convolutional(), recipe(), list(tiny_models.images()), device="abacus")
