@@ -55,6 +55,11 @@ class Work:
         self._folder = folder
         self._part = part
 
+    @property
+    def outlives(self) -> bool:
+        """Whether anything is kept at all: what is costly to hand over need not be, otherwise."""
+        return self._folder is not None
+
     def of(self, part: str) -> Work:
         """The same folder for one part of the computation; its names are its own."""
         return Work(self._folder, part)

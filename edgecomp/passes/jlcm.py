@@ -80,6 +80,7 @@ class Jlcm:
         if self.config.steps:
             self._learn_outputs(student, module, context)
         draft.factors |= student.to_factors()
+        draft.records |= {name: {"relative_error": error} for name, error in student.relative_errors().items()}
         prefix, parameters = _prefix(context), dict(context.module.named_parameters(remove_duplicate=False))
         for learned_name, tensor in student.dense.items():
             learned = tensor.detach().cpu()
@@ -92,8 +93,8 @@ class Jlcm:
         stack = self.config.batch if context.device.type == "cuda" else 1
         compressed = Replaceable(teacher)
 
-        def backward(weights: Mapping[str, Tensor], batch: object) -> None:
-            samples = [context.batches[i] for i in batch]  # type: ignore[attr-defined]
+        def backward(weights: Mapping[str, Tensor], batch: Sequence[int]) -> None:
+            samples = [context.batches[i] for i in batch]
             for inputs in _stacked(samples, stack):
                 placed = [tensor.to(context.device) for tensor in inputs]
                 with torch.autocast(context.device.type, torch.bfloat16, enabled=context.device.type == "cuda"):
@@ -106,7 +107,7 @@ class Jlcm:
         order = _order(len(context.batches), self.config.batch, self.config.steps, self.config.seed)
         rates = Rates(self.config.position_rate, self.config.book_rate, self.config.scale_rate, self.config.dense_rate)
         batches = context.progress(order, total=self.config.steps, label="jlcm, end to end", unit="step")
-        optimise(student, rates, batches, steps=self.config.steps, backward=backward)
+        optimise(student, rates, batches, steps=self.config.steps, backward=backward, work=context.work)
 
 
 def _student(draft: Draft, context: PassContext, names: Sequence[str], config: JlcmConfig) -> Student:

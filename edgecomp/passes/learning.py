@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,17 @@ from edgecomp.draft import Draft
 from edgecomp.errors import ConfigError
 from edgecomp.layers import matrix_of, weight_of
 from edgecomp.passes.learned_lut import LEARNABLE_BITS, LearnedLut, MapGradient
+from edgecomp.resume import Kept, Work
 from edgecomp.tensor import Factor
 
 _WARM_UP = 0.05  # of the steps
 _GROUP_WEIGHTS = 1 << 25
+_BETAS = (0.9, 0.95)
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_STATE = "state"
+_KEEP_SECONDS = 300.0
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,17 @@ class Student:
                 gradients.append(matrix_of(self.places[name].layer, gradient))
             learned.set_gradients(gradients)
 
+    @torch.no_grad()
+    def relative_errors(self) -> dict[str, float]:
+        """||learned - original|| / ||original|| of the weights, by factor; 0 for weights that are all 0."""
+        errors = {}
+        for names, learned in self.groups:
+            for name, weight in zip(names, learned.weights(), strict=True):
+                original = self.places[name].original.to(weight)
+                size = original.norm().item()
+                errors[name] = (weight - original).norm().item() / size if size else 0.0
+        return errors
+
     def to_factors(self) -> dict[str, Factor]:
         """The learned factors by name."""
         return {name: factor for names, learned in self.groups for name, factor in zip(names, learned.to_factors(), strict=True)}
@@ -161,10 +180,11 @@ def _groups(factors: Mapping[str, Factor]) -> list[list[str]]:
 def optimise(
     student: Student,
     rates: Rates,
-    batches: Iterable[object],
+    batches: Iterable[Batch],
     *,
     steps: int,
-    backward: Callable[[Mapping[str, Tensor], object], None],
+    backward: Callable[[Mapping[str, Tensor], Batch], None],
+    work: Work,
 ) -> None:
     """Learn by Adam with a short warm-up and a cosine decay to 0.
 
@@ -174,26 +194,68 @@ def optimise(
         batches: one for each step.
         steps: how many there are.
         backward: computes the loss for the weights and a batch, and its gradients.
+        work: keeps the state every few minutes; an interrupted run continues from there, with the same result.
+
+    Raises:
+        OutputError: the state cannot be kept.
 
     """
     groups: list[dict[str, Any]] = [
-        {"params": [learned.parameters[kind] for _, learned in student.groups], "lr": rate}
-        for kind, rate in (("positions", rates.positions), ("books", rates.books), ("scales", rates.scales))
+        {"params": [learned.parameters[kind] for _, learned in student.groups], "height": height}
+        for kind, height in (("positions", rates.positions), ("books", rates.books), ("scales", rates.scales))
     ]
     if student.dense:
-        groups.append({"params": list(student.dense.values()), "lr": rates.dense})
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-    for batch in batches:
+        groups.append({"params": list(student.dense.values()), "height": rates.dense})
+    optimiser = torch.optim.Adam(groups, betas=_BETAS)
+    done = _restore(optimiser, work)
+    kept_at = time.monotonic()
+    for step, batch in enumerate(batches):
+        if step < done:
+            continue
+        for group in optimiser.param_groups:
+            group["lr"] = group["height"] * _rate(step, steps)
         weights = student.weights()
         backward(weights, batch)
         student.set_gradients(weights)
         optimiser.step()
-        schedule.step()
         optimiser.zero_grad()
         with torch.no_grad():
             for _, learned in student.groups:
                 learned.clamp()
+        if work.outlives and time.monotonic() - kept_at > _KEEP_SECONDS:
+            _keep(optimiser, work, step + 1)
+            kept_at = time.monotonic()
+
+
+def _keep(optimiser: torch.optim.Adam, work: Work, done: int) -> None:
+    arrays = {}
+    for index, parameter in enumerate(_parameters(optimiser)):
+        state = optimiser.state[parameter]
+        for name, tensor in {"value": parameter, **{key: state[key] for key in _MOMENTS if key in state}}.items():
+            arrays[f"{index}.{name}"] = tensor.detach().cpu().numpy()
+    work.keep(_STATE, Kept(arrays, {"done": done}))
+
+
+def _restore(optimiser: torch.optim.Adam, work: Work) -> int:
+    """Put a kept state in place; the steps that it had done, 0 where there is none."""
+    kept = work.find(_STATE)
+    if kept is None:
+        return 0
+    with torch.no_grad():
+        for index, parameter in enumerate(_parameters(optimiser)):
+            parameter.copy_(torch.from_numpy(kept.arrays[f"{index}.value"]))
+            moments = {key: kept.arrays.get(f"{index}.{key}") for key in _MOMENTS}
+            for key, moment in moments.items():
+                if moment is not None:  # what never had a gradient has no moments
+                    optimiser.state[parameter][key] = torch.from_numpy(moment).to(parameter.device)
+    # Adam counts steps on the processor, whatever the device.
+    for state in optimiser.state.values():
+        state["step"] = state["step"].cpu()
+    return int(kept.facts["done"])
+
+
+def _parameters(optimiser: torch.optim.Adam) -> list[Tensor]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 def _rate(step: int, steps: int) -> float:

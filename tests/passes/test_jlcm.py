@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from edgecomp.calibration import Sample
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import CalibrationError, ConfigError
 from edgecomp.formats import lut, unpack
+from edgecomp.passes import learning
 from edgecomp.passes.learned_lut import LearnedLut, MapGradient
 from edgecomp.passes.lut_kmeans import fit_lut
 from edgecomp.tensor import Factor
@@ -163,6 +166,38 @@ def test_the_same_inputs_give_the_same_bits() -> None:
     for name, factor in first.factors.items():
         for key, array in factor.arrays.items():
             np.testing.assert_array_equal(array, second.factors[name].arrays[key])
+
+
+def test_an_interrupted_run_continues_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "_KEEP_SECONDS", 0.0)
+    whole = edgecomp.compress(tiny_models.convolutional(), recipe(), list(tiny_models.images()))
+    weights, calls = learning.Student.weights, itertools.count(1)
+
+    def interrupted(student: learning.Student) -> dict[str, Tensor]:
+        if next(calls) == 12:
+            raise KeyboardInterrupt
+        return weights(student)
+
+    def compress() -> CompressedModel:
+        return edgecomp.compress(tiny_models.convolutional(), recipe(), list(tiny_models.images()), work_folder=tmp_path / "work")
+
+    monkeypatch.setattr(learning.Student, "weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compress()
+    continued = compress()
+    assert next(calls) == 12 + 30 - 11 + 1  # the eleven steps before the interruption were not done again
+    for name, factor in whole.factors.items():
+        for key, array in factor.arrays.items():
+            np.testing.assert_array_equal(array, continued.factors[name].arrays[key])
+    assert all(torch.equal(tensor, continued.dense[name]) for name, tensor in whole.dense.items())
+
+
+def test_the_error_of_the_learned_weights_is_recorded() -> None:
+    original = tiny_models.tied_tokens()
+    model = edgecomp.compress(original, recipe(), tiny_models.tokens())
+    weights = original.fc.weight.detach().numpy()
+    expected = np.linalg.norm(unpack(model.factors["fc.weight"]) - weights) / np.linalg.norm(weights)
+    assert model.provenance["factors"]["fc.weight"] == {"relative_error": pytest.approx(expected, rel=1e-5)}
 
 
 def test_dense_tensors_are_learned_or_left() -> None:
