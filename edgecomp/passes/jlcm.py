@@ -125,11 +125,12 @@ def _prefix(context: PassContext) -> str:
     """What comes before the names of the draft's tensors in those of the module that is run."""
     name, layer = next(iter(context.modules.items()))
     whole = next(full for full, module in context.module.named_modules() if module is layer)
-    return whole.removesuffix(name)
+    return str(whole).removesuffix(name)
 
 
 def _first(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first
 
 
 def _kullback_leibler(output: Tensor, target: Tensor) -> Tensor:

@@ -83,7 +83,8 @@ class LearnedLut:
         """The factors' weights as they are stored: float32 `[N, K]` each."""
         _, values = self._values()
         weights = (self._blocked(values) * self._steps()[..., None]).reshape(len(values), -1)[:, : values.shape[1]]
-        return weights.split(self._sizes)
+        parts: tuple[Tensor, ...] = weights.split(self._sizes)
+        return parts
 
     def set_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Set `.grad` of the parameters from the gradients of the weights, `[N, K]` each."""
