@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# In a checkout the exporters lie elsewhere and nothing is built: better to say so now than after a long computation.
+if not os.path.isdir(os.path.join(os.path.dirname(__file__), "exporters")):  # noqa: PTH112, PTH118, PTH120  (pathlib is slow to import)
+    raise ImportError(
+        f"edgecomp must be imported as installed, not from its sources in {os.path.dirname(__file__)}: "  # noqa: PTH120
+        "pip install . in the checkout, and run Python in another folder (or with -P)"
+    )
 
 if TYPE_CHECKING:
     from edgecomp.checkpoint import CompressedModel, load

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import tiny_models
 
+import edgecomp
 import edgecomp.recipe
 from edgecomp import errors
 from edgecomp.cli import INTERRUPTED, VERBS, build_parser, main
@@ -208,3 +210,12 @@ def test_the_api_is_what_the_package_lists() -> None:
     assert all(getattr(edgecomp, name) is not None for name in edgecomp.__all__)
     with pytest.raises(AttributeError, match="no attribute 'squeeze'"):
         _ = edgecomp.squeeze
+
+
+def test_the_sources_of_a_checkout_say_that_they_are_not_installed(tmp_path: Path) -> None:
+    checkout = tmp_path / "edgecomp"
+    checkout.mkdir()
+    shutil.copy(edgecomp.__file__, checkout)
+    ended = subprocess.run([sys.executable, "-c", "import edgecomp"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert f"ImportError: edgecomp must be imported as installed, not from its sources in {checkout}" in ended.stderr
