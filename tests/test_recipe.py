@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def test_overrides_apply_in_order_and_leave_what_was_given() -> None:
         ({"passes": [{"method": "lut-kmeans", "bitz": 3}]}, r"passes\.0\.bitz: unknown key"),
         ({"passes": [{"method": "lut-kmeans", "layers": [{"match": []}]}]}, r"passes\.0\.layers\.0\.match"),
         ({"passes": [{"method": "lut-kmeans", "layers": [{"ops": ["matmul"]}]}]}, r"passes\.0\.layers\.0\.ops\.0"),
-        ({"passes": [{"method": "zip"}]}, r"method must be one of lut-kmeans; 'zip'"),
+        ({"passes": [{"method": "zip"}]}, r"method must be one of lut-kmeans, jlcm; 'zip'"),
         ({"passes": [{"method": ["zip"]}]}, r"method must be one of lut-kmeans"),
         ({"passes": [{}]}, r"method must be one of lut-kmeans"),
         ({"passes": ["lut-kmeans"]}, r"passes\.0"),
@@ -95,6 +96,12 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         load_recipe("lut4bit")
 
 
+def within(schema: dict[str, Any], value: float) -> bool:
+    """Whether a number keeps a schema's bounds."""
+    lowest, highest = schema.get("minimum", value), schema.get("maximum", value)
+    return lowest <= value <= highest and schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf)
+
+
 def fits(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
     """Whether a value follows a schema, for the keywords that recipes need."""
     if "$ref" in schema:
@@ -111,7 +118,9 @@ def fits(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
         case "array":
             return isinstance(value, list) and all(fits(schema["items"], entry, root) for entry in value)
         case "integer":
-            return isinstance(value, int) and schema.get("minimum", value) <= value <= schema.get("maximum", value)
+            return isinstance(value, int) and within(schema, value)
+        case "number":
+            return isinstance(value, int | float) and within(schema, value)
         case "string":
             return isinstance(value, str)
         case "null":
