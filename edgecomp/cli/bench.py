@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from edgecomp.cli.common import add_quiet
+from edgecomp.cli.common import add_quiet, parse_sizes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
         threads=arguments.threads,
         batch=arguments.batch,
         sequence=arguments.sequence,
-        sizes=_sizes(arguments.sizes),
+        sizes=parse_sizes(arguments.sizes),
         inputs=arguments.inputs,
         library=arguments.library,
         rounds=arguments.rounds,
@@ -69,15 +68,3 @@ def run(arguments: argparse.Namespace) -> None:
         with replace_file(arguments.save, overwrite=True) as temporary:
             temporary.write_text(json.dumps([record.model_dump(mode="json") for record in records]) + "\n", encoding="utf-8")
     print(format_records(records, arguments.format), end="")
-
-
-def _sizes(assignments: Sequence[str]) -> dict[str, int]:
-    from edgecomp.errors import ConfigError
-
-    sizes = {}
-    for assignment in assignments:
-        name, _, value = assignment.rpartition("=")  # a name may be an expression with signs of its own
-        if not name or not value.isdecimal():
-            raise ConfigError(f"a size must be NAME=VALUE with a whole number, got {assignment!r}")
-        sizes[name] = int(value)
-    return sizes

@@ -1,0 +1,17 @@
+# ExecuTorch has no stable C++ interface: its adapter is compiled against one release, which its Python wheel brings with headers,
+# libraries and a CMake package. Give the package's folder where CMake does not find it by itself:
+#   -Dexecutorch_DIR=$(python -c "import executorch, pathlib; print(pathlib.Path(executorch.__path__[0], 'share', 'cmake'))")
+if(EDGECOMP_EXECUTORCH STREQUAL "OFF")
+  message(STATUS "edgecomp: no ExecuTorch adapter (EDGECOMP_EXECUTORCH=OFF)")
+  return()
+endif()
+set(required "")
+if(EDGECOMP_EXECUTORCH STREQUAL "ON")
+  set(required REQUIRED)
+endif()
+find_package(executorch 1.5 CONFIG ${required} QUIET COMPONENTS runtime threadpool)
+if(TARGET executorch::runtime AND TARGET executorch::threadpool)
+  message(STATUS "edgecomp: ExecuTorch adapter for ${executorch_VERSION}, found in ${executorch_DIR}")
+else()
+  message(STATUS "edgecomp: no ExecuTorch adapter, since ExecuTorch's CMake package was not found; give -Dexecutorch_DIR=FOLDER")
+endif()
