@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecomp.artifact.inputs import InputSpec
 from edgecomp.artifact.onnx_file import OnnxFile, read_onnx
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError, first_line
 
@@ -93,6 +94,15 @@ def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.n
         shapes = {name: f"{value.dtype.name} {list(value.shape)}" for name, value in inputs.items()}
         raise ModelError(f"the model does not run on inputs {shapes}: {first_line(error)}") from error
     return outputs
+
+
+def input_specs(session: onnxruntime.InferenceSession) -> list[InputSpec]:
+    """The session's inputs by numpy's names of types; a type that numpy has none for keeps ONNX Runtime's."""
+    names = {"tensor(float)": "float32", "tensor(double)": "float64"}
+    return [
+        InputSpec(spec.name, names.get(spec.type, spec.type.removeprefix("tensor(").removesuffix(")")), tuple(spec.shape))
+        for spec in session.get_inputs()
+    ]
 
 
 class OnnxArtifact:

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgecomp.artifact.inputs import InputSizes, make_inputs
 from edgecomp.artifact.onnx_file import hash_files
-from edgecomp.artifact.session import AUTO, NONE, OnnxArtifact
+from edgecomp.artifact.session import AUTO, NONE, OnnxArtifact, input_specs
 from edgecomp.errors import CalibrationError, ConfigError, ModelError, VerificationError
 from edgecomp.progress import ProgressBar
 from edgecomp.text import token_windows
@@ -177,7 +177,7 @@ def _perplexity(
         )
     # Masks, positions and the empty past are as the model declares them; only the tokens are the text's.
     sizes = InputSizes(batch=1, sequence=options.window)
-    template = make_inputs(session.session.get_inputs(), sizes)
+    template = make_inputs(input_specs(session.session), sizes)
     totals, divergences = dict.fromkeys(runners, 0.0), {name: 0.0 for name in runners if name != REFERENCE}
     windows = token_windows(tokens, options.window, options.windows)
     for window in progress(windows, total=options.windows, label="perplexity", unit="window"):
