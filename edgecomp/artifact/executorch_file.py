@@ -20,7 +20,8 @@ from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.ops import DOMAIN_VERSION, NAMESPACE
 
 METHOD = "forward"
-MANIFEST_METHOD = "edgecomp_manifest"  # a method without inputs that returns our manifest, for every reader of programs
+# Methods without inputs, for every reader of programs: our manifest as JSON, and the names of inputs and outputs by position.
+MANIFEST_METHOD, INPUT_NAMES_METHOD, OUTPUT_NAMES_METHOD = "edgecomp_manifest", "edgecomp_input_names", "edgecomp_output_names"
 MANIFEST_SCHEMA = 1
 
 _PROGRAM_IDENTIFIER, _PROGRAM_HEADER = b"ET12", b"eh00"
@@ -87,7 +88,12 @@ class ExecutorchFile:
     @property
     def uses_edgecomp(self) -> bool:
         """Whether it calls operators of ours, without which it does not run."""
-        return any(name.startswith(f"{NAMESPACE}::") for name in self.operators)
+        return bool(self.own_operators)
+
+    @property
+    def own_operators(self) -> list[str]:
+        """The operators of ours that it calls."""
+        return sorted(name for name in self.operators if name.startswith(f"{NAMESPACE}::"))
 
     @property
     def data(self) -> Path | None:

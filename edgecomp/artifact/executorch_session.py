@@ -17,43 +17,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from edgecomp.artifact.executorch_file import ExecutorchFile, ProgramTensor, read_executorch
+from edgecomp.artifact.executorch_file import ProgramTensor, read_executorch
+from edgecomp.artifact.library import AUTO, resolve_library
 from edgecomp.artifact.messages import read_message, write_message
-from edgecomp.artifact.session import AUTO, NONE
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
-from edgecomp.native import get_library_path
-from edgecomp.ops import NAMESPACE
 
 # ExecuTorch's errors are numbers; what happened is in its log, a line a level of the call, the cause first.
 _LOG_LINE = re.compile(r"\[\w+\.cpp:\d+\] (.*)")
 _LOG_NOISE = ("Reading file", "CPU info", "Resetting threadpool", "arg ")
-
-
-def resolve_executorch_library(choice: str, program: ExecutorchFile) -> Path | None:
-    """The library of operators to load.
-
-    Args:
-        choice: `auto` (ours, where the program calls operators of ours), `none`, or a path.
-        program: what will run.
-
-    Raises:
-        RuntimeUnavailableError: the library is not there, is for another release of ExecuTorch, or is needed and not wanted.
-
-    """
-    if choice == NONE and program.uses_edgecomp:
-        missing = ", ".join(sorted(name for name in program.operators if name.startswith(f"{NAMESPACE}::")))
-        raise RuntimeUnavailableError(
-            f"{program.path} calls operators of edgecomp ({missing}), which its kernel library registers: load it with "
-            '`torch.ops.load_library(edgecomp.get_library_path("executorch"))`, or leave out --library none'
-        )
-    if choice == NONE or (choice == AUTO and not program.uses_edgecomp):
-        return None
-    if choice == AUTO:
-        return Path(get_library_path("executorch"))
-    path = Path(choice)
-    if not path.is_file():
-        raise RuntimeUnavailableError(f"no operator library at {path}: give `auto`, `none`, or the path of a library")
-    return path.resolve()
 
 
 class ExecutorchArtifact:
@@ -61,7 +32,7 @@ class ExecutorchArtifact:
 
     Args:
         path: the `.pte` file, its external constants beside it.
-        library: `auto`, `none` or a path, see `resolve_executorch_library`.
+        library: `auto`, `none` or a path, see `resolve_library`.
         threads: of ExecuTorch's thread pool.
 
     Raises:
@@ -73,7 +44,7 @@ class ExecutorchArtifact:
 
     def __init__(self, path: Path, library: str = AUTO, threads: int = 1) -> None:
         self.file = read_executorch(path)
-        self.library = resolve_executorch_library(library, self.file)
+        self.library = resolve_library(library, self.file)
         self.inputs = self.file.inputs
         if importlib.util.find_spec("executorch") is None:
             raise RuntimeUnavailableError("ExecuTorch is needed and not installed: pip install 'edgecomp[executorch]'")

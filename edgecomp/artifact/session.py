@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecomp.artifact.inputs import InputSpec
-from edgecomp.artifact.onnx_file import OnnxFile, read_onnx
+from edgecomp.artifact.library import AUTO, resolve_library
+from edgecomp.artifact.onnx_file import read_onnx
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
-
-AUTO, NONE = "auto", "none"
 
 
 def import_onnxruntime() -> Any:
@@ -32,29 +31,6 @@ def import_onnxruntime() -> Any:
     except ImportError as error:
         raise RuntimeUnavailableError(f"ONNX Runtime is needed and does not import ({error}): pip install onnxruntime") from error
     return onnxruntime
-
-
-def resolve_library(choice: str, artifact: OnnxFile) -> Path | None:
-    """The custom-op library to register.
-
-    Args:
-        choice: `auto` (ours, where the model has nodes of ours), `none`, or a path.
-        artifact: the model that will run.
-
-    Raises:
-        RuntimeUnavailableError: the library is not there.
-
-    """
-    if choice == NONE or (choice == AUTO and not artifact.uses_edgecomp):
-        return None
-    if choice == AUTO:
-        from edgecomp.native import get_library_path
-
-        return Path(get_library_path())
-    path = Path(choice)
-    if not path.is_file():
-        raise RuntimeUnavailableError(f"no custom-op library at {path}: give `auto`, `none`, or the path of a library")
-    return path.resolve()
 
 
 def open_session(path: Path, library: Path | None, threads: int) -> onnxruntime.InferenceSession:

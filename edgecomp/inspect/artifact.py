@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecomp.artifact.files import hash_files
-from edgecomp.artifact.session import NONE, OnnxArtifact
+from edgecomp.artifact.library import NONE
+from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.inspect.result import OnnxInspection
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from edgecomp.artifact.executorch_session import ExecutorchArtifact
 from edgecomp.artifact.files import hash_files
 from edgecomp.artifact.inputs import InputSizes, make_inputs
-from edgecomp.artifact.session import AUTO, NONE, OnnxArtifact
+from edgecomp.artifact.library import AUTO, NONE
+from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.errors import CalibrationError, ConfigError, ModelError, VerificationError
 from edgecomp.progress import ProgressBar
 from edgecomp.text import token_windows

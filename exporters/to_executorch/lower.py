@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.library import Library
 
-from edgecomp.artifact.executorch_file import MANIFEST_METHOD
+from edgecomp.artifact.executorch_file import INPUT_NAMES_METHOD, MANIFEST_METHOD, OUTPUT_NAMES_METHOD
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError, first_line
 from edgecomp.exporters.capture import Capture
@@ -59,7 +59,13 @@ def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgra
     try:
         with quiet():
             edge = to_edge_transform_and_lower(
-                capture.program, partitioner=[XnnpackPartitioner()], constant_methods={MANIFEST_METHOD: manifest}
+                capture.program,
+                partitioner=[XnnpackPartitioner()],
+                constant_methods={
+                    MANIFEST_METHOD: manifest,
+                    INPUT_NAMES_METHOD: [spec.name for spec in model.inputs],
+                    OUTPUT_NAMES_METHOD: list(model.outputs),
+                },
             )
     except Exception as error:  # exir and its backends raise errors of many unrelated classes
         raise _refused(capture, error) from error

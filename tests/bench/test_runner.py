@@ -154,7 +154,7 @@ def test_a_library_is_registered_and_recorded(tmp_path: Path, empty_library: Pat
 
 def test_a_library_that_does_not_load_is_named(tmp_path: Path) -> None:
     model = save_encoder(tmp_path / "m.onnx", embedding_table())
-    with pytest.raises(RuntimeUnavailableError, match="no custom-op library at"):
+    with pytest.raises(RuntimeUnavailableError, match="no library of operators at"):
         run_bench(model, BenchOptions(library=str(tmp_path / "none.so")))
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"no library")
