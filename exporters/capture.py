@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError, first_line
@@ -53,7 +54,7 @@ def capture(model: CompressedModel, max_sizes: Mapping[str, int] | None = None) 
     # DYNAMIC, not named Dims: those demand the exact range that the model implies (such as sequence <= 512), which only it knows.
     dynamic_shapes = tuple(
         {
-            axis: Dim.DYNAMIC(max=max_sizes.get(dim))
+            axis: Dim.DYNAMIC
             for axis, dim in enumerate(spec.dims)
             if isinstance(dim, str) and max_sizes.get(dim) != 1
         }
@@ -69,6 +70,7 @@ def capture(model: CompressedModel, max_sizes: Mapping[str, int] | None = None) 
             "that depends on values, or fix the size that the message names by an integer in the model's input specs"
         ) from error
     check_readers(program, model)
+    _bound(program, model.inputs, max_sizes)
     return Capture(program, _dim_names(program, model.inputs))
 
 
@@ -107,6 +109,18 @@ def _example(spec: TensorSpec, sizes: Mapping[str, int]) -> Tensor:
     if not isinstance(dtype, torch.dtype):
         raise ExportError(f"input {spec.name} has the unknown dtype {spec.dtype!r}")
     return torch.ones([sizes[dim] if isinstance(dim, str) else dim for dim in spec.dims], dtype=dtype)
+
+
+def _bound(program: ExportedProgram, specs: tuple[TensorSpec, ...], max_sizes: Mapping[str, int]) -> None:
+    """Lower the upper bounds of dynamic sizes. Afterwards, since torch.export refuses a bound of 2, below which it takes no size."""
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    for spec, input_name in zip(specs, program.graph_signature.user_inputs, strict=True):
+        for dim, size in zip(spec.dims, values[input_name].shape, strict=True):
+            if isinstance(size, int) or dim not in max_sizes:
+                continue
+            symbol, ranges = size.node.expr, size.node.shape_env.var_to_range
+            bounded = ranges[symbol] & ValueRanges(2, max_sizes[str(dim)])
+            ranges[symbol] = program.range_constraints[symbol] = bounded
 
 
 def _dim_names(program: ExportedProgram, specs: tuple[TensorSpec, ...]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
 
 # ExecuTorch's errors are numbers; what happened is in its log, a line a level of the call, the cause first.
 _LOG_LINE = re.compile(r"\[\w+\.cpp:\d+\] (.*)")
-_LOG_NOISE = ("Reading file", "CPU info", "Resetting threadpool", "arg ")
+_LOG_NOISE = ("Reading file", "Failed to open midr", "CPU info", "Resetting threadpool", "arg ")
 
 
 class ExecutorchArtifact:
@@ -111,14 +111,14 @@ class ExecutorchArtifact:
             return answer
         code = self._process.wait()
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        raise RuntimeUnavailableError(f"the process that runs {self.file.path} {how}: {self._reason('its log is empty')}")
+        raise RuntimeUnavailableError(f"the process that runs {self.file.path} {how}: {self._reason()}")
 
-    def _reason(self, otherwise: str) -> str:
-        """What the process logged of the last request: ExecuTorch's first message, else its last line, else `otherwise`."""
+    def _reason(self, otherwise: str | None = None) -> str:
+        """What the process said of the last request: ExecuTorch's first message, else `otherwise`, else its last line."""
         self._log.seek(self._log_start)
         lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
         messages = [match[1] for line in lines if (match := _LOG_LINE.match(line)) and not match[1].startswith(_LOG_NOISE)]
-        return (messages or lines[-1:] or [otherwise])[0]
+        return (messages or [otherwise or (lines or ["it said nothing"])[-1]])[0]
 
 
 def _checked(spec: ProgramTensor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -113,10 +113,10 @@ def test_convolutions(tmp_path: Path, compute: Compute) -> None:
         name: (plan([conv(params)], bias=name != "strided"), {"w": conv_factor(n, params, bits=3)})
         for name, (n, params) in CONVOLUTIONS.items()
     }
-    model = parallel_model(cases, TensorSpec("x", "float32", ("batch", 8, "height", "width")), compute)
-    sizes = {"batch": 2, "height": 20, "width": 24}
-    inputs = [normal(1, 8, 11, 14), normal(2, 8, 20, 24)]
-    assert_parity(model, tmp_path, inputs, ExportOptions(max_sizes=sizes), like_onnx=compute == "int8")
+    # Height and width are fixed: ExecuTorch takes minutes to order the strides of symbolic images.
+    model = parallel_model(cases, TensorSpec("x", "float32", ("batch", 8, 11, 14)), compute)
+    inputs = [normal(1, 8, 11, 14), normal(2, 8, 11, 14)]
+    assert_parity(model, tmp_path, inputs, ExportOptions(max_sizes={"batch": 2}), like_onnx=compute == "int8")
 
 
 def test_our_operators_among_those_of_xnnpack(tmp_path: Path) -> None:
