@@ -18,7 +18,7 @@ class Probe:
         architecture: as `uname -m` says it.
         system: operating system and release.
         folder: ours on the device; nothing outside it is touched.
-        free_bytes: of the file system that holds the folder; None where there is nothing to copy.
+        free_bytes: of the file system that holds the folder; None where nothing is copied, or the device does not tell.
         emulation: `machine` where the processor is emulated (its times say nothing), `process` where only the program's
             processor is (and the host's kernel tells of its memory).
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import secrets
 import shlex
 import subprocess
@@ -64,7 +65,7 @@ class ShellDevice(ABC):
     def _probe(self) -> Probe:
         script = (
             f"cd {self._parent} && mkdir -p edgecomp/objects edgecomp/incoming edgecomp/runs/{self._id} && cd edgecomp && pwd -P && "
-            "uname -m && uname -sr && df -Pk . | tail -n 1 && cat /proc/device-tree/compatible 2>/dev/null; true"
+            "uname -m && uname -sr && df -Pk . | tail -n 1 && { cat /proc/device-tree/compatible 2>/dev/null; true; }"
         )
         done = self.shell(script, _ANSWER_S)
         lines = done.stdout.splitlines()
@@ -76,7 +77,9 @@ class ShellDevice(ABC):
             )
         folder, architecture, system, space = lines[:4]
         emulated = len(lines) > 4 and _EMULATED_BOARD in lines[4]
-        return Probe(architecture, system, folder, int(space.split()[3]) * 1024, "machine" if emulated else "no")
+        numbers = space.split()[1:4]  # blocks, used, available
+        free = int(numbers[2]) * 1024 if len(numbers) == 3 and all(map(str.isdecimal, numbers)) else None
+        return Probe(architecture, system, folder, free, "machine" if emulated else "no")
 
     @property
     def _run_folder(self) -> str:
@@ -94,8 +97,8 @@ class ShellDevice(ABC):
 
     def _bring(self, files: Mapping[str, Path], digests: Mapping[str, str], incoming: str, target: str) -> None:
         needed = sum(path.stat().st_size for path in files.values())
-        free = self.probe().free_bytes or 0
-        if needed > free:
+        free = self.probe().free_bytes
+        if free is not None and needed > free:
             raise DeviceError(
                 f"{self.url}: {self.probe().folder} must have room for {needed} bytes, and {free} are free; make room there, or give "
                 "another folder in the device's URL"
@@ -113,7 +116,9 @@ class ShellDevice(ABC):
             if arrived.get(name) != digest:
                 raise DeviceError(f"{self.url}: {name} arrived with other bytes than were sent; is the device's storage full or failing?")
         move = f"mv {shlex.quote(incoming)} {shlex.quote(target)} 2>/dev/null || test -d {shlex.quote(target)}"
-        self._require(f"chmod -R u+rwX,go-w {shlex.quote(incoming)} && {{ {move}; }}", "its place for the files")
+        programs = shlex.join(name for name, path in files.items() if os.access(path, os.X_OK))
+        allow = f"chmod 755 {programs} && " if programs else ""
+        self._require(f"cd {shlex.quote(incoming)} && {allow}cd / && {{ {move}; }}", "its place for the files")
 
     def run(self, command: Sequence[str], stdin: str, timeout_s: float) -> Completed:
         """Run a program in the session's folder; its process number lies there too, so that `clean_up` finds it."""
