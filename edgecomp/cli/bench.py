@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="local (default), ssh://[USER@]HOST[:PORT], adb://[SERIAL] or qemu://CPU; may be repeated",
     )
-    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="what `edgecomp device-bundle` made, if not in its default place")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="FOLDER", help="what `edgecomp device-bundle` made, if not in its default place"
+    )
     parser.add_argument("--cpus", default="", metavar="N,N", help="processors to run on (default: all)")
     parser.add_argument("--count", choices=["instructions"], help="count the instructions of an inference, on qemu:// devices")
     parser.add_argument(
@@ -54,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="C",
         help="a round waits until the device is no hotter (default: %(default)s)",
     )
-    parser.add_argument("--cooldown", type=float, default=120.0, metavar="S", help="seconds to wait for that (default: %(default)s)")
+    parser.add_argument(
+        "--cooldown", type=float, default=120.0, metavar="S", help="seconds to wait for that (default: %(default)s)"
+    )
     parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds a round may take (default: %(default)s)")
     add_quiet(parser)
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="also write the records here, for edgecomp report")

@@ -1,7 +1,7 @@
 """A stand-in for a Raspberry Pi 4 on the desk: QEMU's emulation of a whole machine with its processor, Debian's kernel, and ssh.
 
-What is real: the AArch64 kernel and its memory figures, the ssh server (dropbear) and the client that reaches it, the file system in
-memory, processes and signals. What is not: the board, and how long anything takes.
+What is real: the AArch64 kernel and its memory figures, the ssh server (dropbear) and the client that reaches it, processes and
+signals. What is not: the board, a disk (files are in memory), and how long anything takes.
 
     python tests/device/raspberry_pi.py build/pi      makes the kernel and the file system, by Debian's arm64 packages
 """
@@ -9,7 +9,6 @@ memory, processes and signals. What is not: the board, and how long anything tak
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import socket
 import subprocess
@@ -20,7 +19,16 @@ from pathlib import Path
 
 PACKAGES = ("busybox-static", "dropbear-bin", "libc6", "libcrypt1", "libtomcrypt1", "libtommath1", "zlib1g", "libgmp10")
 KERNEL = "linux-image-cloud-arm64"  # names the current kernel's package
-MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "failover", "net_failover", "virtio_net")
+MODULES = (
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "failover",
+    "net_failover",
+    "virtio_net",
+)
 MEMORY_MIB = 1024  # the smallest Raspberry Pi 4
 BOOT_S = 240
 
@@ -93,7 +101,14 @@ def _fetch(folder: Path) -> list[Path]:
     for name in ("state/lists/partial", "cache/archives/partial", "downloads"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "state" / "status").touch()
-    options = ["-o", f"Dir::State={folder}/state", "-o", f"Dir::State::status={folder}/state/status", "-o", f"Dir::Cache={folder}/cache"]
+    options = [
+        "-o",
+        f"Dir::State={folder}/state",
+        "-o",
+        f"Dir::State::status={folder}/state/status",
+        "-o",
+        f"Dir::Cache={folder}/cache",
+    ]
     options += ["-o", "APT::Architecture=arm64", "-o", "APT::Architectures=arm64", "-o", "APT::Sandbox::User=root"]
     done = sorted((folder / "downloads").glob("*.deb"))
     if done:
@@ -182,7 +197,7 @@ def main(arguments: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     build(folder, make_key(folder))
     for name in ("kernel", "initrd"):
-        size = os.stat(folder / name).st_size
+        size = (folder / name).stat().st_size
         sys.stdout.write(f"{name}: {size} bytes\n")
 
 
