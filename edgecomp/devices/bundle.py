@@ -124,7 +124,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def bundle_for(architecture: str, folder: Path | None) -> Bundle:
-    """The bundle for a device: this machine's files where they fit, else the one in `folder` or in the default place.
+    """The bundle for a device: the one in `folder` if it fits, else this machine's files if they do, else the default place's.
 
     Raises:
         RuntimeUnavailableError: there is none.
@@ -132,9 +132,12 @@ def bundle_for(architecture: str, folder: Path | None) -> Bundle:
         ConfigError: `folder` holds one for another architecture.
 
     """
-    if folder is None and architecture == platform.machine():
+    here = architecture == platform.machine()
+    if folder is None and here:
         return host_bundle()
     bundle = read_bundle(folder or default_folder(architecture))
     if bundle.architecture != architecture:
+        if here:
+            return host_bundle()
         raise ConfigError(f"the device is {architecture}, and the bundle in {folder} is for {bundle.architecture}: give one for it")
     return bundle

@@ -66,7 +66,8 @@ class ShellDevice(ABC):
         # What a session left that lost its device is a day old when it goes: younger folders may be another session's.
         script = (
             f"cd {self._parent} && mkdir -p edgecomp/objects edgecomp/incoming edgecomp/runs/{self._id} && cd edgecomp && "
-            "find incoming runs -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} + && pwd -P && uname -m && uname -sr && df -Pk . | tail -n 1 && { cat /proc/device-tree/compatible 2>/dev/null; true; }"
+            "find incoming runs -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} + && pwd -P && uname -m && uname -sr && "
+            "df -Pk . | tail -n 1 && { cat /proc/device-tree/compatible 2>/dev/null; true; }"
         )
         done = self.shell(script, _ANSWER_S)
         lines = done.stdout.splitlines()
