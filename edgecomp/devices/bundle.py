@@ -22,6 +22,7 @@ CUSTOM_OPS = "libedgecomp_onnxruntime.so"
 LOADER = "ld-linux-aarch64.so.1"
 # Names of the programs by the suffix of what they run: edgecomp-run-NAME.
 RUNNERS: Mapping[str, str] = {".onnx": "onnxruntime"}
+_ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 _LIB = Path(edgecomp.__file__).parent / "lib"
 
 
@@ -120,7 +121,18 @@ def read_bundle(folder: Path) -> Bundle:
     missing = [name for name, path in files.items() if not path.is_file()]
     if missing:
         raise CheckpointError(f"the bundle in {folder} lacks {', '.join(missing)}: make it again")
+    for name, path in files.items():
+        found = _machine_of(path)
+        if found != _ELF_MACHINES.get(architecture):
+            raise CheckpointError(f"{path} must be a program or library for {architecture}, and is not: make the bundle again")
     return Bundle(architecture, files)
+
+
+def _machine_of(path: Path) -> int | None:
+    """The machine that an ELF file is for, by its header; None for another file."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    return int.from_bytes(head[18:20], "little") if head[:4] == b"\x7fELF" else None
 
 
 def bundle_for(architecture: str, folder: Path | None) -> Bundle:
