@@ -17,15 +17,18 @@ export HF_HUB_OFFLINE := 1
 export TQDM_MININTERVAL := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+DEVICE_PACKAGES := g++-aarch64-linux-gnu qemu-user qemu-system-arm openssh-client adb cpio
+
 SECONDS ?= 60
 FUZZERS := recipe checkpoint factor calibration onnx_file
 
-.PHONY: help demo test check test-cpp test-arm test-python test-compat fuzz install clean
+.PHONY: help demo test check test-cpp test-arm test-device test-python test-compat fuzz install clean
 
 help:
 	@echo "make demo   compress a real sentence encoder, export, verify, bench; writes demo/report.html"
 	@echo "make test   checks, C++ tests and Python tests, against the built wheel, on the current and an old runtime"
 	@echo "make test-arm  C++ tests on emulated ARM CPUs; needs apt-get install g++-aarch64-linux-gnu qemu-user"
+	@echo "make test-device  on an emulated Raspberry Pi and a stand-in for a phone; needs apt-get install $(DEVICE_PACKAGES)"
 	@echo "make check  ruff, mypy, import-linter, clang-format"
 	@echo "make fuzz   each fuzz target for SECONDS=60; needs Clang"
 	@echo "make clean  remove what make built"
@@ -80,9 +83,26 @@ test-arm: $(VENV)/dependencies
 	PATH="$(BIN):$$PATH" cmake --build build/arm
 	PATH="$(BIN):$$PATH" ctest --test-dir build/arm --output-on-failure
 
+# On stand-ins: a whole emulated machine behind ssh, emulated processors, and adb's protocol on this machine. Order-only: a demo
+# that was made is good enough.
+test-device: install | demo/minilm.onnx
+	@for program in aarch64-linux-gnu-g++ qemu-aarch64 qemu-system-aarch64 ssh adb cpio; do command -v $$program >/dev/null || \
+	    { echo "make test-device needs $$program: apt-get install $(DEVICE_PACKAGES)" >&2; exit 1; }; done
+	PATH="$(BIN):$$PATH" $(BIN)/edgecomp device-bundle --output build/bundle --force
+	$(BIN)/python tests/device/raspberry_pi.py build/pi
+	@mkdir -p build/empty
+	cd build/empty && EDGECOMP_TEST_BUNDLE=$(CHECKOUT)/build/bundle EDGECOMP_TEST_PI=$(CHECKOUT)/build/pi \
+	    EDGECOMP_TEST_PACKED=$(CHECKOUT)/demo/minilm.onnx EDGECOMP_TEST_DENSE=$(CHECKOUT)/demo/run/peers/fp32.onnx \
+	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests/device
+
+demo/minilm.onnx:
+	$(MAKE) demo
+
+# tests/device needs what test-device makes.
 test-python: install
 	@mkdir -p build/empty
-	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests
+	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests \
+	    --ignore $(CHECKOUT)/tests/device
 
 # Order-only: pip installs into the folder once, and would not replace what is there.
 $(OLD_ONNXRUNTIME_FOLDER): | $(VENV)/dependencies

@@ -44,7 +44,8 @@ class DeviceDiagnosis:
     def _lines(self) -> Iterator[str]:
         memory = "unknown" if self.memory_bytes is None else f"{self.memory_bytes / 2**30:.1f} GiB"
         yield f"{self.url}: {self.board or 'unknown board'}, {self.system}, {self.architecture}"
-        yield f"processor: {self.cpu_count} x {self.cpu_model or 'unknown'} ({' '.join(self.cpu_features) or 'no features that kernels use'})"
+        features = " ".join(self.cpu_features) or "no features that kernels use"
+        yield f"processor: {self.cpu_count} x {self.cpu_model or 'unknown'} ({features})"
         yield f"memory: {memory}"
         yield f"folder: {self.folder}" + ("" if self.free_bytes is None else f", {self.free_bytes / 2**30:.1f} GiB free")
         yield f"governor: {self.governor or 'not told'}"

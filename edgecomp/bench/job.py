@@ -44,7 +44,10 @@ class Job:
         self._session, self._model, self._options = session, model, options
         folder = model.path.parent
         files = session.push({path.relative_to(folder).as_posix(): path for path in model.files})
-        self._request: list[tuple[str, object]] = [("artifact", files[model.path.name]), *(("file", path) for path in files.values())]
+        self._request: list[tuple[str, object]] = [
+            ("artifact", files[model.path.name]),
+            *(("file", path) for path in files.values()),
+        ]
         self._request += [("threads", options.threads), *(("cpu", cpu) for cpu in options.cpus)]
         if library is not None:
             path = session.own_library(model.path) if options.library == AUTO else session.push({library.name: library})[library.name]

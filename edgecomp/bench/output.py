@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -42,9 +43,8 @@ def to_markdown(records: Sequence[Record]) -> str:
 
 def _cells(record: Record) -> dict[str, str]:
     summary, parity = record.summary, record.parity
-    latency = above = steady = throughput = None
-    if summary is not None:
-        latency, above, steady, throughput = summary.latency, summary.above_empty_session, summary.steady, summary.throughput
+    latency, throughput = _of(summary, "latency"), _of(summary, "throughput")
+    above, steady = _of(summary, "above_empty_session"), _of(summary, "steady")
     return {
         "model": record.artifact.name + ("" if record.validity.valid else " !"),
         "device": record.device,
@@ -52,18 +52,23 @@ def _cells(record: Record) -> dict[str, str]:
         "backend": record.backend,
         "threads": str(record.options["threads"]),
         "test": record.test,
-        "p50 ms": _ms(latency and latency.p50_ns),
-        "p90 ms": _ms(latency and latency.p90_ns),
-        "p99 ms": _ms(latency and latency.p99_ns),
+        "p50 ms": _ms(_of(latency, "p50_ns")),
+        "p90 ms": _ms(_of(latency, "p90_ns")),
+        "p99 ms": _ms(_of(latency, "p99_ns")),
         "inf/s": "-" if throughput is None else f"{throughput.inferences_per_second:.2f}",
-        "cold load ms": _ms(summary and summary.cold_load_ns),
-        "first ms": _ms(summary and summary.first_inference_ns),
-        "anon MiB": _mib(above and above.anonymous_bytes),
-        "file-backed MiB": _mib(steady and steady.artifact_file_backed_bytes),
-        "peak MiB": _mib(above and above.peak_resident_bytes),
+        "cold load ms": _ms(_of(summary, "cold_load_ns")),
+        "first ms": _ms(_of(summary, "first_inference_ns")),
+        "anon MiB": _mib(_of(above, "anonymous_bytes")),
+        "file-backed MiB": _mib(_of(steady, "artifact_file_backed_bytes")),
+        "peak MiB": _mib(_of(above, "peak_resident_bytes")),
         "instructions": "-" if summary is None or summary.instructions is None else f"{summary.instructions:,}",
         "outputs differ": "-" if parity is None else _difference(parity),
     }
+
+
+def _of(value: BaseModel | None, name: str) -> Any:
+    """A field of what may be absent."""
+    return None if value is None else getattr(value, name)
 
 
 def _ms(nanoseconds: int | None) -> str:
@@ -102,28 +107,28 @@ def _flat_row(record: Record) -> dict[str, object]:
         "backend": record.backend,
         "threads": record.options["threads"],
         "test": record.test,
-        **_fields(Latency, summary and summary.latency, "", without="round_p50_ns"),
-        **_fields(Throughput, summary and summary.throughput, ""),
-        "cold_load_ns": summary and summary.cold_load_ns,
-        "warm_load_ns": summary and summary.warm_load_ns,
-        "first_inference_ns": summary and summary.first_inference_ns,
-        **_fields(Memory, summary and summary.steady, "steady_"),
-        **_fields(Memory, summary and summary.above_empty_session, "above_empty_"),
-        "instructions": summary and summary.instructions,
-        "relative_difference": parity and parity.relative_difference,
+        **_fields(Latency, _of(summary, "latency"), "", without="round_p50_ns"),
+        **_fields(Throughput, _of(summary, "throughput"), ""),
+        "cold_load_ns": _of(summary, "cold_load_ns"),
+        "warm_load_ns": _of(summary, "warm_load_ns"),
+        "first_inference_ns": _of(summary, "first_inference_ns"),
+        **_fields(Memory, _of(summary, "steady"), "steady_"),
+        **_fields(Memory, _of(summary, "above_empty_session"), "above_empty_"),
+        "instructions": _of(summary, "instructions"),
+        "relative_difference": _of(parity, "relative_difference"),
         "valid": record.validity.valid,
         "reasons": "; ".join(record.validity.reasons),
         "device": record.device,
-        "emulation": environment and environment.emulation,
-        "cpu_model": environment and environment.cpu_model,
+        "emulation": _of(environment, "emulation"),
+        "cpu_model": _of(environment, "cpu_model"),
         "created_utc": record.created_utc,
-        "git_commit": environment and environment.git_commit,
+        "git_commit": _of(environment, "git_commit"),
     }
 
 
 def _fields(kind: type[BaseModel], value: BaseModel | None, prefix: str, without: str = "") -> dict[str, object]:
     """The fields of `value`, or empty ones of its kind."""
-    return {f"{prefix}{name}": value and getattr(value, name) for name in kind.model_fields if name != without}
+    return {f"{prefix}{name}": _of(value, name) for name in kind.model_fields if name != without}
 
 
 def to_json(records: Sequence[Record]) -> str:

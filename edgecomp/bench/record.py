@@ -130,7 +130,7 @@ class Environment(Machine):
     """The machine that measured, and the edgecomp that asked it."""
 
     emulation: Emulation = Field(
-        description="`machine`: an emulated processor, so times say nothing; `process`: under the host's kernel, so memory does not either"
+        description="`machine`: an emulated processor, its times say nothing; `process`: on the host's kernel, nor does its memory"
     )
     edgecomp_version: str
     git_commit: str | None = Field(description="of the edgecomp checkout that ran, with -dirty where files differ from it")

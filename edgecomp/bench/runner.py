@@ -80,7 +80,9 @@ def run_benches(
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecomp-")))
         targets = [_Target(_open(url, options, stack), bundle) for url in devices]
-        runs = [_Run(model, target, options, scratch / f"{m}-{t}") for m, model in enumerate(models) for t, target in enumerate(targets)]
+        runs = [
+            _Run(model, target, options, scratch / f"{m}-{t}") for m, model in enumerate(models) for t, target in enumerate(targets)
+        ]
         total = options.rounds * len(runs)
         with tqdm(total=total, desc="bench", unit="process", file=sys.stderr, disable=quiet or None) as progress:
             for number in range(options.rounds):
@@ -209,4 +211,5 @@ def _artifact(model: OnnxFile | ExecutorchFile, library: Path | None) -> Artifac
 
 def _options_json(options: BenchOptions) -> dict[str, Any]:
     values = asdict(options)
-    return {**values, "inputs": None if options.inputs is None else str(options.inputs), "sizes": dict(options.sizes)}
+    plain = {"inputs": None if options.inputs is None else str(options.inputs), "sizes": dict(options.sizes)}
+    return values | plain | {"cpus": list(options.cpus)}

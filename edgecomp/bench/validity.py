@@ -30,9 +30,9 @@ def check_validity(
     kept its frequency and its clock, and outputs like the first device's.
     """
     reasons = [] if failure is None else [failure]
-    if emulation == "no":
-        for number, round_ in enumerate(rounds, 1):
-            reasons += [f"round {number} {reason}" for reason in _reasons_of_round(round_, options)]
+    for number, round_ in enumerate(rounds, 1):
+        timed = _reasons_of_times(round_, options) if emulation == "no" else ()
+        reasons += [f"round {number} {reason}" for reason in (*timed, *_reasons_of_clocks(round_))]
     if summary is not None and summary.latency is not None:
         reasons += _reasons_of_spread(summary.latency, options)
     if parity is not None and (parity.relative_difference is None or parity.relative_difference > options.max_output_difference):
@@ -41,7 +41,7 @@ def check_validity(
     return Validity(valid=not reasons, reasons=reasons, notes=_notes(rounds, emulation))
 
 
-def _reasons_of_round(round_: Round, options: BenchOptions) -> Iterator[str]:
+def _reasons_of_times(round_: Round, options: BenchOptions) -> Iterator[str]:
     measured = round_.measurement
     if len(measured.samples_ns) < options.min_iterations:
         yield f"took {len(measured.samples_ns)} samples, fewer than {options.min_iterations}"
@@ -54,6 +54,10 @@ def _reasons_of_round(round_: Round, options: BenchOptions) -> Iterator[str]:
     start, end = measured.frequency_start_hz, measured.frequency_end_hz
     if start is not None and end is not None and end < start * (1 - options.max_frequency_drop):
         yield f"ended at {end / 1e6:.0f} MHz and began at {start / 1e6:.0f} MHz, a fall of more than {options.max_frequency_drop}"
+
+
+def _reasons_of_clocks(round_: Round) -> Iterator[str]:
+    measured = round_.measurement
     if abs(measured.wall_clock_jump_ns) > _LARGEST_CLOCK_JUMP_NS:
         yield f"saw the device's clock jump by {measured.wall_clock_jump_ns / 1e9:+.3f} s"
     if measured.suspended_ns > _LARGEST_CLOCK_JUMP_NS:

@@ -15,7 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source", type=Path, default=Path(), metavar="FOLDER", help="checkout of edgecomp to build from (default: this folder)"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="the bundle (default: in ~/.cache/edgecomp, where bench and doctor look)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="the bundle (default: in ~/.cache/edgecomp, where bench and doctor look)",
     )
     parser.add_argument("--force", action="store_true", help="replace the output if it exists")
     add_json(parser)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-
 from pathlib import Path
 
 from edgecomp.cli.common import add_json, print_json
@@ -11,8 +10,12 @@ from edgecomp.cli.common import add_json, print_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp doctor`."""
-    parser.add_argument("--device", metavar="URL", help="look at a device instead: ssh://[USER@]HOST[:PORT], adb://[SERIAL], qemu://CPU")
-    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="what `edgecomp device-bundle` made, if not in its default place")
+    parser.add_argument(
+        "--device", metavar="URL", help="look at a device instead: ssh://[USER@]HOST[:PORT], adb://[SERIAL], qemu://CPU"
+    )
+    parser.add_argument(
+        "--bundle", type=Path, metavar="FOLDER", help="what `edgecomp device-bundle` made, if not in its default place"
+    )
     add_json(parser)
 
 

@@ -37,9 +37,7 @@ def open_device(url: str) -> Iterator[Device]:
     """
     parts = urlsplit(url if ":" in url else f"{url}://")
     if parts.scheme not in TRANSPORTS:
-        raise ConfigError(
-            f"a device must be local, ssh://[USER@]HOST[:PORT][/FOLDER], adb://[SERIAL] or qemu://CPU, got {url!r}"
-        )
+        raise ConfigError(f"a device must be local, ssh://[USER@]HOST[:PORT][/FOLDER], adb://[SERIAL] or qemu://CPU, got {url!r}")
     device = TRANSPORTS[parts.scheme](parts)
     try:
         yield device

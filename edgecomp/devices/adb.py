@@ -30,7 +30,9 @@ class AdbDevice(ShellDevice):
 
     def _adb(self, *arguments: str, timeout_s: float) -> Completed:
         done = run_client([*self._command, *arguments], timeout_s)
-        lines = [line for line in done.stderr.splitlines() if line.startswith(("error:", "adb: error: failed to get", "adb: device"))]
+        lines = [
+            line for line in done.stderr.splitlines() if line.startswith(("error:", "adb: error: failed to get", "adb: device"))
+        ]
         if done.exit_code != 0 and lines:
             remedy = next((remedy for sign, remedy in _REMEDIES.items() if sign in done.stderr), None)
             said = lines[0].removeprefix("error:").strip()

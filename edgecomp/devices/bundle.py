@@ -23,6 +23,7 @@ LIBRARIES: Mapping[str, str] = {"onnxruntime": "libedgecomp_onnxruntime.so", "ex
 LOADER = "ld-linux-aarch64.so.1"
 # Names of the programs by the suffix of what they run: edgecomp-run-NAME.
 RUNNERS: Mapping[str, str] = {".onnx": "onnxruntime", ".pte": "executorch"}
+_ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 _LIB = Path(edgecomp.__file__).parent / "lib"
 
 
@@ -138,11 +139,22 @@ def read_bundle(folder: Path) -> Bundle:
     missing = [name for name, path in files.items() if not path.is_file()]
     if missing:
         raise CheckpointError(f"the bundle in {folder} lacks {', '.join(missing)}: make it again")
+    for name, path in files.items():
+        found = _machine_of(path)
+        if found != _ELF_MACHINES.get(architecture):
+            raise CheckpointError(f"{path} must be a program or library for {architecture}, and is not: make the bundle again")
     return Bundle(architecture, files)
 
 
+def _machine_of(path: Path) -> int | None:
+    """The machine that an ELF file is for, by its header; None for another file."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    return int.from_bytes(head[18:20], "little") if head[:4] == b"\x7fELF" else None
+
+
 def bundle_for(architecture: str, folder: Path | None) -> Bundle:
-    """The bundle for a device: this machine's files where they fit, else the one in `folder` or in the default place.
+    """The bundle for a device: the one in `folder` if it fits, else this machine's files if they do, else the default place's.
 
     Raises:
         RuntimeUnavailableError: there is none.
@@ -150,9 +162,12 @@ def bundle_for(architecture: str, folder: Path | None) -> Bundle:
         ConfigError: `folder` holds one for another architecture.
 
     """
-    if folder is None and architecture == platform.machine():
+    here = architecture == platform.machine()
+    if folder is None and here:
         return host_bundle()
     bundle = read_bundle(folder or default_folder(architecture))
     if bundle.architecture != architecture:
+        if here:
+            return host_bundle()
         raise ConfigError(f"the device is {architecture}, and the bundle in {folder} is for {bundle.architecture}: give one for it")
     return bundle

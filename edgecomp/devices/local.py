@@ -1,4 +1,4 @@
-"""This machine: nothing is copied, and programs run in a temporary folder."""
+"""The machine itself: nothing is copied, and programs run in a temporary folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LocalDevice:
         return Path(tempfile.mkdtemp(prefix="edgecomp-"))
 
     def probe(self) -> Probe:
-        """This machine."""
+        """What Python says of it."""
         return Probe(platform.machine(), f"{platform.system()} {platform.release()}", str(self.folder), None)
 
     def push(self, files: Mapping[str, Path]) -> dict[str, str]:

@@ -78,7 +78,9 @@ class Session:
             command = [self._paths[LOADER], "--library-path", folder, *command]
         done = self.device.run(command, request, timeout_s + _GRACE_S)
         if len(done.stdout) > LARGEST_ANSWER:
-            raise DeviceError(f"{self.device.url}: the answer has {len(done.stdout)} bytes, more than {LARGEST_ANSWER}; take fewer samples")
+            raise DeviceError(
+                f"{self.device.url}: the answer has {len(done.stdout)} bytes, more than {LARGEST_ANSWER}; take fewer samples"
+            )
         try:
             answer = json.loads(done.stdout)
         except ValueError as error:
@@ -93,12 +95,16 @@ class Session:
         who = f"{self.device.url}: {program}"
         tail = f" It said: {done.stderr.strip()[-500:]}" if done.stderr.strip() else ""
         if "cannot execute binary file" in done.stderr or "Exec format error" in done.stderr:
-            return DeviceError(f"{who} is for {self.bundle.architecture}, and the device cannot run it: give a bundle for it.{tail}")
+            return DeviceError(
+                f"{who} is for {self.bundle.architecture}, and the device cannot run it: give a bundle for it.{tail}"
+            )
         match done.exit_code - 128:
             case signal.SIGKILL:
                 return DeviceError(f"{who} was killed, as systems do that have no memory left: use a smaller model or batch.{tail}")
             case signal.SIGILL:
-                return DeviceError(f"{who} came to an instruction that the processor does not have; report it with `edgecomp doctor`.{tail}")
+                return DeviceError(
+                    f"{who} came to an instruction that the processor does not have; report it with `edgecomp doctor`.{tail}"
+                )
             case signal.SIGALRM:
                 return DeviceError(f"{who} did not end within {timeout_s:g} s: give more time by --timeout.{tail}")
             case number if 0 < number < signal.NSIG:

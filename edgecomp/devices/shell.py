@@ -63,9 +63,11 @@ class ShellDevice(ABC):
 
     @cached_property
     def _probe(self) -> Probe:
+        # What a session left that lost its device is a day old when it goes: younger folders may be another session's.
         script = (
-            f"cd {self._parent} && mkdir -p edgecomp/objects edgecomp/incoming edgecomp/runs/{self._id} && cd edgecomp && pwd -P && "
-            "uname -m && uname -sr && df -Pk . | tail -n 1 && { cat /proc/device-tree/compatible 2>/dev/null; true; }"
+            f"cd {self._parent} && mkdir -p edgecomp/objects edgecomp/incoming edgecomp/runs/{self._id} && cd edgecomp && "
+            "find incoming runs -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} + && pwd -P && uname -m && uname -sr && "
+            "df -Pk . | tail -n 1 && { cat /proc/device-tree/compatible 2>/dev/null; true; }"
         )
         done = self.shell(script, _ANSWER_S)
         lines = done.stdout.splitlines()
@@ -100,8 +102,8 @@ class ShellDevice(ABC):
         free = self.probe().free_bytes
         if free is not None and needed > free:
             raise DeviceError(
-                f"{self.url}: {self.probe().folder} must have room for {needed} bytes, and {free} are free; make room there, or give "
-                "another folder in the device's URL"
+                f"{self.url}: {self.probe().folder} must have room for {needed} bytes, and {free} are free; make room there, or "
+                "give another folder in the device's URL"
             )
         folders = sorted({str(PurePosixPath(incoming, name).parent) for name in files})
         self._require(f"mkdir -p {shlex.join(folders)}", "a folder for the files")
@@ -111,10 +113,12 @@ class ShellDevice(ABC):
                 raise DeviceError(f"{self.url}: {name} ({path.stat().st_size} bytes) could not be copied: {_reason(done)}")
         names = shlex.join(files)
         done = self._require(f"cd {shlex.quote(incoming)} && sha256sum {names}", "the digests of the files")
-        arrived = dict(reversed(line.split(maxsplit=1)) for line in done.stdout.splitlines())
+        arrived = {name: digest for digest, name in (line.split(maxsplit=1) for line in done.stdout.splitlines())}
         for name, digest in digests.items():
             if arrived.get(name) != digest:
-                raise DeviceError(f"{self.url}: {name} arrived with other bytes than were sent; is the device's storage full or failing?")
+                raise DeviceError(
+                    f"{self.url}: {name} arrived with other bytes than were sent; is the device's storage full or failing?"
+                )
         move = f"mv {shlex.quote(incoming)} {shlex.quote(target)} 2>/dev/null || test -d {shlex.quote(target)}"
         programs = shlex.join(name for name, path in files.items() if os.access(path, os.X_OK))
         allow = f"chmod 755 {programs} && " if programs else ""
@@ -168,7 +172,9 @@ def run_client(command: Sequence[str], timeout_s: float, *, stdin: Path | None =
         except FileNotFoundError as error:
             raise DeviceError(f"the program {command[0]} is needed to reach the device and is not installed") from error
         except subprocess.TimeoutExpired as error:
-            raise DeviceError(f"the device did not answer within {timeout_s:g} s: is it still there? --timeout gives more time") from error
+            raise DeviceError(
+                f"the device did not answer within {timeout_s:g} s: is it still there? --timeout gives more time"
+            ) from error
     return Completed(done.returncode, (done.stdout or b"").decode(errors="replace"), done.stderr.decode(errors="replace"))
 
 

@@ -18,7 +18,7 @@ from edgecomp.errors import ConfigError, DeviceError
 
 _CONNECTION_LOST = 255  # ssh's own exit code
 _REMEDIES = {
-    "Permission denied": "the device must accept a key of yours without asking: ssh-copy-id it there, or name the key in ~/.ssh/config",
+    "Permission denied": "the device must take a key of yours unasked: ssh-copy-id it there, or name the key in ~/.ssh/config",
     "Host key verification failed": "the device's host key must be known: log in once by ssh, and look at the key's fingerprint",
     "Could not resolve hostname": "the host's name must be known: try its address",
     "Connection refused": "an ssh server must run there: on a Raspberry Pi, switch on SSH in raspi-config",

@@ -96,7 +96,16 @@ def test_the_raw_records_can_be_taken_from_the_page(page: str, run_folder: Path)
 
 
 def test_every_chart_is_there(page: str) -> None:
-    for name in ("size-chart", "memory-chart", "latency-chart", "quality-chart", "bits_per_weight-0", "relative_error-0"):
+    for name in (
+        "size-chart",
+        "memory-chart",
+        "latency-chart",
+        "quality-size-chart",
+        "quality-latency-chart",
+        "trace-0-chart",
+        "bits_per_weight-0",
+        "relative_error-0",
+    ):
         assert f'id="{name}"' in page
 
 
@@ -129,7 +138,7 @@ def test_folders_that_cannot_be_reported(tmp_path: Path) -> None:
         ("no json", "not JSON"),
         ('{"kind": "bench", "schema_version": 9}', "version 9"),
         ('{"kind": "verify", "schema_version": 1}', "must hold bench"),
-        ('{"kind": "bench", "schema_version": 1}', "not a valid bench record"),
+        ('{"kind": "bench", "schema_version": 2}', "not a valid bench record"),
         ("3", "must hold bench"),
     ],
 )
