@@ -72,6 +72,7 @@ class Layers(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The layers' outputs."""
         return tuple(layer(x) for layer, x in zip(self.layers, inputs, strict=True))
 
 

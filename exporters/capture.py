@@ -53,11 +53,7 @@ def capture(model: CompressedModel, max_sizes: Mapping[str, int] | None = None) 
     examples = tuple(_example(spec, sizes) for spec in model.inputs)
     # DYNAMIC, not named Dims: those demand the exact range that the model implies (such as sequence <= 512), which only it knows.
     dynamic_shapes = tuple(
-        {
-            axis: Dim.DYNAMIC
-            for axis, dim in enumerate(spec.dims)
-            if isinstance(dim, str) and max_sizes.get(dim) != 1
-        }
+        {axis: Dim.DYNAMIC for axis, dim in enumerate(spec.dims) if isinstance(dim, str) and max_sizes.get(dim) != 1}
         for spec in model.inputs
     )
     try:
@@ -112,7 +108,7 @@ def _example(spec: TensorSpec, sizes: Mapping[str, int]) -> Tensor:
 
 
 def _bound(program: ExportedProgram, specs: tuple[TensorSpec, ...], max_sizes: Mapping[str, int]) -> None:
-    """Lower the upper bounds of dynamic sizes. Afterwards, since torch.export refuses a bound of 2, below which it takes no size."""
+    """Lower the upper bounds of dynamic sizes: afterwards, since torch.export takes no size below 2 and refuses it as a bound."""
     values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
     for spec, input_name in zip(specs, program.graph_signature.user_inputs, strict=True):
         for dim, size in zip(spec.dims, values[input_name].shape, strict=True):

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from edgecomp.artifact.executorch_file import ExecutorchFile
 from edgecomp.artifact.inputs import InputSizes, InputSpec, count_items, count_tokens, make_inputs
-from edgecomp.artifact.onnx_file import OnnxFile
 from edgecomp.artifact.library import AUTO
+from edgecomp.artifact.onnx_file import OnnxFile
 from edgecomp.bench.host import now
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.record import Conditions, Machine, Measurement, Round
@@ -40,7 +40,9 @@ class Job:
 
     """
 
-    def __init__(self, session: Session, model: OnnxFile | ExecutorchFile, library: Path | None, options: BenchOptions, scratch: Path) -> None:
+    def __init__(
+        self, session: Session, model: OnnxFile | ExecutorchFile, library: Path | None, options: BenchOptions, scratch: Path
+    ) -> None:
         self._session, self._model, self._options = session, model, options
         folder = model.path.parent
         files = session.push({path.relative_to(folder).as_posix(): path for path in model.files})
@@ -50,7 +52,8 @@ class Job:
         ]
         self._request += [("threads", options.threads), *(("cpu", cpu) for cpu in options.cpus)]
         if library is not None:
-            path = session.own_library(model.path) if options.library == AUTO else session.push({library.name: library})[library.name]
+            own = options.library == AUTO
+            path = session.own_library(model.path) if own else session.push({library.name: library})[library.name]
             self._request.append(("library", path))
         description = session.ask(model.path, [*self._request, ("action", "describe")], options.timeout_s)
         self.machine = Machine.model_validate(description["machine"])

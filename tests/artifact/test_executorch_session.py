@@ -74,7 +74,7 @@ def test_library_for_another_release_is_not_loaded(monkeypatch: pytest.MonkeyPat
     with pytest.raises(RuntimeUnavailableError, match=f"built for ExecuTorch 1.4.0, and {installed} is installed"):
         native.get_library_path("executorch")
     monkeypatch.setattr(native, "_EXECUTORCH_LIBRARY", tmp_path / "none.so")
-    with pytest.raises(RuntimeUnavailableError, match="built without ExecuTorch.*--no-build-isolation"):
+    with pytest.raises(RuntimeUnavailableError, match=r"built without ExecuTorch.*--no-build-isolation"):
         native.get_library_path("executorch")
 
 
