@@ -50,10 +50,11 @@ demo: install
 	$(BIN)/edgecomp compress $(MODEL) --recipe encoder-4bit --calibration benchmarks/data/calibration-sentences.txt \
 	    --output demo/minilm.ec --json > demo/run/inspect.json
 	$(BIN)/edgecomp export demo/minilm.ec --target onnx --output demo/minilm.onnx
+	$(BIN)/edgecomp export demo/minilm.ec --target executorch --max-size sequence=128 --output demo/minilm.pte
 	@echo "# The file runs with our library and on a stock ONNX Runtime; both against the packed weights in PyTorch:"
 	$(BIN)/edgecomp verify demo/minilm.onnx --against demo/minilm.ec --inputs benchmarks/data/verification-sentences.txt --samples 3
 	@echo "# Against the original, beside what stock tools make of the same model:"
-	$(BENCHMARK) benchmarks/compare_encoders.py $(MODEL) --output demo/run --artifact demo/minilm.onnx
+	$(BENCHMARK) benchmarks/compare_encoders.py $(MODEL) --output demo/run --artifact demo/minilm.onnx --artifact demo/minilm.pte
 	$(BIN)/edgecomp report demo/run --output demo/report.html
 	@echo "Open demo/report.html"
 
