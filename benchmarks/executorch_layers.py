@@ -93,7 +93,12 @@ def make_side(name: str, n: int, k: int, rng: np.random.Generator) -> Side:
                 Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=PerGroup(group_size(name))),
             )
     with torch.no_grad(), quiet():
-        expected = module(*inputs)
+        # Two layers are enough to see what a lowering does to all: eager decodes a layer in seconds.
+        expected = (
+            [layer(x) for layer, x in zip(module.layers[:2], inputs, strict=False)]
+            if isinstance(module, Layers)
+            else module(*inputs)[:2]
+        )
         program = to_edge_transform_and_lower(
             torch.export.export(module, tuple(inputs), strict=False), partitioner=[XnnpackPartitioner()]
         ).to_executorch(ExecutorchBackendConfig(constant_tensor_alignment=64))
@@ -149,7 +154,7 @@ def _load(name: str, program: Any, copies: int, weight_bytes: int, inputs: Seque
     assert method is not None
     outputs = method.execute(inputs)
     anonymous = _anonymous_bytes() - before
-    error = max(_relative_error(y, reference) for y, reference in zip(outputs[:2], expected[:2], strict=True))
+    error = max(_relative_error(y, reference) for y, reference in zip(outputs[:2], expected, strict=True))
     if not error < LARGEST_ERROR:
         raise SystemExit(f"{name} must be within {LARGEST_ERROR} of eager before it is timed, got {error}")
     return Side(
