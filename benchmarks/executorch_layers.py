@@ -32,7 +32,7 @@ with quiet():
 
 COLD_BYTES = 160 << 20  # five times the largest cache of the machines at hand
 MOST_COPIES = 400
-LARGEST_ERROR = 1e-3  # of a side's result to its own eager result, by norms: they differ in rounding alone
+LARGEST_ERROR = 4e-3  # of a side's result to its own eager result, by norms: XNNPACK rounds the scales of 8da4w to bfloat16
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ using executorch::extension::from_blob;
 using executorch::extension::Module;
 
 int main(int, char** arguments) {
-  ec_executorch_register();  // of the static library; the shared one has done it already
+  ec_executorch_register();                             // of the static library; the shared one has done it already
   Module module(arguments[1], Module::LoadMode::Mmap);  // mapped: the default copies the file into memory
   int64_t ids[] = {1, 2, 3};
   const auto input = from_blob(ids, {1, 3}, executorch::aten::ScalarType::Long);
