@@ -55,7 +55,8 @@ def test_minilm_computes_the_same_and_takes_less_memory(pi: RaspberryPi, bundle:
             continue
         assert record.parity is not None
         assert record.parity.relative_difference is not None
-        assert record.parity.relative_difference < 1e-3
+        # Sums in another order: a last digit of float32, or of the packed model's int8 activations.
+        assert record.parity.relative_difference < (0.03 if record is records[1] else 1e-5)
         assert record.summary is not None
         assert record.summary.latency is None
         assert record.summary.above_empty_session is not None
@@ -155,18 +156,19 @@ def test_outputs_that_are_too_large(pi: RaspberryPi, bundle: Path, model: Path, 
 
 @contextlib.contextmanager
 def clock_set_again_and_again(pi: RaspberryPi) -> Iterator[None]:
-    script = "i=0; while [ $i -lt 300 ]; do date -s @$((1000000000 + i * 1000)) >/dev/null; i=$((i + 1)); sleep 0.1; done"
+    script = "i=0; while [ $i -lt 120 ]; do date -s @$((2000000000 + i * 1000)) >/dev/null; i=$((i + 1)); sleep 0.5; done"
     setter = subprocess.Popen([*pi.ssh_command, "raspberrypi", script], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         yield
     finally:
         setter.kill()
         setter.wait()
-        pi.shell("pkill -f '[d]ate -s' || true; date -s @$(( $(date +%s) + 1 )) >/dev/null")
+        pi.shell("pkill -f '[d]ate -s' || true")
 
 
-def test_a_clock_that_jumps(pi: RaspberryPi, bundle: Path, tmp_path: Path) -> None:
-    model = save_expansion(tmp_path / "slow.onnx", 2**25)
+def test_a_clock_that_jumps(pi: RaspberryPi, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = save_expansion(tmp_path / "slow.onnx", 2**23)  # a sample of some milliseconds
+    monkeypatch.setattr("edgecomp.bench.job._EMULATED_SAMPLES", 200)
     with clock_set_again_and_again(pi):
         record = bench(model, pi, bundle)
     assert record.failure is None
