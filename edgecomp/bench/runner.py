@@ -69,7 +69,8 @@ def run_benches(
     Raises:
         ModelError: no such file, or the model does not run on the inputs.
         CheckpointError: an artifact is incomplete or not readable.
-        ConfigError: a device's URL is wrong or none can count instructions that are asked for, a dynamic size is not known, or the input file does not fit.
+        ConfigError: a device's URL is wrong, no device can count instructions, a dynamic size is not known, or the input file does
+            not fit.
         RuntimeUnavailableError: onnxruntime or the library does not load, or there is no bundle for a device.
 
     """

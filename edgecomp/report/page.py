@@ -145,7 +145,7 @@ def _title(runs: Runs) -> str:
         return f"{len(runs.verifications)} artifacts, verified"
     devices = len({record.device for record in runs.records})
     artifacts = len(runs.records) // devices
-    return f"{artifacts} artifacts, measured" + (f" on {devices} devices" if devices > 1 else "")
+    return f"{artifacts} artifact{'' if artifacts == 1 else 's'}, measured" + (f" on {devices} devices" if devices > 1 else "")
 
 
 def _is_path(source: str) -> bool:
