@@ -41,6 +41,7 @@ class Job:
 
     def __init__(self, session: Session, model: OnnxFile, library: Path | None, options: BenchOptions, scratch: Path) -> None:
         self._session, self._model, self._options = session, model, options
+        self.url = session.device.url
         folder = model.path.parent
         files = session.push({path.relative_to(folder).as_posix(): path for path in model.files})
         self._request: list[tuple[str, object]] = [
