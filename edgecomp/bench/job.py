@@ -18,7 +18,7 @@ from edgecomp.artifact.onnx_file import OnnxFile
 from edgecomp.bench.host import now
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.record import Conditions, Machine, Measurement, Round
-from edgecomp.devices.qemu import INSTRUCTIONS_FILE
+from edgecomp.devices.qemu import INSTRUCTIONS_FILE, QemuDevice
 from edgecomp.devices.session import Session
 from edgecomp.errors import ConfigError, DeviceError
 
@@ -44,6 +44,7 @@ class Job:
         self, session: Session, model: OnnxFile | ExecutorchFile, library: Path | None, options: BenchOptions, scratch: Path
     ) -> None:
         self._session, self._model, self._options = session, model, options
+        self.url = session.device.url
         folder = model.path.parent
         files = session.push({path.relative_to(folder).as_posix(): path for path in model.files})
         self._request: list[tuple[str, object]] = [
@@ -83,7 +84,7 @@ class Job:
                 before=Conditions.model_validate(answer["before"]),
                 after=Conditions.model_validate(answer["after"]),
                 measurement=Measurement.model_validate(answer["measurement"] | counts),
-                instructions=self._instructions() if self._options.count_instructions else None,
+                instructions=self._instructions(),
             )
         except (ValidationError, KeyError) as error:
             raise DeviceError(f"{self._session.device.url}: the answer is not what this version expects: {error}") from error
@@ -112,9 +113,12 @@ class Job:
                 return waited if waited >= _COOLING_STEP_S else 0.0
             time.sleep(min(_COOLING_STEP_S, self._options.cooldown_s - waited))
 
-    def _instructions(self) -> int:
+    def _instructions(self) -> int | None:
+        device = self._session.device
+        if not (isinstance(device, QemuDevice) and device.count_instructions):
+            return None
         with tempfile.TemporaryDirectory() as temporary:
-            self._session.device.pull(INSTRUCTIONS_FILE, Path(temporary, "count"))
+            device.pull(INSTRUCTIONS_FILE, Path(temporary, "count"))
             return int(Path(temporary, "count").read_text(encoding="ascii"))
 
     def pull_outputs(self, done: Round) -> dict[str, np.ndarray]:

@@ -72,14 +72,19 @@ def run_benches(
     Raises:
         ModelError: no such file, or the model does not run on the inputs.
         CheckpointError: an artifact is incomplete or not readable.
-        ConfigError: a device's URL is wrong, a dynamic size is not known, or the input file does not fit.
+        ConfigError: a device's URL is wrong, no device can count instructions, a dynamic size is not known, or the input file does
+            not fit.
         RuntimeUnavailableError: onnxruntime or the library does not load, or there is no bundle for a device.
 
     """
     models = [read_artifact(path) for path in artifacts]
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecomp-")))
-        targets = [_Target(_open(url, options, stack), bundle) for url in devices]
+        counting = options.count_instructions
+        opened = [stack.enter_context(open_device(url, count_instructions=counting)) for url in devices]
+        if counting and not any(isinstance(device, QemuDevice) for device in opened):
+            raise ConfigError(f"instructions are counted on emulated devices alone (qemu://CPU), got {', '.join(devices)}")
+        targets = [_Target(device, bundle) for device in opened]
         runs = [
             _Run(model, target, options, scratch / f"{m}-{t}") for m, model in enumerate(models) for t, target in enumerate(targets)
         ]
@@ -92,15 +97,6 @@ def run_benches(
                     progress.update()
     words = list(sys.argv if command is None else command)
     return [run.to_record(words, runs[index - index % len(targets)]) for index, run in enumerate(runs)]
-
-
-def _open(url: str, options: BenchOptions, stack: contextlib.ExitStack) -> Device:
-    device = stack.enter_context(open_device(url))
-    if options.count_instructions:
-        if not isinstance(device, QemuDevice):
-            raise ConfigError(f"instructions can be counted on emulated devices alone (qemu://CPU), not on {url}")
-        device.count_instructions = True
-    return device
 
 
 class _Target:

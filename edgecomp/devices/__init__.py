@@ -1,7 +1,7 @@
 """Machines that artifacts are measured on: this one, boards over ssh, phones over adb, and emulated processors.
 
     with open_device("ssh://pi@raspberrypi") as device:
-        session = open_session(device, Bundle...)
+        print(Session(device).machine())
 
 `TRANSPORTS` lists the kinds of devices; see `edgecomp.devices.base.Device` for what each does.
 """
@@ -28,8 +28,12 @@ TRANSPORTS: Mapping[str, Callable[[SplitResult], Device]] = {
 
 
 @contextlib.contextmanager
-def open_device(url: str) -> Iterator[Device]:
+def open_device(url: str, *, count_instructions: bool = False) -> Iterator[Device]:
     """The device at `url`, cleaned up when the block ends, however it ends.
+
+    Args:
+        url: `local`, or as `TRANSPORTS` has them.
+        count_instructions: where the device can (an emulator), each run leaves the count of its marked instructions in a file.
 
     Raises:
         ConfigError: the URL names no kind of device that there is, or is not complete.
@@ -39,6 +43,8 @@ def open_device(url: str) -> Iterator[Device]:
     if parts.scheme not in TRANSPORTS:
         raise ConfigError(f"a device must be local, ssh://[USER@]HOST[:PORT][/FOLDER], adb://[SERIAL] or qemu://CPU, got {url!r}")
     device = TRANSPORTS[parts.scheme](parts)
+    if isinstance(device, QemuDevice):
+        device.count_instructions = count_instructions
     try:
         yield device
     finally:

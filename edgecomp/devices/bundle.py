@@ -139,7 +139,7 @@ def read_bundle(folder: Path) -> Bundle:
     missing = [name for name, path in files.items() if not path.is_file()]
     if missing:
         raise CheckpointError(f"the bundle in {folder} lacks {', '.join(missing)}: make it again")
-    for name, path in files.items():
+    for path in files.values():
         found = _machine_of(path)
         if found != _ELF_MACHINES.get(architecture):
             raise CheckpointError(f"{path} must be a program or library for {architecture}, and is not: make the bundle again")

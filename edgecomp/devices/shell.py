@@ -128,7 +128,8 @@ class ShellDevice(ABC):
         """Run a program in the session's folder; its process number lies there too, so that `clean_up` finds it."""
         self._require(f"printf %s {shlex.quote(stdin)} > {shlex.quote(self._run_folder)}/request", "room for the request")
         script = f"cd {shlex.quote(self._run_folder)} && echo $$ > pid && exec {shlex.join(command)} < request"
-        return self.shell(f"sh -c {shlex.quote(script)}", timeout_s)
+        # Not the last command: a shell would become it, and a signal that ends the program would end ssh's with no code.
+        return self.shell(f"sh -c {shlex.quote(script)}; exit $?", timeout_s)
 
     def pull(self, name: str, target: Path) -> None:
         """Copy a file from the session's folder."""

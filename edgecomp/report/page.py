@@ -141,7 +141,11 @@ def _title(runs: Runs) -> str:
     )
     if sources:
         return f"{', '.join(sources)}, compressed"
-    return f"{len(runs.records or runs.verifications)} artifacts, measured"
+    if not runs.records:
+        return f"{len(runs.verifications)} artifacts, verified"
+    devices = len({record.device for record in runs.records})
+    artifacts = len(runs.records) // devices
+    return f"{artifacts} artifact{'' if artifacts == 1 else 's'}, measured" + (f" on {devices} devices" if devices > 1 else "")
 
 
 def _is_path(source: str) -> bool:

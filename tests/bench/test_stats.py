@@ -157,7 +157,7 @@ def test_what_is_within_the_bounds_is_no_reason(changed: dict[str, Any]) -> None
 
 def test_outputs_that_differ_too_much_are_a_reason() -> None:
     rounds = [round_of([100])]
-    for difference, valid in ((0.009, True), (0.011, False), (None, False)):
+    for difference, valid in ((0.049, True), (0.051, False), (None, False)):
         parity = Parity(reference="local", identical=False, relative_difference=difference)
         assert check_validity(rounds, summarize(rounds), QUIET, parity=parity).valid == valid
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -39,9 +40,14 @@ def save_expansion(path: Path, values: int) -> Path:
 
 
 def bundle_with(bundle: Path, folder: Path, source: str, *flags: str) -> Path:
-    """A copy of the bundle whose measuring program is another C program."""
-    shutil.copytree(bundle, folder)
-    program = folder / "edgecomp-run-onnxruntime"
-    command = ["aarch64-linux-gnu-g++", *flags, "-x", "c++", "-", "-o", str(program)]
+    """A small bundle whose measuring program is another C++ program, without ONNX Runtime."""
+    program = "edgecomp-run-onnxruntime"
+    files = ["ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1"]
+    folder.mkdir()
+    for name in files:
+        shutil.copy(bundle / name, folder)
+    command = ["aarch64-linux-gnu-g++", *flags, "-x", "c++", "-", "-o", str(folder / program)]
     subprocess.run(command, input=source, text=True, check=True)
+    description = json.loads((bundle / "bundle.json").read_text(encoding="utf-8")) | {"files": [*files, program]}
+    (folder / "bundle.json").write_text(json.dumps(description), encoding="utf-8")
     return folder

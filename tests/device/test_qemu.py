@@ -61,10 +61,15 @@ def test_no_time_and_no_memory_of_an_emulator_is_shown(packed: Path, bundle: Pat
     assert "emulated: times and memory say nothing" in format_records(records, "md")
 
 
-def test_instructions_are_counted_on_emulated_devices_alone(tmp_path: Path) -> None:
+def test_instructions_are_counted_on_emulated_devices_alone(bundle: Path, tmp_path: Path) -> None:
     model = save_encoder(tmp_path / "m.onnx", embedding_table())
     with pytest.raises(ConfigError, match="emulated devices alone"):
         run_benches([model], replace(QUICK, count_instructions=True))
+    local, emulated = run_benches(
+        [model], replace(QUICK, count_instructions=True), devices=["local", "qemu://cortex-a72"], bundle=bundle
+    )
+    assert local.rounds[0].instructions is None
+    assert emulated.rounds[0].instructions is not None
 
 
 @pytest.mark.parametrize(

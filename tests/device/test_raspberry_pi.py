@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from on_device import QUICK, bundle_with, given, left_on, save_expansion
 from onnx_models import embedding_table, save_encoder
 from raspberry_pi import RaspberryPi, make_key
 
+from edgecomp.bench.job import Job
 from edgecomp.bench.options import BenchOptions
-from edgecomp.bench.record import Record
+from edgecomp.bench.record import Record, Round
 from edgecomp.bench.runner import run_benches
 from edgecomp.cli import main
 from edgecomp.errors import CheckpointError, ConfigError, DeviceError
@@ -55,7 +57,9 @@ def test_minilm_computes_the_same_and_takes_less_memory(pi: RaspberryPi, bundle:
             continue
         assert record.parity is not None
         assert record.parity.relative_difference is not None
-        assert record.parity.relative_difference < 1e-3
+        # Sums in another order: a last digit of float32; with the packed model's int8 activations as much as between two of this
+        # machine's own instruction sets (0.01).
+        assert record.parity.relative_difference < (0.05 if record is records[1] else 1e-5)
         assert record.summary is not None
         assert record.summary.latency is None
         assert record.summary.above_empty_session is not None
@@ -107,9 +111,9 @@ def test_no_room_on_the_device(pi: RaspberryPi, bundle: Path, model: Path) -> No
     assert "must have room for" in failure_of(bench(model, pi, bundle, url=f"{pi.url}/small"))
 
 
-def test_a_folder_that_programs_may_not_run_in(pi: RaspberryPi, bundle: Path, model: Path) -> None:
-    assert "noexec" in failure_of(bench(model, pi, bundle, url=f"{pi.url}/noexec"))
-    pi.shell("rm -r /noexec/edgecomp/objects")  # memory that the other tests need
+def test_a_folder_that_programs_may_not_run_in(pi: RaspberryPi, bundle: Path, model: Path, tmp_path: Path) -> None:
+    other = bundle_with(bundle, tmp_path / "other", "int main() {}")
+    assert "noexec" in failure_of(bench(model, pi, other, url=f"{pi.url}/noexec"))
 
 
 def test_a_bundle_for_another_machine(pi: RaspberryPi, bundle: Path, model: Path, tmp_path: Path) -> None:
@@ -138,8 +142,8 @@ def test_an_instruction_that_the_processor_lacks(pi: RaspberryPi, bundle: Path, 
 
 
 def test_no_memory_left(pi: RaspberryPi, bundle: Path, tmp_path: Path) -> None:
-    """2 GiB on a machine of 1 GiB: its kernel kills the program."""
-    model = save_expansion(tmp_path / "large.onnx", 2**29)
+    """900 MB on a machine of 1 GiB: it promises them, has not got them, and kills the program."""
+    model = save_expansion(tmp_path / "large.onnx", 225_000_000)
     assert "no memory left" in failure_of(bench(model, pi, bundle))
 
 
@@ -155,18 +159,19 @@ def test_outputs_that_are_too_large(pi: RaspberryPi, bundle: Path, model: Path, 
 
 @contextlib.contextmanager
 def clock_set_again_and_again(pi: RaspberryPi) -> Iterator[None]:
-    script = "i=0; while [ $i -lt 300 ]; do date -s @$((1000000000 + i * 1000)) >/dev/null; i=$((i + 1)); sleep 0.1; done"
+    script = "i=0; while [ $i -lt 120 ]; do date -s @$((2000000000 + i * 1000)) >/dev/null; i=$((i + 1)); sleep 0.5; done"
     setter = subprocess.Popen([*pi.ssh_command, "raspberrypi", script], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         yield
     finally:
         setter.kill()
         setter.wait()
-        pi.shell("pkill -f '[d]ate -s' || true; date -s @$(( $(date +%s) + 1 )) >/dev/null")
+        pi.shell("pkill -f '[d]ate -s' || true")
 
 
-def test_a_clock_that_jumps(pi: RaspberryPi, bundle: Path, tmp_path: Path) -> None:
-    model = save_expansion(tmp_path / "slow.onnx", 2**25)
+def test_a_clock_that_jumps(pi: RaspberryPi, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = save_expansion(tmp_path / "slow.onnx", 2**23)  # a sample of some milliseconds
+    monkeypatch.setattr("edgecomp.bench.job._EMULATED_SAMPLES", 200)
     with clock_set_again_and_again(pi):
         record = bench(model, pi, bundle)
     assert record.failure is None
@@ -196,8 +201,10 @@ def test_a_device_that_goes_in_the_middle(pi: RaspberryPi, bundle: Path, model: 
     """Its processor stops before the second round, and goes on when the session has given up."""
     options = replace(QUICK, rounds=2)
 
-    def stop_after_first_round(*_: object, **__: object) -> None:
-        os.kill(pi.process.pid, signal.SIGSTOP)
+    def stop_after_first_round(job: Job, _: Round) -> dict[str, np.ndarray]:
+        if job.url != "local":
+            os.kill(pi.process.pid, signal.SIGSTOP)
+        return {}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgecomp.bench.job.Job.pull_outputs", stop_after_first_round)
