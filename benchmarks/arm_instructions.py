@@ -1,46 +1,49 @@
 """Instructions per weight of one row times a matrix on ARM: our kernels against ONNX Runtime's MatMulNBits, level 4.
 
 An emulator's time says nothing; what it can tell exactly is how many instructions a program executes. Both sides are counted in
-the same way: a program runs n and then 2 n multiplications on one thread under qemu's user mode emulation, and the difference is n
-multiplications, activation quantisation included. Each count is taken twice and must repeat to the last instruction, and the
+the same way, as `edgecomp bench --count instructions` does: the multiplications of one thread under qemu's user mode emulation,
+activation quantisation included, start-up left out. Each count is taken twice and must repeat to the last instruction, and the
 results are held against float64. Fewer instructions are not always less time: loads, latencies and the memory's speed are not seen.
 
     python benchmarks/arm_instructions.py [--quick] [--cpus cortex-a72,cortex-a76,max] [--bits 4,2] [--json]
 
-Needs g++-aarch64-linux-gnu, gcc and qemu-user (a dynamic qemu-aarch64 of version 4.2 to 8.2, which can load plugins); downloads the
-AArch64 wheel of onnxruntime from the package index.
+Needs g++-aarch64-linux-gnu and qemu-user (a dynamic qemu-aarch64 of version 4.2 to 8.2, which can load plugins), and what
+`edgecomp device-bundle` needs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
-import zipfile
+import tempfile
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgecomp.artifact.onnx_file import read_onnx
+from edgecomp.artifact.session import AUTO, resolve_library
+from edgecomp.bench.job import Job
+from edgecomp.bench.options import BenchOptions
+from edgecomp.devices import open_device
+from edgecomp.devices.build_bundle import build_bundle
+from edgecomp.devices.qemu import CPU_PARTS, INSTRUCTIONS_FILE
+from edgecomp.devices.session import Session
 from edgecomp.formats import lut
 from edgecomp.tensor import Factor
 
 ROOT = Path(__file__).parent.parent
-TARGET_ROOT = Path("/usr/aarch64-linux-gnu")  # the cross compiler's C library
-ORT_VERSION = "1.32.*"
 N = K = 2048
+X = ((np.arange(K) % 17) * 0.1 - 0.8).astype(np.float32)
 PEER_BITS = (2, 4, 8)
 CHECKED_ROWS = 16
 LARGEST_ERROR = 0.02  # of the result's norm: what int8 activations cost, and a wrong layout exceeds by far
-
-# What /proc/cpuinfo says of each CPU: ONNX Runtime reads the part to choose kernels, and does not survive the build machine's file.
-# QEMU's "max" is no real part; it goes as a Neoverse V1, which has dot product and i8mm as well.
-CPU_PARTS = {"cortex-a53": "0xd03", "cortex-a72": "0xd08", "cortex-a76": "0xd0b", "max": "0xd40"}
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,14 @@ class Row:
     lut_over_peer: float | None
 
 
-def run(*command: str | Path, **environment: str) -> str:
+def run(*command: str | Path) -> str:
     """The standard output of a command that must succeed.
 
     Raises:
         SystemExit: it failed.
 
     """
-    result = subprocess.run(
-        [str(part) for part in command], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise SystemExit(
             f"{' '.join(map(str, command))} must succeed, got status {result.returncode}\n{result.stdout}{result.stderr}"
@@ -80,68 +81,71 @@ def run(*command: str | Path, **environment: str) -> str:
 
 
 class Emulator:
-    """Programs built for ARM, and what it takes to count their instructions."""
+    """One emulated processor, and the programs built for it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.plugin = folder / "libinsn_count.so"
-        self.programs = folder / "build" / "benchmarks"
-        self.custom_ops = folder / "build" / "adapters" / "onnxruntime" / "libedgecomp_onnxruntime.so"
-        source = ROOT / "benchmarks" / "arm" / "insn_count.c"
-        run("gcc", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", source, "-o", self.plugin)
-        toolchain = f"-DCMAKE_TOOLCHAIN_FILE={ROOT}/runtimes/cmake/aarch64-linux-gnu.cmake"
-        options = ["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DEDGECOMP_BUILD_ARM_BENCHMARKS=ON"]
-        run("cmake", "-S", ROOT / "runtimes", "-B", folder / "build", toolchain, *options)
-        run("cmake", "--build", folder / "build")
-        self.runtime = self._fetch_onnxruntime()
+    def __init__(self, cpu: str, folder: Path, bundle: Path) -> None:
+        self.cpu, self._folder, self._bundle = cpu, folder, bundle
 
-    def _fetch_onnxruntime(self) -> Path:
-        wheels = self.folder / "wheels"
-        only = ["--platform", "manylinux_2_28_aarch64", "--only-binary=:all:", "--no-deps"]
-        run(sys.executable, "-m", "pip", "download", "--quiet", *only, "--dest", wheels, f"onnxruntime=={ORT_VERSION}")
-        (wheel,) = wheels.glob("onnxruntime-*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            (name,) = [name for name in archive.namelist() if "/libonnxruntime.so" in name]
-            return Path(archive.extract(name, self.folder))
-
-    def _root_of(self, cpu: str) -> Path:
-        """A folder in which qemu looks up the program's absolute paths first."""
-        root = self.folder / "roots" / cpu
-        (root / "proc").mkdir(parents=True, exist_ok=True)
-        lines = {"processor": "0", "CPU implementer": "0x41", "CPU architecture": "8", "CPU variant": "0x0"}
-        lines |= {"CPU part": CPU_PARTS[cpu], "CPU revision": "1"}
-        (root / "proc" / "cpuinfo").write_text("".join(f"{key}\t: {value}\n" for key, value in lines.items()))
-        if not (root / "lib").exists():
-            (root / "lib").symlink_to(TARGET_ROOT / "lib")
-        return root
-
-    def _count(self, cpu: str, program: str, *arguments: str | Path) -> tuple[int, str]:
-        """Instructions of a whole run, and what it printed."""
-        out = self.folder / "count"
-        emulator = ["setarch", "-R", "qemu-aarch64", "-cpu", cpu, "-L", self._root_of(cpu), "-plugin", f"{self.plugin},out={out}"]
-        printed = run(*emulator, self.programs / program, *arguments, ORT_DISABLE_TELEMETRY="1")
-        return int(out.read_text()), printed.strip()
-
-    def per_weight(
-        self, cpu: str, program: str, *arguments: str | Path, iterations: int, after: tuple[Path, ...] = ()
-    ) -> tuple[float, str]:
-        """Instructions per weight of one multiplication, and what the program printed.
-
-        The number of iterations comes behind `arguments` and before `after`.
+    def count_kernel(self, *arguments: str, iterations: int) -> tuple[float, str]:
+        """Instructions per weight of our kernel called by itself, and the variant that ran.
 
         Raises:
-            SystemExit: a count did not repeat.
+            SystemExit: the count did not repeat.
 
         """
-        counts = []
-        printed = ""
-        for times in (iterations, 2 * iterations):
-            first, printed = self._count(cpu, program, *arguments, str(times), *after)
-            second, _ = self._count(cpu, program, *arguments, str(times), *after)
-            if first != second:
-                raise SystemExit(f"a count must repeat, got {first} and {second} for {program} on {cpu}")
-            counts.append(first)
-        return (counts[1] - counts[0]) / iterations / (N * K), printed
+        command = [str(self._folder / "build" / "benchmarks" / "run_kernel"), *arguments, str(iterations)]
+        counts, variant = [], ""
+        for _ in range(2):
+            with open_device(f"qemu://{self.cpu}", count_instructions=True) as device:
+                device.probe()
+                done = device.run(command, "", 600)
+                if done.exit_code != 0:
+                    raise SystemExit(f"{command[0]} must succeed, got status {done.exit_code}\n{done.stderr}")
+                device.pull(INSTRUCTIONS_FILE, self._folder / "count")
+            counts.append(int((self._folder / "count").read_text(encoding="ascii")))
+            variant = done.stdout.strip()
+        return repeated(counts) / iterations / (N * K), variant
+
+    def count_model(self, model: Model) -> float:
+        """Instructions per weight of a model inside onnxruntime.
+
+        Raises:
+            SystemExit: the count did not repeat, or the result is wrong.
+
+        """
+        np.savez(self._folder / "x.npz", x=X[None])
+        options = BenchOptions(rounds=2, inputs=self._folder / "x.npz", count_instructions=True)
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            open_device(f"qemu://{self.cpu}", count_instructions=True) as device,
+        ):
+            file = read_onnx(model.path)
+            job = Job(Session(device, self._bundle), file, resolve_library(AUTO, file), options, Path(scratch))
+            rounds = [job.run_round() for _ in range(options.rounds)]
+            model.check(job.pull_outputs(rounds[-1])["y"][0, :CHECKED_ROWS])
+        return repeated([round_.instructions or 0 for round_ in rounds]) / len(rounds[0].measurement.samples_ns) / (N * K)
+
+
+def repeated(counts: list[int]) -> int:
+    """The count that all are.
+
+    Raises:
+        SystemExit: they differ.
+
+    """
+    if len(set(counts)) != 1:
+        raise SystemExit(f"a count must repeat, got {counts}")
+    return counts[0]
+
+
+def build(folder: Path) -> Path:
+    """Build the kernel's program, and a device bundle; returns the bundle's folder."""
+    toolchain = f"-DCMAKE_TOOLCHAIN_FILE={ROOT}/runtimes/cmake/aarch64-linux-gnu.cmake"
+    options = ["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DEDGECOMP_BUILD_ARM_BENCHMARKS=ON"]
+    run("cmake", "-S", ROOT / "runtimes", "-B", folder / "build", toolchain, *options)
+    run("cmake", "--build", folder / "build", "--target", "run_kernel")
+    build_bundle("aarch64", ROOT, folder / "bundle", overwrite=True)
+    return folder / "bundle"
 
 
 @dataclass(frozen=True)
@@ -151,15 +155,14 @@ class Model:
     path: Path
     expected: np.ndarray  # the first CHECKED_ROWS of y, in float64
 
-    def check(self, printed: str) -> None:
-        """Hold what run_session printed against float64.
+    def check(self, y: np.ndarray) -> None:
+        """Hold the first values of an output against float64.
 
         Raises:
-            SystemExit: it is too far off.
+            SystemExit: they are too far off.
 
         """
-        difference = np.array(printed.split(), np.float64) - self.expected
-        error = float(np.linalg.norm(difference) / np.linalg.norm(self.expected))
+        error = float(np.linalg.norm(y - self.expected) / np.linalg.norm(self.expected))
         if not error < LARGEST_ERROR:
             raise SystemExit(f"{self.path.name} must be within {LARGEST_ERROR} of float64 before it is counted, got {error}")
 
@@ -170,8 +173,7 @@ def save_model(path: Path, node: onnx.NodeProto, arrays: dict[str, np.ndarray], 
     graph = helper.make_graph([node], "g", [x], [y], [numpy_helper.from_array(array, name) for name, array in arrays.items()])
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.edgecomp", 1), helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
-    values = (np.arange(K) % 17) * 0.1 - 0.8  # the x of run_session
-    return Model(path, weights[:CHECKED_ROWS].astype(np.float64) @ values)
+    return Model(path, weights[:CHECKED_ROWS].astype(np.float64) @ X)
 
 
 def make_lut(folder: Path, bits: int, block_size: int) -> Model:
@@ -208,22 +210,14 @@ def make_peer(folder: Path, bits: int, block_size: int) -> Model:
     return save_model(folder / f"peer-{bits}-{block_size}.onnx", node, {"b": packed, "s": scales}, weights)
 
 
-def count_model(emulator: Emulator, cpu: str, model: Model, iterations: int, *custom_ops: Path) -> float:
-    """Instructions per weight of a model inside onnxruntime."""
-    arguments = (emulator.runtime, model.path, str(K))
-    count, printed = emulator.per_weight(cpu, "run_session", *arguments, iterations=iterations, after=custom_ops)
-    model.check(printed)
-    return count
-
-
-def compare(emulator: Emulator, cpu: str, bits: int, block_size: int, iterations: int) -> Row:
+def compare(emulator: Emulator, folder: Path, bits: int, block_size: int, iterations: int) -> Row:
     """Count both sides on one CPU."""
     shape = (str(N), str(K), str(bits), str(block_size))
-    kernel, variant = emulator.per_weight(cpu, "run_kernel", *shape, "127", iterations=iterations)
-    inside = count_model(emulator, cpu, make_lut(emulator.folder, bits, block_size), iterations, emulator.custom_ops)
-    peer = count_model(emulator, cpu, make_peer(emulator.folder, bits, block_size), iterations) if bits in PEER_BITS else None
+    kernel, variant = emulator.count_kernel(*shape, "127", iterations=iterations)
+    inside = emulator.count_model(make_lut(folder, bits, block_size))
+    peer = emulator.count_model(make_peer(folder, bits, block_size)) if bits in PEER_BITS else None
     return Row(
-        cpu=cpu,
+        cpu=emulator.cpu,
         variant=variant,
         bits=bits,
         block_size=block_size,
@@ -236,12 +230,12 @@ def compare(emulator: Emulator, cpu: str, bits: int, block_size: int, iterations
     )
 
 
-def machine(emulator: Emulator) -> dict[str, str]:
+def machine() -> dict[str, str]:
     """What the numbers depend on."""
     return {
         "emulator": run("qemu-aarch64", "--version").splitlines()[0],
         "compiler": run("aarch64-linux-gnu-g++", "--version").splitlines()[0],
-        "onnxruntime": emulator.runtime.name.removeprefix("libonnxruntime.so."),
+        "onnxruntime": metadata.version("onnxruntime"),
         "system": platform.platform(),
     }
 
@@ -280,18 +274,20 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    emulator = Emulator(arguments.folder.resolve())
+    folder = arguments.folder.resolve()
+    bundle = build(folder)
     rows = []
     for cpu in arguments.cpus.split(","):
+        emulator = Emulator(cpu, folder, bundle)
         for bits in map(int, arguments.bits.split(",")):
             for block_size in map(int, arguments.block_sizes.split(",")):
                 print(f"{cpu} bits={bits} block_size={block_size}", file=sys.stderr)
-                rows.append(compare(emulator, cpu, bits, block_size, iterations=2 if arguments.quick else 4))
+                rows.append(compare(emulator, folder, bits, block_size, iterations=2 if arguments.quick else 4))
     if arguments.json:
         rows_of = [asdict(row) for row in rows]
-        print(json.dumps({"benchmark": "arm_instructions", "commit": commit(), "machine": machine(emulator), "rows": rows_of}))
+        print(json.dumps({"benchmark": "arm_instructions", "commit": commit(), "machine": machine(), "rows": rows_of}))
     else:
-        print(", ".join(f"{key}: {value}" for key, value in machine(emulator).items()) + f", commit: {commit()}\n")
+        print(", ".join(f"{key}: {value}" for key, value in machine().items()) + f", commit: {commit()}\n")
         print(markdown(rows))
 
 

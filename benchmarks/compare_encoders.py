@@ -62,7 +62,7 @@ def compare(folder: Path, output: Path, artifacts: Sequence[Path], options: Benc
     reference = TorchReference(folder)
     for path in paths:
         result = verify(path, reference, tokenized(folder, SENTENCES), VerifyOptions(threads=options.threads, stock=False))
-        (output / f"verify-{path.stem}.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+        (output / f"verify-{path.name}.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
         quality = next(comparison for comparison in result.comparisons if comparison.right == "reference").outputs[0]
         rows.append({"model": path.name, "cosine_sentences": quality.sentence_cosine, "cosine_tokens": quality.cosine})
         if not quiet:
@@ -88,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="folder of a Hugging Face encoder")
     parser.add_argument("-o", "--output", type=Path, required=True, help="run folder")
-    parser.add_argument("--artifact", type=Path, action="append", default=[], help="another ONNX model to compare; may be repeated")
+    parser.add_argument(
+        "--artifact", type=Path, action="append", default=[], help="another exported model to compare; may be repeated"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sequence", type=int, default=32, help="tokens of the sentence that is timed")
     parser.add_argument("--rounds", type=int, default=3)

@@ -14,7 +14,7 @@ from typing import Any
 
 from provenance import commit, machine, print_json
 
-from edgecomp.artifact.session import AUTO, NONE
+from edgecomp.artifact.library import AUTO, NONE
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.runner import run_bench
 

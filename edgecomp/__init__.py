@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     from edgecomp.checkpoint import CompressedModel, load
     from edgecomp.compression import compress
     from edgecomp.exporters import export
-    from edgecomp.native import get_library_path
+    from edgecomp.native import get_cmake_path, get_library_path
 
 # Resolved on first use, so that `import edgecomp` loads neither torch nor numpy.
 _API = {
     "CompressedModel": "edgecomp.checkpoint",
     "compress": "edgecomp.compression",
     "export": "edgecomp.exporters",
+    "get_cmake_path": "edgecomp.native",
     "get_library_path": "edgecomp.native",
     "load": "edgecomp.checkpoint",
 }
 
-__all__ = ["CompressedModel", "__version__", "compress", "export", "get_library_path", "load"]
+__all__ = ["CompressedModel", "__version__", "compress", "export", "get_cmake_path", "get_library_path", "load"]
 
 
 def __getattr__(name: str) -> Any:

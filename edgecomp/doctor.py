@@ -18,7 +18,8 @@ import edgecomp
 from edgecomp import native
 from edgecomp.artifact.node_model import node_model
 from edgecomp.artifact.session import import_onnxruntime, runtime_errors
-from edgecomp.bench.environment import read_environment
+from edgecomp.devices import open_device
+from edgecomp.devices.session import Session
 from edgecomp.errors import EdgecompError, RuntimeUnavailableError
 from edgecomp.formats import lut
 from edgecomp.ops import LUT_CONV2D, LUT_GATHER, LUT_MATMUL, Operator
@@ -104,9 +105,9 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at everything; what is wrong is named in `problems`, not raised."""
-    environment = read_environment()
     packages = _packages()
     problems: list[str] = []
+    machine = _machine(problems)
     library, variants = _kernels(problems)
     nodes: tuple[NodeRun, ...] = ()
     if library is not None and _version("onnxruntime") is not None:
@@ -115,9 +116,9 @@ def diagnose() -> Diagnosis:
     return Diagnosis(
         python=platform.python_version(),
         edgecomp=edgecomp.__version__,
-        system=f"{environment.system}, {environment.architecture}",
-        cpu_model=environment.cpu_model,
-        cpu_features=tuple(name for name in _FEATURES if name in environment.cpu_features),
+        system=f"{machine.get('system', platform.system())}, {platform.machine()}",
+        cpu_model=machine.get("cpu_model"),
+        cpu_features=kernel_features(machine),
         packages=packages,
         verbs={verb: _verb_state(extra, packages) for verb, extra in _VERB_EXTRAS.items()},
         library=library,
@@ -136,6 +137,22 @@ def raise_on_problems(diagnosis: Diagnosis) -> None:
     """
     if diagnosis.problems:
         raise RuntimeUnavailableError("; ".join(diagnosis.problems))
+
+
+def kernel_features(machine: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a machine's processor features those that kernels can use."""
+    return tuple(name for name in _FEATURES if name in machine.get("cpu_features", ()))
+
+
+def _machine(problems: list[str]) -> Mapping[str, Any]:
+    """What the measuring program says of this machine, as far as it runs."""
+    try:
+        with open_device("local") as device:
+            machine: Mapping[str, Any] = Session(device).machine()["machine"]
+            return machine
+    except EdgecompError as error:
+        problems.append(str(error))
+        return {}
 
 
 def _install(extra: str) -> str:

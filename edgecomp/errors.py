@@ -70,3 +70,9 @@ class VerificationError(EdgecompError):
     """The artifact runs but differs from its reference by more than the tolerance."""
 
     exit_code = 11
+
+
+class DeviceError(EdgecompError):
+    """A device cannot be reached, refuses what it is given, or ends the measuring program."""
+
+    exit_code = 12

@@ -29,7 +29,8 @@ class PackedFactor(nn.Module):
         self.shape = factor.shape
         self.attributes = dict(factor.attributes)
         for name, array in factor.arrays.items():
-            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array)))
+            # Through one dimension, since numpy gives axes of length 1 a stride of 0, which ExecuTorch does not take.
+            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array).reshape(-1).reshape(array.shape)))
 
     def to_factor(self) -> Factor:
         """The factor that this module holds."""

@@ -9,17 +9,23 @@ import ctypes
 import os
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecomp.errors import EdgecompError, FormatError, RuntimeUnavailableError
+from edgecomp.errors import ConfigError, EdgecompError, FormatError, RuntimeUnavailableError
 from edgecomp.formats.lut import Compute
 from edgecomp.tensor import ConvParams, Factor
 
 ABI_VERSION = 1
-_LIBRARY = Path(__file__).parent / "lib" / "libedgecomp_onnxruntime.so"
+_FOLDER = Path(__file__).parent / "lib"
+_LIBRARY = _FOLDER / "libedgecomp_onnxruntime.so"
+_EXECUTORCH_LIBRARY = _FOLDER / "libedgecomp_executorch.so"
+_EXECUTORCH_VERSION = _FOLDER / "executorch-version.txt"
+_REBUILD = "install edgecomp again with `pip install --no-build-isolation` where ExecuTorch is installed (README.md, Install)"
 _OPERATORS = ("lut_matmul", "lut_gather", "lut_conv2d", "lut_conv2d_grouped")  # that ec_variant_of knows
 _COMPUTE: dict[Compute, int] = {"float": 0, "int8": 1}
 
@@ -66,19 +72,52 @@ class _Conv2d(ctypes.Structure):
     )
 
 
-def get_library_path() -> str:
-    """Path of the custom-op library, for `onnxruntime.SessionOptions.register_custom_ops_library`.
+def get_library_path(runtime: Literal["onnxruntime", "executorch"] = "onnxruntime") -> str:
+    """Path of the library of our operators for a runtime.
+
+    `onnxruntime`: for `SessionOptions.register_custom_ops_library`. `executorch`: for `torch.ops.load_library`, after
+    `import executorch.runtime` and before a method is loaded; it registers the operators once, however often it is loaded.
 
     Raises:
-        RuntimeUnavailableError: the installed package holds no library.
+        ConfigError: no such runtime.
+        RuntimeUnavailableError: the installed package holds no library for it, or one for another ExecuTorch than is installed.
 
     """
-    if not _LIBRARY.is_file():
+    if runtime == "onnxruntime":
+        if not _LIBRARY.is_file():
+            raise RuntimeUnavailableError(
+                f"the kernel library must be installed with the package, found none at {_LIBRARY}; "
+                "install a wheel, or build one with `pip wheel .` (needs a C++17 compiler)"
+            )
+        return str(_LIBRARY)
+    if runtime != "executorch":
+        raise ConfigError(f"the runtimes with a library are onnxruntime and executorch, got {runtime!r}")
+    if not _EXECUTORCH_LIBRARY.is_file():
         raise RuntimeUnavailableError(
-            f"the kernel library must be installed with the package, found none at {_LIBRARY}; "
-            "install a wheel, or build one with `pip wheel .` (needs a C++17 compiler)"
+            f"this edgecomp was built without ExecuTorch, and has no library at {_EXECUTORCH_LIBRARY}: {_REBUILD}"
         )
-    return str(_LIBRARY)
+    _check_executorch(_EXECUTORCH_VERSION.read_text(encoding="utf-8").strip())
+    return str(_EXECUTORCH_LIBRARY)
+
+
+def get_cmake_path() -> str:
+    """Folder of the CMake package `edgecomp`, for `find_package`: `cmake -Dedgecomp_DIR=...` (README.md "In an application")."""
+    return str(_FOLDER / "cmake" / "edgecomp")
+
+
+def _check_executorch(built_for: str) -> None:
+    """ExecuTorch has no stable C++ interface: a library for another release may crash when it is loaded."""
+    try:
+        installed = version("executorch").partition("+")[0]
+    except PackageNotFoundError as error:
+        raise RuntimeUnavailableError(
+            f"ExecuTorch is needed and not installed: pip install 'edgecomp[executorch]' (the library here is for {built_for})"
+        ) from error
+    if installed != built_for:
+        raise RuntimeUnavailableError(
+            f"the library here was built for ExecuTorch {built_for}, and {installed} is installed: "
+            f"install that release, or {_REBUILD}"
+        )
 
 
 def variants() -> list[Variant]:

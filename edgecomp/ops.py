@@ -70,10 +70,24 @@ class Operator:
     @property
     def torch_schema(self) -> str:
         """Functional PyTorch schema, without the namespace."""
+        return f"{self.name}({self._parameters}) -> Tensor"
+
+    @property
+    def executorch_name(self) -> str:
+        """Qualified name of the variant that writes to a given output, as ExecuTorch calls it."""
+        return f"{self.torch_name}.out"
+
+    @property
+    def executorch_schema(self) -> str:
+        """PyTorch schema of that variant, without the namespace."""
+        return f"{self.name}.out({self._parameters}, Tensor(a!) out) -> Tensor(a!)"
+
+    @property
+    def _parameters(self) -> str:
         types = {"int": "int", "ints": "int[]", "string": "str"}
         inputs = [f"Tensor{'?' if i.optional else ''} {i.name}" for i in self.inputs]
         attributes = [f"{types[a.type]} {a.name}" for a in self.attributes]
-        return f"{self.name}({', '.join(inputs)}, *, {', '.join(attributes)}) -> Tensor"
+        return f"{', '.join(inputs)}, *, {', '.join(attributes)}"
 
 
 _LUT_FACTOR = (

@@ -7,26 +7,37 @@ from pathlib import Path
 
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError, RuntimeUnavailableError
+from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
 from edgecomp.files import require_writable_target
 from edgecomp.progress import ProgressBar
 
-__all__ = ["TARGETS", "ExportResult", "export"]
+__all__ = ["TARGETS", "ExportOptions", "ExportResult", "export"]
 
-# Target -> module with `export(model, output, progress) -> ExportResult` and `output_files(output) -> tuple[Path, ...]`. Imported
+# Target -> module with `export(model, output, progress, options) -> ExportResult` and `output_files(output, options)`. Imported
 # when asked for, since each needs packages of its own (the extra of the target's name).
 TARGETS: dict[str, str] = {
     "onnx": "edgecomp.exporters.to_onnx",
+    "executorch": "edgecomp.exporters.to_executorch",
 }
 
 
-def export(model: CompressedModel, target: str, output: str | Path, *, overwrite: bool = False, quiet: bool = True) -> ExportResult:
+def export(
+    model: CompressedModel,
+    target: str,
+    output: str | Path,
+    *,
+    options: ExportOptions | None = None,
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> ExportResult:
     """Write `model` as the file of a target's runtime.
 
     Args:
         model: the compressed model.
         target: key of `TARGETS`.
         output: the file to write; a target may write more files beside it.
+        options: what the target leaves to choose.
         overwrite: replace files that exist.
         quiet: no progress bar.
 
@@ -46,8 +57,8 @@ def export(model: CompressedModel, target: str, output: str | Path, *, overwrite
         raise RuntimeUnavailableError(
             f"target {target} needs the package {error.name}, which is not installed: pip install 'edgecomp[{target}]'"
         ) from error
-    output = Path(output)
-    for path in exporter.output_files(output):
+    output, options = Path(output), options or ExportOptions()
+    for path in exporter.output_files(output, options):
         require_writable_target(path, overwrite=overwrite and not path.is_dir())
-    result: ExportResult = exporter.export(model, output, ProgressBar(quiet))
+    result: ExportResult = exporter.export(model, output, ProgressBar(quiet), options)
     return result

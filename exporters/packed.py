@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import cast
 
 from torch.export import ExportedProgram
@@ -10,7 +11,7 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError
 from edgecomp.models import body_of
 from edgecomp.modules import PackedLayer
-from edgecomp.ops import NAMESPACE, STAGE_OPERATORS
+from edgecomp.ops import NAMESPACE, STAGE_OPERATORS, Operator
 
 
 def factor_of_buffer(model: CompressedModel) -> dict[str, str]:
@@ -25,6 +26,35 @@ def factor_of_buffer(model: CompressedModel) -> dict[str, str]:
                     factor_at |= {id(buffer): stage.factor for buffer in factor.buffers()}
     buffers = model.module.named_buffers(remove_duplicate=False)
     return {name: factor_at[id(buffer)] for name, buffer in buffers if id(buffer) in factor_at}
+
+
+def _expected_calls(model: CompressedModel) -> dict[tuple[str, Operator], list[str]]:
+    """The layers that run each (factor, operator), one entry a use."""
+    expected: dict[tuple[str, Operator], list[str]] = {}
+    for layer, plan in model.plans.items():
+        for term in plan.terms:
+            for stage in term:
+                operator = STAGE_OPERATORS.get((model.factors[stage.factor].format, stage.op))
+                if operator is not None:
+                    expected.setdefault((stage.factor, operator), []).append(layer)
+    return expected
+
+
+def check_calls(model: CompressedModel, found: Collection[tuple[str, Operator]]) -> None:
+    """Check that the calls found in a lowered program run every stage of the model's plans packed.
+
+    One call may serve several layers: those that share a factor and an input are merged.
+
+    Raises:
+        ExportError: a stage has no call.
+
+    """
+    for (factor, operator), layers in _expected_calls(model).items():
+        if (factor, operator) not in found:
+            raise ExportError(
+                f"a call of {operator.torch_name} must run the factor {factor} of {', '.join(layers)}, and none does: forward "
+                "does not reach the layer. Take it out of the model, or leave it out with skip in the recipe"
+            )
 
 
 def check_readers(program: ExportedProgram, model: CompressedModel) -> None:

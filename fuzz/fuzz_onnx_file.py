@@ -6,7 +6,8 @@ import atheris
 import harness
 
 with atheris.instrument_imports(include=["edgecomp"]):
-    from edgecomp.artifact.onnx_file import hash_files, read_onnx
+    from edgecomp.artifact.files import hash_files
+    from edgecomp.artifact.onnx_file import read_onnx
 
 PATH = harness.scratch_folder() / "m.onnx"
 

@@ -45,3 +45,19 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_models.save_gpt2(tmp_path_factory.mktemp("gpt2")))
+
+
+@pytest.fixture(scope="session")
+def tied_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of `executorch_programs.tied_model`; copy it before damaging it."""
+    import executorch_programs
+
+    return executorch_programs.save_tied(tmp_path_factory.mktemp("tied"))
+
+
+@pytest.fixture(scope="session")
+def external_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with its constants in a file beside."""
+    import executorch_programs
+
+    return executorch_programs.save_tied(tmp_path_factory.mktemp("external"), external=True)

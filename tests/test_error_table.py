@@ -157,6 +157,15 @@ CASES = {
     "no artifact": Case(
         errors.ModelError, ("verify", "m.onnx", "--against", "tiny_models:described"), ("no ONNX model at m.onnx",)
     ),
+    "no ExecuTorch program": Case(
+        errors.ModelError, ("verify", "m.pte", "--against", "tiny_models:described"), ("no ExecuTorch program at m.pte",)
+    ),
+    "no ExecuTorch program inside": Case(
+        errors.CheckpointError,
+        ("bench", "m.pte"),
+        ("m.pte is not a complete ExecuTorch program", "copy or export it again"),
+        write("m.pte", "no program"),
+    ),
     "library for another machine": Case(
         errors.RuntimeUnavailableError,
         ("bench", "ours.onnx", "--library", "other.so", "--rounds", "1"),

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "edgecomp/edgecomp.h"
+#include "runner/count_mark.h"
 
 namespace {
 
@@ -72,9 +73,11 @@ int main(int argc, char** argv) {
   size_t bytes = 0;
   Require(ec_lut_matmul_workspace_bytes(&factor, 1, EC_COMPUTE_INT8, nullptr, &bytes));
   std::vector<uint8_t> workspace(bytes);
+  edgecomp::runner::MarkCount();
   for (int32_t i = 0; i < iterations; ++i) {
     Require(ec_lut_matmul(&factor, x.data(), 1, nullptr, y.data(), EC_COMPUTE_INT8, nullptr, workspace.data(), bytes));
   }
+  edgecomp::runner::MarkCount();
   const char* variant = nullptr;
   Require(ec_variant_selected(&variant));
   std::printf("%s\n", variant);

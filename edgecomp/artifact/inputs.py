@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from edgecomp.errors import ConfigError
 
-_DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(bool)": np.bool_,
-}
+_DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """An input of a model: its name, numpy dtype, and shape with names, or None, for dynamic sizes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class InputSizes:
     named: Mapping[str, int] = field(default_factory=dict)
 
 
-def make_inputs(specs: Sequence[Any], sizes: InputSizes, *, token_ids: int = 100, seed: int = 0) -> dict[str, np.ndarray]:
-    """Arrays for the inputs that `InferenceSession.get_inputs` lists.
+def make_inputs(specs: Sequence[InputSpec], sizes: InputSizes, *, token_ids: int = 100, seed: int = 0) -> dict[str, np.ndarray]:
+    """Arrays for a model's inputs.
 
     By name: masks are ones, `token_type_ids` zeros, `position_ids` counts up. Other integers are token ids drawn from
     `[1, token_ids)`; floats are standard normal.
@@ -57,10 +56,10 @@ def count_tokens(inputs: Mapping[str, np.ndarray]) -> int | None:
     return int(ids.size) if ids is not None and ids.ndim == 2 else None
 
 
-def _values(spec: Any, shape: tuple[int, ...], token_ids: int, random: np.random.Generator) -> np.ndarray:
-    if spec.type not in _DTYPES:
-        raise ConfigError(f"input {spec.name} has type {spec.type}; inputs can be made of {', '.join(_DTYPES)}: give an .npz file")
-    dtype = np.dtype(_DTYPES[spec.type])
+def _values(spec: InputSpec, shape: tuple[int, ...], token_ids: int, random: np.random.Generator) -> np.ndarray:
+    if spec.dtype not in _DTYPES:
+        raise ConfigError(f"input {spec.name} has type {spec.dtype}; inputs can be made of {', '.join(_DTYPES)}: give an .npz file")
+    dtype = np.dtype(spec.dtype)
     if "mask" in spec.name:
         return np.ones(shape, dtype)
     if spec.name.endswith("token_type_ids"):
@@ -72,7 +71,7 @@ def _values(spec: Any, shape: tuple[int, ...], token_ids: int, random: np.random
     return random.integers(0 if dtype.kind == "b" else 1, 2 if dtype.kind == "b" else token_ids, shape).astype(dtype)
 
 
-def _shape(spec: Any, sizes: InputSizes) -> tuple[int, ...]:
+def _shape(spec: InputSpec, sizes: InputSizes) -> tuple[int, ...]:
     return tuple(dim if isinstance(dim, int) else _dynamic_size(spec.name, dim, axis, sizes) for axis, dim in enumerate(spec.shape))
 
 

@@ -6,7 +6,6 @@ weight, and the device side has no onnx. Field numbers are those of onnx.proto, 
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 from collections.abc import Iterator, Mapping
@@ -51,15 +50,6 @@ class OnnxFile:
         return (self.path, *(self.path.parent / location for location in self.external))
 
 
-@dataclass(frozen=True)
-class FileInfo:
-    """A file of an artifact: name relative to the artifact's folder, size, SHA-256 in hexadecimal."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-
 def read_onnx(path: Path) -> OnnxFile:
     """Read the structure of an ONNX model and check that its external data is complete.
 
@@ -85,16 +75,6 @@ def read_onnx(path: Path) -> OnnxFile:
     for location, needed in external.items():
         _check_data_file(path, location, needed)
     return OnnxFile(path, frozenset(domains), external)
-
-
-def hash_files(artifact: OnnxFile) -> tuple[FileInfo, ...]:
-    """Sizes and digests of the artifact's files."""
-    infos = []
-    for path in artifact.files:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        infos.append(FileInfo(path.relative_to(artifact.path.parent).as_posix(), path.stat().st_size, digest))
-    return tuple(infos)
 
 
 def _check_data_file(model: Path, location: str, needed: int) -> None:

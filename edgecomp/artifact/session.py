@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecomp.artifact.onnx_file import OnnxFile, read_onnx
+from edgecomp.artifact.inputs import InputSpec
+from edgecomp.artifact.library import AUTO, resolve_library
+from edgecomp.artifact.onnx_file import read_onnx
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
-
-AUTO, NONE = "auto", "none"
 
 
 def import_onnxruntime() -> Any:
@@ -31,29 +31,6 @@ def import_onnxruntime() -> Any:
     except ImportError as error:
         raise RuntimeUnavailableError(f"ONNX Runtime is needed and does not import ({error}): pip install onnxruntime") from error
     return onnxruntime
-
-
-def resolve_library(choice: str, artifact: OnnxFile) -> Path | None:
-    """The custom-op library to register.
-
-    Args:
-        choice: `auto` (ours, where the model has nodes of ours), `none`, or a path.
-        artifact: the model that will run.
-
-    Raises:
-        RuntimeUnavailableError: the library is not there.
-
-    """
-    if choice == NONE or (choice == AUTO and not artifact.uses_edgecomp):
-        return None
-    if choice == AUTO:
-        from edgecomp.native import get_library_path
-
-        return Path(get_library_path())
-    path = Path(choice)
-    if not path.is_file():
-        raise RuntimeUnavailableError(f"no custom-op library at {path}: give `auto`, `none`, or the path of a library")
-    return path.resolve()
 
 
 def open_session(path: Path, library: Path | None, threads: int) -> onnxruntime.InferenceSession:
@@ -95,6 +72,15 @@ def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.n
     return outputs
 
 
+def input_specs(session: onnxruntime.InferenceSession) -> list[InputSpec]:
+    """The session's inputs by numpy's names of types; a type that numpy has none for keeps ONNX Runtime's."""
+    names = {"tensor(float)": "float32", "tensor(double)": "float64"}
+    return [
+        InputSpec(spec.name, names.get(spec.type, spec.type.removeprefix("tensor(").removesuffix(")")), tuple(spec.shape))
+        for spec in session.get_inputs()
+    ]
+
+
 class OnnxArtifact:
     """An ONNX model that runs on named arrays.
 
@@ -109,11 +95,12 @@ class OnnxArtifact:
         self.file = read_onnx(path)
         self.library = resolve_library(library, self.file)
         self.session = open_session(path, self.library, threads)
+        self.inputs = input_specs(self.session)
         self.output_names = [output.name for output in self.session.get_outputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs by name; inputs that the model does not have are left out."""
-        known = {spec.name for spec in self.session.get_inputs()}
+        known = {spec.name for spec in self.inputs}
         outputs = run_session(self.session, {name: value for name, value in inputs.items() if name in known})
         return dict(zip(self.output_names, outputs, strict=True))
 

@@ -1,7 +1,5 @@
-"""Latency and memory of an artifact, each measured in a fresh process.
+"""Latency and memory of an artifact on one or several devices, each round in a fresh process of the C++ runner.
 
-    from edgecomp.bench.options import BenchOptions
-    from edgecomp.bench.runner import run_bench
-
-The package imports nothing by itself: the measured process loads `_worker` below it and must stay small.
+from edgecomp.bench.options import BenchOptions
+from edgecomp.bench.runner import run_bench
 """

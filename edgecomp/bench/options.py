@@ -28,6 +28,14 @@ class BenchOptions:
         min_duration_s: and at least so many seconds,
         max_duration_s: but ends after so many seconds, which makes the record invalid if the minimum was not reached.
         max_spread: bound of (p90 - p10) / p50 of all samples, and of (slowest - fastest) / fastest of the rounds' p50.
+        cpus: processors to run on; empty for all.
+        max_start_celsius: a round starts when no thermal zone is hotter,
+        cooldown_s: but waits for that so many seconds at most, and then makes the record invalid.
+        max_frequency_drop: bound of the part by which the processor's frequency falls during a round.
+        max_output_difference: bound of the outputs' relative difference to those of the first device: processors add in different
+            orders, and where activations are rounded to int8 a last digit decides between two values.
+        timeout_s: after so many seconds a round is given up.
+        count_instructions: count the instructions of an inference, on devices that are emulated.
 
     Raises:
         ConfigError: a value is out of range.
@@ -48,10 +56,18 @@ class BenchOptions:
     min_duration_s: float = 1.0
     max_duration_s: float = 60.0
     max_spread: float = 0.5
+    cpus: tuple[int, ...] = ()
+    max_start_celsius: float = 70.0
+    cooldown_s: float = 120.0
+    max_frequency_drop: float = 0.1
+    max_output_difference: float = 0.05
+    timeout_s: float = 600.0
+    count_instructions: bool = False
 
     def __post_init__(self) -> None:
         least = {"threads": 1, "batch": 1, "sequence": 1, "token_ids": 2, "rounds": 1, "warmup": 0, "min_iterations": 1}
-        least |= {"min_duration_s": 0, "max_spread": 0}
+        least |= {"min_duration_s": 0, "max_spread": 0, "cooldown_s": 0, "max_frequency_drop": 0, "max_output_difference": 0}
+        least |= {"timeout_s": 1}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ConfigError(f"{name} must be at least {minimum}, got {getattr(self, name)}")

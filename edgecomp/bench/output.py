@@ -6,43 +6,83 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from edgecomp.bench.record import Record
+from pydantic import BaseModel
+
+from edgecomp.bench.record import Latency, Memory, Parity, Record, Throughput
 from edgecomp.errors import ConfigError
 
 MEBI = 1024 * 1024
 
 
 def to_markdown(records: Sequence[Record]) -> str:
-    """A table in the manner of llama-bench, one row per artifact; rows of invalid records carry `!` and their reasons follow."""
-    heads = ["model", "size MiB", "backend", "threads", "test", "p50 ms", "p90 ms", "p99 ms", "inf/s", "cold load ms", "first ms"]
-    heads += ["anon MiB", "file-backed MiB", "peak MiB"]
-    lines = [_row(heads), _row(["---" if head in ("model", "backend", "test") else "---:" for head in heads])]
-    lines += [_row(_cells(record)) for record in records]
+    """A table in the manner of llama-bench, one row per record; rows of invalid records carry `!` and their reasons follow.
+
+    Where a figure does not exist (a device failed, or is emulated) stands `-`.
+    """
+    several = any(record.device != "local" for record in records)
+    counted = any(record.summary is not None and record.summary.instructions is not None for record in records)
+    heads = ["model", *(["device"] if several else []), "size MiB", "backend", "threads", "test"]
+    texts = {"model", "device", "backend", "test"}
+    heads += ["p50 ms", "p90 ms", "p99 ms", "inf/s", "cold load ms", "first ms", "anon MiB", "file-backed MiB", "peak MiB"]
+    heads += [*(["instructions"] if counted else []), *(["outputs differ"] if several else [])]
+    lines = [_row(heads), _row(["---" if head in texts else "---:" for head in heads])]
+    lines += [_row([cells[head] for head in heads]) for cells in map(_cells, records)]
     lines += [
         "",
         "anon and peak: above an empty session of the same process; file-backed: resident pages of the artifact's own files; "
         "percentiles by nearest rank; cold load: the process's first session of the model; first: its first inference.",
     ]
-    lines += [f"! {record.artifact.name}: {reason}" for record in records for reason in record.validity.reasons]
+    if several:
+        lines[-1] += " outputs differ: norm of the difference to the first device's, relative."
+    lines += [f"! {record.label}: {reason}" for record in records for reason in record.validity.reasons]
+    lines += [f"  {record.label}: {note}" for record in records for note in record.validity.notes if note.startswith("emulated")]
     return "\n".join(lines) + "\n"
 
 
-def _cells(record: Record) -> list[str]:
-    latency, above = record.summary.latency, record.summary.above_empty_session
-    return [
-        record.artifact.name + ("" if record.validity.valid else " !"),
-        f"{record.artifact.bytes / MEBI:.2f}",
-        record.backend,
-        str(record.options["threads"]),
-        record.test,
-        *(f"{value / 1e6:.3f}" for value in (latency.p50_ns, latency.p90_ns, latency.p99_ns)),
-        f"{record.summary.throughput.inferences_per_second:.2f}",
-        *(f"{value / 1e6:.3f}" for value in (record.summary.cold_load_ns, record.summary.first_inference_ns)),
-        f"{above.anonymous_bytes / MEBI:.2f}",
-        f"{record.summary.steady.artifact_file_backed_bytes / MEBI:.2f}",
-        f"{above.peak_resident_bytes / MEBI:.2f}",
-    ]
+def _cells(record: Record) -> dict[str, str]:
+    summary, parity = record.summary, record.parity
+    latency, throughput = _of(summary, "latency"), _of(summary, "throughput")
+    above, steady = _of(summary, "above_empty_session"), _of(summary, "steady")
+    return {
+        "model": record.artifact.name + ("" if record.validity.valid else " !"),
+        "device": record.device,
+        "size MiB": f"{record.artifact.bytes / MEBI:.2f}",
+        "backend": record.backend,
+        "threads": str(record.options["threads"]),
+        "test": record.test,
+        "p50 ms": _ms(_of(latency, "p50_ns")),
+        "p90 ms": _ms(_of(latency, "p90_ns")),
+        "p99 ms": _ms(_of(latency, "p99_ns")),
+        "inf/s": "-" if throughput is None else f"{throughput.inferences_per_second:.2f}",
+        "cold load ms": _ms(_of(summary, "cold_load_ns")),
+        "first ms": _ms(_of(summary, "first_inference_ns")),
+        "anon MiB": _mib(_of(above, "anonymous_bytes")),
+        "file-backed MiB": _mib(_of(steady, "artifact_file_backed_bytes")),
+        "peak MiB": _mib(_of(above, "peak_resident_bytes")),
+        "instructions": "-" if summary is None or summary.instructions is None else f"{summary.instructions:,}",
+        "outputs differ": "-" if parity is None else _difference(parity),
+    }
+
+
+def _of(value: BaseModel | None, name: str) -> Any:
+    """A field of what may be absent."""
+    return None if value is None else getattr(value, name)
+
+
+def _ms(nanoseconds: int | None) -> str:
+    return "-" if nanoseconds is None else f"{nanoseconds / 1e6:.3f}"
+
+
+def _mib(size: int | None) -> str:
+    return "-" if size is None else f"{size / MEBI:.2f}"
+
+
+def _difference(parity: Parity) -> str:
+    if parity.identical:
+        return "0"
+    return "not finite" if parity.relative_difference is None else f"{parity.relative_difference:.1e}"
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -50,43 +90,45 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def to_csv(records: Sequence[Record]) -> str:
-    """One line per artifact, in base units, raw samples left out."""
+    """One line per record, in base units, raw samples left out; what does not exist is empty."""
     text = io.StringIO()
-    writer: csv.DictWriter[str] | None = None
-    for record in records:
-        row = _flat_row(record)
-        if writer is None:
-            writer = csv.DictWriter(text, list(row), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(row)
+    rows = [_flat_row(record) for record in records]
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
 def _flat_row(record: Record) -> dict[str, object]:
-    summary = record.summary
-    latency = {key: value for key, value in summary.latency.model_dump().items() if key != "round_p50_ns"}
-    above = {f"above_empty_{key}": value for key, value in summary.above_empty_session.model_dump().items()}
-    steady = {f"steady_{key}": value for key, value in summary.steady.model_dump().items()}
+    summary, environment, parity = record.summary, record.environment, record.parity
     return {
         "model": record.artifact.name,
         "size_bytes": record.artifact.bytes,
         "backend": record.backend,
         "threads": record.options["threads"],
         "test": record.test,
-        **latency,
-        **summary.throughput.model_dump(),
-        "cold_load_ns": summary.cold_load_ns,
-        "warm_load_ns": summary.warm_load_ns,
-        "first_inference_ns": summary.first_inference_ns,
-        **steady,
-        **above,
+        **_fields(Latency, _of(summary, "latency"), "", without="round_p50_ns"),
+        **_fields(Throughput, _of(summary, "throughput"), ""),
+        "cold_load_ns": _of(summary, "cold_load_ns"),
+        "warm_load_ns": _of(summary, "warm_load_ns"),
+        "first_inference_ns": _of(summary, "first_inference_ns"),
+        **_fields(Memory, _of(summary, "steady"), "steady_"),
+        **_fields(Memory, _of(summary, "above_empty_session"), "above_empty_"),
+        "instructions": _of(summary, "instructions"),
+        "relative_difference": _of(parity, "relative_difference"),
         "valid": record.validity.valid,
         "reasons": "; ".join(record.validity.reasons),
         "device": record.device,
-        "cpu_model": record.environment.cpu_model,
+        "emulation": _of(environment, "emulation"),
+        "cpu_model": _of(environment, "cpu_model"),
         "created_utc": record.created_utc,
-        "git_commit": record.environment.git_commit,
+        "git_commit": _of(environment, "git_commit"),
     }
+
+
+def _fields(kind: type[BaseModel], value: BaseModel | None, prefix: str, without: str = "") -> dict[str, object]:
+    """The fields of `value`, or empty ones of its kind."""
+    return {f"{prefix}{name}": _of(value, name) for name in kind.model_fields if name != without}
 
 
 def to_json(records: Sequence[Record]) -> str:

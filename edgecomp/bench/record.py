@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION: Literal[1] = 1  # grows when a field changes its meaning or goes
+from edgecomp.devices.base import Emulation
+
+SCHEMA_VERSION: Literal[2] = 2  # grows when a field changes its meaning or goes
 
 
 class _Model(BaseModel):
@@ -18,7 +20,12 @@ class _Model(BaseModel):
 
 
 class Memory(_Model):
-    """Memory of the measured process at one moment; see `edgecomp.bench.memory.MemoryReading`."""
+    """Memory of the measured process at one moment.
+
+    Anonymous bytes (heap, stacks, copies of mapped pages) can leave memory only by swapping; file-backed ones are resident pages of
+    mapped files, a part of them the artifact's. PSS counts shared pages in proportion. The peak is the high-water mark of resident
+    bytes since the last reset.
+    """
 
     anonymous_bytes: int
     file_backed_bytes: int
@@ -31,7 +38,7 @@ class Memory(_Model):
 class MemoryTrace(_Model):
     """Memory as the process goes on."""
 
-    baseline: Memory = Field(description="runtime imported, no session")
+    baseline: Memory = Field(description="runtime loaded, no session")
     empty_session: Memory = Field(description="with a session on a model of one Identity node")
     loaded: Memory = Field(description="artifact's session created, the empty one gone")
     first_inference: Memory
@@ -47,20 +54,33 @@ class Load(_Model):
     cached_bytes_before_cold: int = Field(description="bytes of the files still cached before the cold load; 0 is truly cold")
 
 
+class Output(_Model):
+    """An output of the last inference."""
+
+    name: str
+    type: str
+    sha256: str = Field(description="of its bytes in C order")
+
+
 class Measurement(_Model):
-    """What one process measured: the answer of `edgecomp.bench._worker`, and later of the C++ runner."""
+    """What one process measured; batch and tokens come from the inputs, all else is the runner's answer (runtimes/runner)."""
 
     runtime: str
     versions: dict[str, str]
     kernels: dict[str, str] = Field(description="kernel variant of each operator of our library; empty without it")
     inputs: dict[str, str]
+    outputs: list[Output]
     batch: int
     tokens: int | None = Field(description="tokens of one inference, batch x sequence, where the model takes token ids")
     load: Load
     first_inference_ns: int
     warmup_ns: list[int]
     samples_ns: list[int] = Field(min_length=1)
-    duration_ns: int = Field(description="wall time of all samples, the harness's own work included")
+    duration_ns: int = Field(description="time of all samples, the harness's own work included")
+    frequency_start_hz: int | None = Field(description="highest of the usable processors, after the warm-up")
+    frequency_end_hz: int | None = Field(description="the same after the last sample")
+    wall_clock_jump_ns: int = Field(description="by which the wall clock was set during the samples")
+    suspended_ns: int = Field(description="for which the machine slept during the samples")
     memory: MemoryTrace
     peak_reset: bool = Field(description="whether the high-water mark was reset after the empty session")
 
@@ -70,20 +90,28 @@ class Conditions(_Model):
 
     temperatures_celsius: dict[str, float]
     frequencies_hz: list[int]
+    throttling: dict[str, int] = Field(description="counts of throttling, and a Raspberry Pi's flags")
     load_average_1min: float | None
+
+    @property
+    def hottest_celsius(self) -> float | None:
+        """Of all zones."""
+        return max(self.temperatures_celsius.values(), default=None)
 
 
 class Round(_Model):
     """One fresh process."""
 
     started_utc: str
+    cooled_s: float = Field(description="time that the device was given to cool down before")
     before: Conditions
     after: Conditions
     measurement: Measurement
+    instructions: int | None = Field(default=None, description="of all samples, where they were counted")
 
 
-class Environment(_Model):
-    """The machine and the software around the measurement."""
+class Machine(_Model):
+    """The machine that measured."""
 
     cpu_model: str | None
     cpu_features: list[str]
@@ -91,10 +119,19 @@ class Environment(_Model):
     usable_cpus: int
     memory_bytes: int | None
     governor: str | None
+    board: str | None
     system: str
     kernel: str
     architecture: str
     libc: str
+
+
+class Environment(Machine):
+    """The machine that measured, and the edgecomp that asked it."""
+
+    emulation: Emulation = Field(
+        description="`machine`: an emulated processor, its times say nothing; `process`: on the host's kernel, nor does its memory"
+    )
     edgecomp_version: str
     git_commit: str | None = Field(description="of the edgecomp checkout that ran, with -dirty where files differ from it")
 
@@ -140,16 +177,30 @@ class Throughput(_Model):
 
 
 class Summary(_Model):
-    """Figures derived from the rounds: latency over all samples, everything else the median (nearest rank) of the rounds."""
+    """Figures derived from the rounds: latency over all samples, everything else the median (nearest rank) of the rounds.
 
-    latency: Latency
-    throughput: Throughput
-    cold_load_ns: int
-    warm_load_ns: int
-    first_inference_ns: int
-    steady: Memory
-    above_empty_session: Memory = Field(
+    What an emulator falsifies is null.
+    """
+
+    latency: Latency | None
+    throughput: Throughput | None
+    cold_load_ns: int | None
+    warm_load_ns: int | None
+    first_inference_ns: int | None
+    steady: Memory | None
+    above_empty_session: Memory | None = Field(
         description="steady less empty_session of the same process; the peak is less the empty session's resident bytes"
+    )
+    instructions: int | None = Field(description="of one inference")
+
+
+class Parity(_Model):
+    """How the outputs differ from those of the first device, on the same inputs."""
+
+    reference: str
+    identical: bool
+    relative_difference: float | None = Field(
+        description="norm of the difference by norm of the reference, of the worst output; null where it is not finite"
     )
 
 
@@ -162,29 +213,40 @@ class Validity(_Model):
 
 
 class Record(_Model):
-    """One artifact's benchmark."""
+    """One artifact's benchmark on one device; partial where the device failed."""
 
     kind: Literal["bench"] = "bench"
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     created_utc: str
     command: list[str]
-    device: str = Field(description="where it ran; `local`, later `ssh://...` and the like")
+    device: str = Field(description="`local`, or a URL")
     options: dict[str, Any]
     artifact: Artifact
-    environment: Environment
-    rounds: list[Round] = Field(min_length=1)
-    summary: Summary
+    environment: Environment | None = Field(description="null where the device did not even tell")
+    rounds: list[Round] = Field(description="those that were completed")
+    summary: Summary | None = Field(description="null where no round was completed")
+    parity: Parity | None = None
+    failure: str | None = Field(default=None, description="why the record is partial")
     validity: Validity
 
     @property
     def test(self) -> str:
         """The test in short: `b1 s128`, or `b1` for a model without tokens."""
+        if not self.rounds:
+            return "-"
         batch, tokens = self.rounds[0].measurement.batch, self.rounds[0].measurement.tokens
         return f"b{batch}" + ("" if tokens is None else f" s{tokens // batch}")
 
     @property
     def backend(self) -> str:
         """Runtime and kernels in short."""
+        if not self.rounds:
+            return "-"
         measurement = self.rounds[0].measurement
         name = f"{measurement.runtime} {measurement.versions.get(measurement.runtime, '')}".strip()
         return name if self.artifact.library is None else f"{name} + {measurement.kernels.get('lut_matmul', self.artifact.library)}"
+
+    @property
+    def label(self) -> str:
+        """The artifact, and the device where it is not this machine."""
+        return self.artifact.name if self.device == "local" else f"{self.artifact.name} on {self.device}"

@@ -1,143 +1,200 @@
-"""Runs benchmarks: a fresh process per round and artifact, all artifacts of a round before the next round."""
+"""Runs benchmarks: a fresh process per round, artifact and device; all of a round before the next, so that drift hits all alike."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
+import contextlib
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+import numpy as np
 from tqdm import tqdm
 
-from edgecomp import errors
-from edgecomp.artifact.onnx_file import OnnxFile, hash_files, read_onnx
-from edgecomp.artifact.session import AUTO, resolve_library
-from edgecomp.bench.environment import read_conditions, read_environment
+import edgecomp
+from edgecomp.artifact.executorch_file import ExecutorchFile
+from edgecomp.artifact.files import hash_files
+from edgecomp.artifact.library import resolve_library
+from edgecomp.artifact.onnx_file import OnnxFile
+from edgecomp.artifact.read import read_artifact
+from edgecomp.bench.host import git_commit, now
+from edgecomp.bench.job import Job
 from edgecomp.bench.options import BenchOptions
-from edgecomp.bench.record import Artifact, ArtifactFile, Measurement, Record, Round
-from edgecomp.bench.stats import check_validity, summarize
-from edgecomp.errors import EdgecompError, RuntimeUnavailableError
+from edgecomp.bench.record import Artifact, ArtifactFile, Environment, Parity, Record, Round
+from edgecomp.bench.stats import summarize
+from edgecomp.bench.validity import check_validity
+from edgecomp.devices import open_device
+from edgecomp.devices.base import Device
+from edgecomp.devices.qemu import QemuDevice
+from edgecomp.devices.session import Session
+from edgecomp.errors import ConfigError, DeviceError
 
 
 def run_bench(artifact: Path, options: BenchOptions, *, command: Sequence[str] | None = None) -> Record:
-    """Measure one artifact; see `run_benches`."""
-    return run_benches([artifact], options, command=command)[0]
+    """Measure one artifact on this machine; see `run_benches`.
+
+    Raises:
+        DeviceError: the measuring program died.
+
+    """
+    record = run_benches([artifact], options, command=command)[0]
+    if record.failure is not None:
+        raise DeviceError(record.failure)
+    return record
 
 
 def run_benches(
-    artifacts: Sequence[Path], options: BenchOptions, *, command: Sequence[str] | None = None, quiet: bool = False
+    artifacts: Sequence[Path],
+    options: BenchOptions,
+    *,
+    devices: Sequence[str] = ("local",),
+    bundle: Path | None = None,
+    command: Sequence[str] | None = None,
+    quiet: bool = False,
 ) -> list[Record]:
-    """Measure artifacts in alternating rounds, each in a fresh process.
+    """Measure artifacts on devices in alternating rounds, each in a fresh process.
+
+    A device that fails ends its own measurements: the records say so, and hold what was measured until then.
 
     Args:
-        artifacts: `.onnx` files; external data lies beside them.
+        artifacts: `.onnx` and `.pte` files; external data lies beside them.
         options: what to measure.
+        devices: URLs, see `edgecomp.devices`.
+        bundle: what is brought to devices of another architecture; None for the default place.
         command: the command line to record; by default this process's.
         quiet: no progress bar, not even on a terminal.
 
     Returns:
-        A record per artifact, in order.
+        A record per artifact and device: the first artifact's on all devices, then the next one's.
 
     Raises:
         ModelError: no such file, or the model does not run on the inputs.
         CheckpointError: an artifact is incomplete or not readable.
-        ConfigError: a dynamic size is not known, or the input file does not fit.
-        RuntimeUnavailableError: onnxruntime or the library does not load, or the measured process died.
+        ConfigError: a device's URL is wrong, no device can count instructions, a dynamic size is not known, or the input file does
+            not fit.
+        RuntimeUnavailableError: onnxruntime or the library does not load, or there is no bundle for a device.
 
     """
-    models = [read_onnx(path) for path in artifacts]
-    libraries = [resolve_library(options.library, model) for model in models]
-    rounds: list[list[Round]] = [[] for _ in models]
-    with tqdm(total=options.rounds * len(models), desc="bench", unit="process", file=sys.stderr, disable=quiet or None) as progress:
-        for _ in range(options.rounds):
-            for model, library, done in zip(models, libraries, rounds, strict=True):
-                progress.set_postfix_str(model.path.name)
-                done.append(_run_round(model, library, options))
-                progress.update()
-    environment = read_environment()
-    created = _now()
-    records = []
-    for model, library, done in zip(models, libraries, rounds, strict=True):
-        measurements = [round_.measurement for round_ in done]
-        summary = summarize(measurements)
-        records.append(
-            Record(
-                created_utc=created,
-                command=list(sys.argv if command is None else command),
-                device="local",
-                options=_options_json(options),
-                artifact=_artifact(model, library),
-                environment=environment,
-                rounds=done,
-                summary=summary,
-                validity=check_validity(measurements, summary, options),
+    models = [read_artifact(path) for path in artifacts]
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecomp-")))
+        counting = options.count_instructions
+        opened = [stack.enter_context(open_device(url, count_instructions=counting)) for url in devices]
+        if counting and not any(isinstance(device, QemuDevice) for device in opened):
+            raise ConfigError(f"instructions are counted on emulated devices alone (qemu://CPU), got {', '.join(devices)}")
+        targets = [_Target(device, bundle) for device in opened]
+        runs = [
+            _Run(model, target, options, scratch / f"{m}-{t}") for m, model in enumerate(models) for t, target in enumerate(targets)
+        ]
+        total = options.rounds * len(runs)
+        with tqdm(total=total, desc="bench", unit="process", file=sys.stderr, disable=quiet or None) as progress:
+            for number in range(options.rounds):
+                for run in runs:
+                    progress.set_postfix_str(f"{run.model.path.name} on {run.target.device.url}")
+                    run.advance(keep_outputs=number == 0 and len(devices) > 1)
+                    progress.update()
+    words = list(sys.argv if command is None else command)
+    return [run.to_record(words, runs[index - index % len(targets)]) for index, run in enumerate(runs)]
+
+
+class _Target:
+    """A device, reached when it is first needed; a failure to reach it is not tried again."""
+
+    def __init__(self, device: Device, bundle: Path | None) -> None:
+        self.device, self._bundle = device, bundle
+        self._session: Session | None = None
+        self._failure: str | None = None
+
+    @property
+    def session(self) -> Session:
+        if self._failure is not None:
+            raise DeviceError(self._failure)
+        if self._session is None:
+            try:
+                self._session = Session(self.device, self._bundle)
+            except DeviceError as error:
+                self._failure = str(error)
+                raise
+        return self._session
+
+
+class _Run:
+    """The rounds of one artifact on one device, until one fails."""
+
+    def __init__(self, model: OnnxFile | ExecutorchFile, target: _Target, options: BenchOptions, scratch: Path) -> None:
+        self.model, self.target, self.options, self._scratch = model, target, options, scratch
+        self.library = resolve_library(options.library, model)
+        self.rounds: list[Round] = []
+        self.outputs: dict[str, np.ndarray] = {}
+        self.failure: str | None = None
+        self._job: Job | None = None
+        self._created = now()
+
+    def advance(self, *, keep_outputs: bool) -> None:
+        """Run the next round, unless one failed."""
+        if self.failure is not None:
+            return
+        try:
+            if self._job is None:
+                self._scratch.mkdir()
+                self._job = Job(self.target.session, self.model, self.library, self.options, self._scratch)
+            self.rounds.append(self._job.run_round())
+            if keep_outputs:
+                self.outputs = self._job.pull_outputs(self.rounds[-1])
+        except DeviceError as error:
+            self.failure = str(error)
+
+    def to_record(self, command: list[str], first: _Run) -> Record:
+        """The record; `first` ran the same artifact on the first device."""
+        environment = None
+        if self._job is not None:
+            environment = Environment(
+                **self._job.machine.model_dump(),
+                emulation=self.target.session.probe.emulation,
+                edgecomp_version=edgecomp.__version__,
+                git_commit=git_commit(),
             )
+        emulation = "no" if environment is None else environment.emulation
+        summary = summarize(self.rounds, emulation) if self.rounds else None
+        parity = None if self is first else _compare(self.outputs, first)
+        return Record(
+            created_utc=self._created,
+            command=command,
+            device=self.target.device.url,
+            options=_options_json(self.options),
+            artifact=_artifact(self.model, self.library),
+            environment=environment,
+            rounds=self.rounds,
+            summary=summary,
+            parity=parity,
+            failure=self.failure,
+            validity=check_validity(self.rounds, summary, self.options, emulation, parity=parity, failure=self.failure),
         )
-    return records
 
 
-def _run_round(model: OnnxFile, library: Path | None, options: BenchOptions) -> Round:
-    request = {
-        "artifact": str(model.path.resolve()),
-        "files": [str(path.resolve()) for path in model.files],
-        "library": None if library is None else str(library),
-        # Another library than ours has no kernels that we could ask for.
-        "ask_kernels": library is not None and options.library == AUTO,
-        "threads": options.threads,
-        "batch": options.batch,
-        "sequence": options.sequence,
-        "sizes": dict(options.sizes),
-        "inputs": None if options.inputs is None else str(options.inputs.resolve()),
-        "token_ids": options.token_ids,
-        "seed": options.seed,
-        "warmup": options.warmup,
-        "min_iterations": options.min_iterations,
-        "min_duration_ns": round(options.min_duration_s * 1e9),
-        "max_duration_ns": round(options.max_duration_s * 1e9),
-    }
-    started, before = _now(), read_conditions()
-    measurement = _run_worker(model.path, request)
-    return Round(started_utc=started, before=before, after=read_conditions(), measurement=measurement)
-
-
-def _run_worker(path: Path, request: dict[str, Any]) -> Measurement:
-    # -P: the installed package, not whatever lies in the folder that the user happens to be in.
-    process = subprocess.run(
-        [sys.executable, "-P", "-m", "edgecomp.bench._worker"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+def _compare(outputs: dict[str, np.ndarray], first: _Run) -> Parity | None:
+    if not outputs or outputs.keys() != first.outputs.keys():
+        return None  # one of the two failed before
+    pairs = [(outputs[name], reference) for name, reference in first.outputs.items()]
+    differences = [_relative_difference(left, right) for left, right in pairs]
+    return Parity(
+        reference=first.target.device.url,
+        identical=all(np.array_equal(left, right, equal_nan=right.dtype.kind == "f") for left, right in pairs),
+        relative_difference=max(differences) if all(np.isfinite(differences)) else None,
     )
-    tail = process.stderr[-2000:]
-    if process.returncode < 0:
-        name = signal.Signals(-process.returncode).name
-        raise RuntimeUnavailableError(f"the process that measured {path} was ended by {name}. {tail}".strip())
-    try:
-        answer = json.loads(process.stdout)
-        if "error" in answer:
-            raise _error(answer)
-        return Measurement.model_validate(answer)
-    except (json.JSONDecodeError, ValidationError) as error:
-        message = f"the process that measured {path} ended with code {process.returncode} and no measurement. {tail}"
-        raise RuntimeUnavailableError(message.strip()) from error
 
 
-def _error(answer: dict[str, str]) -> EdgecompError:
-    kind = getattr(errors, answer["error"])
-    error: EdgecompError = kind(answer["message"])
-    return error
+def _relative_difference(left: np.ndarray, right: np.ndarray) -> float:
+    if left.shape != right.shape:
+        return np.inf
+    left, right = left.astype(np.float64), right.astype(np.float64)
+    difference, norm = np.linalg.norm(left - right), np.linalg.norm(right)
+    return 0.0 if difference == 0 else float(difference / norm) if norm > 0 else np.inf
 
 
-def _artifact(model: OnnxFile, library: Path | None) -> Artifact:
+def _artifact(model: OnnxFile | ExecutorchFile, library: Path | None) -> Artifact:
     files = [ArtifactFile(**asdict(info)) for info in hash_files(model)]
     return Artifact(
         name=model.path.name,
@@ -150,8 +207,5 @@ def _artifact(model: OnnxFile, library: Path | None) -> Artifact:
 
 def _options_json(options: BenchOptions) -> dict[str, Any]:
     values = asdict(options)
-    return {**values, "inputs": None if options.inputs is None else str(options.inputs), "sizes": dict(options.sizes)}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    plain = {"inputs": None if options.inputs is None else str(options.inputs), "sizes": dict(options.sizes)}
+    return values | plain | {"cpus": list(options.cpus)}

@@ -14,7 +14,7 @@ import edgecomp
 from edgecomp.errors import EdgecompError
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
-VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "doctor")
+VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "device-bundle", "doctor")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name in VERBS:
-        module = import_module(f"edgecomp.cli.{name}")
+        module = import_module(f"edgecomp.cli.{name.replace('-', '_')}")
         summary = (module.__doc__ or "").splitlines()[0]
         verb = verbs.add_parser(name, help=summary, description=summary)
         module.add_arguments(verb)

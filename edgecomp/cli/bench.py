@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from edgecomp.cli.common import add_quiet
+from edgecomp.cli.common import add_quiet, parse_sizes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +36,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--format", default="md", choices=["md", "csv", "json", "jsonl"], help="what to print (default: %(default)s)"
     )
     parser.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
+    parser.add_argument(
+        "--device",
+        dest="devices",
+        action="append",
+        metavar="URL",
+        help="local (default), ssh://[USER@]HOST[:PORT], adb://[SERIAL] or qemu://CPU; may be repeated",
+    )
+    parser.add_argument(
+        "--bundle", type=Path, metavar="FOLDER", help="what `edgecomp device-bundle` made, if not in its default place"
+    )
+    parser.add_argument("--cpus", default="", metavar="N,N", help="processors to run on (default: all)")
+    parser.add_argument("--count", choices=["instructions"], help="count the instructions of an inference, on qemu:// devices")
+    parser.add_argument(
+        "--max-start-celsius",
+        type=float,
+        default=70.0,
+        metavar="C",
+        help="a round waits until the device is no hotter (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cooldown", type=float, default=120.0, metavar="S", help="seconds to wait for that (default: %(default)s)"
+    )
+    parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds a round may take (default: %(default)s)")
     add_quiet(parser)
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="also write the records here, for edgecomp report")
 
@@ -46,13 +68,14 @@ def run(arguments: argparse.Namespace) -> None:
     from edgecomp.bench.options import BenchOptions
     from edgecomp.bench.output import format_records
     from edgecomp.bench.runner import run_benches
+    from edgecomp.errors import DeviceError
     from edgecomp.files import replace_file
 
     options = BenchOptions(
         threads=arguments.threads,
         batch=arguments.batch,
         sequence=arguments.sequence,
-        sizes=_sizes(arguments.sizes),
+        sizes=parse_sizes(arguments.sizes),
         inputs=arguments.inputs,
         library=arguments.library,
         rounds=arguments.rounds,
@@ -60,24 +83,35 @@ def run(arguments: argparse.Namespace) -> None:
         min_iterations=arguments.min_iterations,
         min_duration_s=arguments.min_duration,
         max_duration_s=max(60.0, 2 * arguments.min_duration),
+        cpus=_cpus(arguments.cpus),
+        max_start_celsius=arguments.max_start_celsius,
+        cooldown_s=arguments.cooldown,
+        timeout_s=arguments.timeout,
+        count_instructions=arguments.count is not None,
     )
-    records = run_benches(arguments.artifacts, options, command=["edgecomp", *sys.argv[1:]], quiet=arguments.quiet)
-    for record in records:
-        if not record.artifact.uses_edgecomp:
-            print(f"edgecomp bench: {record.artifact.name} has no nodes of ours: ONNX Runtime's own kernels ran", file=sys.stderr)
+    records = run_benches(
+        arguments.artifacts,
+        options,
+        devices=arguments.devices or ["local"],
+        bundle=arguments.bundle,
+        command=["edgecomp", *sys.argv[1:]],
+        quiet=arguments.quiet,
+    )
+    for name in dict.fromkeys(record.artifact.name for record in records if not record.artifact.uses_edgecomp):
+        print(f"edgecomp bench: {name} has no nodes of ours: ONNX Runtime's own kernels ran", file=sys.stderr)
     if arguments.save is not None:
         with replace_file(arguments.save, overwrite=True) as temporary:
             temporary.write_text(json.dumps([record.model_dump(mode="json") for record in records]) + "\n", encoding="utf-8")
     print(format_records(records, arguments.format), end="")
+    failures = [record.failure for record in records if record.failure is not None]
+    if failures:
+        raise DeviceError("; ".join(dict.fromkeys(failures)))
 
 
-def _sizes(assignments: Sequence[str]) -> dict[str, int]:
+def _cpus(numbers: str) -> tuple[int, ...]:
     from edgecomp.errors import ConfigError
 
-    sizes = {}
-    for assignment in assignments:
-        name, _, value = assignment.rpartition("=")  # a name may be an expression with signs of its own
-        if not name or not value.isdecimal():
-            raise ConfigError(f"a size must be NAME=VALUE with a whole number, got {assignment!r}")
-        sizes[name] = int(value)
-    return sizes
+    parts = [part.strip() for part in numbers.split(",")] if numbers else []
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"processors must be whole numbers separated by commas, got {numbers!r}")
+    return tuple(map(int, parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,21 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 def print_json(value: Any) -> None:
     """One JSON value on stdout."""
     print(json.dumps(value, indent=1))
+
+
+def parse_sizes(assignments: Sequence[str]) -> dict[str, int]:
+    """Sizes by name, of NAME=VALUE.
+
+    Raises:
+        ConfigError: an assignment of another form.
+
+    """
+    from edgecomp.errors import ConfigError
+
+    sizes = {}
+    for assignment in assignments:
+        name, _, value = assignment.rpartition("=")  # a name may be an expression with signs of its own
+        if not name or not value.isdecimal():
+            raise ConfigError(f"a size must be NAME=VALUE with a whole number, got {assignment!r}")
+        sizes[name] = int(value)
+    return sizes

@@ -5,14 +5,23 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecomp.cli.common import add_json, add_model, add_output, add_quiet, print_json
+from edgecomp.cli.common import add_json, add_model, add_output, add_quiet, parse_sizes, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp export`."""
     parser.add_argument("checkpoint", type=Path, metavar="MODEL.ec", help="a folder that edgecomp compress wrote")
-    parser.add_argument("-t", "--target", default="onnx", help="onnx (default)")
-    add_output(parser, "the file, such as model.onnx; its weights go beside it")
+    parser.add_argument("-t", "--target", default="onnx", help="onnx (default) or executorch")
+    add_output(parser, "the file: model.onnx, whose weights go beside it, or model.pte")
+    parser.add_argument(
+        "--max-size",
+        dest="max_sizes",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="executorch: the largest value of a dynamic size, for which memory is planned (default: batch=1, sequence=512)",
+    )
+    parser.add_argument("--external-weights", action="store_true", help="executorch: constants in a .ptd file beside the program")
     add_model(parser)
     add_json(parser)
     add_quiet(parser)
@@ -21,10 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Export, and print the files."""
     from edgecomp.checkpoint import load
-    from edgecomp.exporters import export
+    from edgecomp.exporters import ExportOptions, export
 
+    options = ExportOptions(max_sizes=parse_sizes(arguments.max_sizes), external_weights=arguments.external_weights)
     model = load(arguments.checkpoint, model=arguments.model)
-    result = export(model, arguments.target, arguments.output, overwrite=arguments.force, quiet=arguments.quiet)
+    result = export(model, arguments.target, arguments.output, options=options, overwrite=arguments.force, quiet=arguments.quiet)
     if arguments.json:
         print_json({"files": [str(path) for path in result.files], "total_bytes": result.total_bytes})
     else:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp verify`."""
-    parser.add_argument("artifact", type=Path, metavar="MODEL.onnx", help="an exported model")
+    parser.add_argument("artifact", type=Path, metavar="MODEL", help="an exported model, .onnx or .pte")
     parser.add_argument(
         "--against",
         required=True,
@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--perplexity", type=Path, metavar="FILE", help="text to measure a language model's perplexity on")
     parser.add_argument("--window", type=int, default=512, metavar="N", help="tokens of a perplexity window (default: %(default)s)")
     parser.add_argument("--windows", type=int, default=16, metavar="N", help="perplexity windows (default: %(default)s)")
-    parser.add_argument("--library", default="auto", metavar="PATH", help="auto (default), none, or a custom-op library")
-    parser.add_argument("--no-stock", action="store_true", help="do not run without the library, which is slow")
+    parser.add_argument("--library", default="auto", metavar="PATH", help="auto (default), none, or a library of operators")
+    parser.add_argument("--no-stock", action="store_true", help="do not run an ONNX model without the library, which is slow")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="intra-op threads (default: %(default)s)")
     parser.add_argument("--max-absolute", type=float, metavar="X", help="fail if an absolute error is larger")
     parser.add_argument("--max-relative", type=float, metavar="X", help="fail if a relative error is larger")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgecomp.artifact.onnx_file import hash_files
-from edgecomp.artifact.session import NONE, OnnxArtifact
+from edgecomp.artifact.files import hash_files
+from edgecomp.artifact.library import NONE
+from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.inspect.result import OnnxInspection
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgecomp.artifact.onnx_file import FileInfo
+from edgecomp.artifact.files import FileInfo
 from edgecomp.size import SizeReport
 
 SCHEMA_VERSION = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ _ADAPTERS: dict[str, tuple[type[Adapter], str]] = {
 
 
 def _transformers() -> Any:
+    for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which names the libraries of other machines
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         import transformers
     except ImportError as error:

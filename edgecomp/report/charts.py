@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -28,67 +28,126 @@ _PARTS = {
 }
 
 _BAR_PIXELS, _FRAME_PIXELS = 38, 110
+_LARGEST_BOX = 2000  # samples of a box
 
 
 def size_chart(records: Sequence[Record]) -> go.Figure:
-    """File bytes of each artifact."""
-    sizes = [record.artifact.bytes / MEBI for record in records]
-    figure = go.Figure(_bars(records, sizes, "files", BLUE, text=[f"{size:.1f}" for size in sizes]))
-    return _framed(figure, len(records), "MiB", range=[0, max(sizes) * 1.15])
+    """File bytes of each artifact, once for all devices."""
+    artifacts = {tuple(file.sha256 for file in record.artifact.files): record for record in records}
+    sizes = [record.artifact.bytes / MEBI for record in artifacts.values()]
+    names = _told_apart([record.artifact.name for record in artifacts.values()])
+    bars = _bars(names, sizes, "files", BLUE, text=[f"{size:.1f}" for size in sizes])
+    return _framed(go.Figure(bars), len(names), "MiB", range=[0, max(sizes) * 1.15])
 
 
-def memory_chart(records: Sequence[Record]) -> go.Figure:
-    """Steady memory above an empty session, in its two kinds, and the peak."""
-    anonymous = [record.summary.above_empty_session.anonymous_bytes / MEBI for record in records]
-    mapped = [record.summary.steady.artifact_file_backed_bytes / MEBI for record in records]
-    peaks = [record.summary.above_empty_session.peak_resident_bytes / MEBI for record in records]
-    figure = go.Figure([_bars(records, anonymous, "anonymous", ORANGE), _bars(records, mapped, "file-backed (artifact)", GREEN)])
-    marker = {"symbol": "line-ns", "size": 18, "line": {"width": 3, "color": INK}}
-    figure.add_scatter(x=peaks, y=_labels(records), mode="markers", name="peak", marker=marker)
-    figure.update_layout(barmode="stack")
-    return _framed(figure, len(records), "MiB above an empty session")
-
-
-def latency_chart(records: Sequence[Record]) -> go.Figure:
-    """Every sample of every round."""
-    figure = go.Figure()
-    for record, label in zip(records, _labels(records), strict=True):
-        samples = [sample / 1e6 for round_ in record.rounds for sample in round_.measurement.samples_ns]
-        figure.add_box(
-            x=samples, name=label, orientation="h", boxpoints="outliers", marker={"color": BLUE, "size": 3}, line_width=1.5
-        )
-    figure.update_layout(showlegend=False)
-    return _framed(figure, len(records), "ms per inference", rangemode="tozero")
-
-
-def quality_chart(records: Sequence[Record], qualities: Sequence[Quality | None]) -> go.Figure | None:
-    """Quality against file size; None where no artifact was verified."""
-    points = [(record, quality) for record, quality in zip(records, qualities, strict=True) if quality is not None]
-    measured = [(record, quality) for record, quality in points if quality.perplexity is not None]
-    title = "perplexity (lower is better)"
-    values = [quality.perplexity for _, quality in measured]
-    if not measured:
-        measured = [(record, quality) for record, quality in points if quality.cosine is not None]
-        title = "cosine to the reference"
-        values = [quality.cosine for _, quality in measured]
-    if not measured:
+def memory_chart(records: Sequence[Record]) -> go.Figure | None:
+    """Steady memory above an empty session, in its two kinds, and the peak; None where no record has memory."""
+    rows = [
+        (label, record.summary.above_empty_session, record.summary.steady)
+        for label, record in zip(labels(records), records, strict=True)
+        if record.summary is not None and record.summary.above_empty_session is not None and record.summary.steady is not None
+    ]
+    if not rows:
         return None
+    names = [label for label, _, _ in rows]
+    anonymous = [above.anonymous_bytes / MEBI for _, above, _ in rows]
+    mapped = [steady.artifact_file_backed_bytes / MEBI for _, _, steady in rows]
+    peaks = [above.peak_resident_bytes / MEBI for _, above, _ in rows]
+    figure = go.Figure([_bars(names, anonymous, "anonymous", ORANGE), _bars(names, mapped, "file-backed (artifact)", GREEN)])
+    marker = {"symbol": "line-ns", "size": 18, "line": {"width": 3, "color": INK}}
+    figure.add_scatter(x=peaks, y=names, mode="markers", name="peak", marker=marker)
+    figure.update_layout(barmode="stack")
+    return _framed(figure, len(names), "MiB above an empty session")
+
+
+def memory_trace_chart(record: Record) -> go.Figure | None:
+    """The process's memory as it goes on, by kind, in the last round; None where the record has no memory."""
+    if not record.rounds or record.summary is None or record.summary.steady is None:
+        return None
+    trace = record.rounds[-1].measurement.memory
+    moments = [name.replace("_", " ") for name in type(trace).model_fields]
+    readings = [getattr(trace, name) for name in type(trace).model_fields]
+    kinds = {
+        ("anonymous", ORANGE): [reading.anonymous_bytes for reading in readings],
+        ("file-backed, artifact", GREEN): [reading.artifact_file_backed_bytes for reading in readings],
+        ("file-backed, other", BLUE): [reading.file_backed_bytes - reading.artifact_file_backed_bytes for reading in readings],
+    }
     figure = go.Figure(
-        go.Scatter(
-            x=[record.artifact.bytes / MEBI for record, _ in measured],
-            y=values,
-            text=_labels([record for record, _ in measured]),
-            mode="markers",
-            marker={"size": 11, "color": BLUE},
-            hovertemplate="%{text}<br>%{x:.2f} MiB<br>%{y:.4f}<extra></extra>",
-        )
+        [go.Bar(x=moments, y=[v / MEBI for v in sizes], name=name, marker_color=color) for (name, color), sizes in kinds.items()]
     )
-    # Numbers beside the points would collide at phone width; names are numbered in the table's order instead.
-    for number, ((record, _), value) in enumerate(zip(measured, values, strict=True), 1):
-        figure.add_annotation(x=record.artifact.bytes / MEBI, y=value, text=str(number), showarrow=False, yshift=15)
-    figure = _framed(figure, 7, "MiB of files", rangemode="tozero")
-    figure.update_yaxes(title=title, showgrid=True)
-    return figure
+    figure.update_layout(barmode="stack")
+    return _framed(figure, 5, "").update_yaxes(title="MiB resident")
+
+
+def latency_chart(records: Sequence[Record]) -> go.Figure | None:
+    """The samples of all rounds; None where no record has times."""
+    figure = go.Figure()
+    for record, label in zip(records, labels(records), strict=True):
+        if record.summary is None or record.summary.latency is None:
+            continue
+        samples = sorted(sample / 1e6 for round_ in record.rounds for sample in round_.measurement.samples_ns)
+        # Evenly spaced ranks say what all samples say, and do not make the page grow with the length of a run.
+        thinned = samples[:: -(-len(samples) // _LARGEST_BOX)] + samples[-1:]
+        figure.add_box(
+            x=thinned, name=label, orientation="h", boxpoints="outliers", marker={"color": BLUE, "size": 3}, line_width=1.5
+        )
+    if not figure.data:
+        return None
+    figure.update_layout(showlegend=False)
+    return _framed(figure, len(figure.data), "ms per inference", rangemode="tozero")
+
+
+def quality_charts(records: Sequence[Record], qualities: Sequence[Quality | None]) -> dict[str, go.Figure]:
+    """Quality against file size and against p50, by `size` and `latency`; left out where nothing was verified, or timed."""
+    rows = list(zip(range(1, len(records) + 1), records, labels(records), qualities, strict=True))
+    measured = [(*row, row[3].perplexity) for row in rows if row[3] is not None and row[3].perplexity is not None]
+    title, better = "perplexity (lower is better)", min
+    if not measured:
+        measured = [(*row, row[3].cosine) for row in rows if row[3] is not None and row[3].cosine is not None]
+        title, better = "cosine to the reference", max
+    sized = [(number, record.artifact.bytes / MEBI, value, label) for number, record, label, _, value in measured]
+    timed = [
+        (number, record.summary.latency.p50_ns / 1e6, value, label)
+        for number, record, label, _, value in measured
+        if record.summary is not None and record.summary.latency is not None
+    ]
+    found = {"size": (sized, "MiB of files"), "latency": (timed, "p50 ms per inference")}
+    return {name: _tradeoff(points, x_title, title, better) for name, (points, x_title) in found.items() if points}
+
+
+def _tradeoff(
+    points: Sequence[tuple[int, float, float, str]], x_title: str, y_title: str, better: Callable[..., float]
+) -> go.Figure:
+    """Points (number, cost, quality, label), and a line through those that no other beats in both."""
+    best: list[tuple[float, float]] = []
+    for _, cost, quality, _ in sorted(points, key=lambda point: (point[1], point[2] if better is min else -point[2])):
+        if not best or (quality != best[-1][1] and better(quality, best[-1][1]) == quality):
+            best.append((cost, quality))
+    figure = go.Figure(
+        [
+            go.Scatter(
+                x=[cost for cost, _ in best],
+                y=[quality for _, quality in best],
+                mode="lines",
+                line={"color": GREEN, "width": 1.5, "dash": "dot"},
+                hoverinfo="skip",
+            ),
+            go.Scatter(
+                x=[cost for _, cost, _, _ in points],
+                y=[quality for _, _, quality, _ in points],
+                text=[label for _, _, _, label in points],
+                mode="markers",
+                marker={"size": 11, "color": BLUE},
+                hovertemplate="%{text}<br>%{x:.2f}<br>%{y:.4f}<extra></extra>",
+            ),
+        ]
+    )
+    # Names beside the points would collide at phone width; the points have the table's numbers instead.
+    for number, cost, quality, _ in points:
+        figure.add_annotation(x=cost, y=quality, text=str(number), showarrow=False, yshift=15)
+    figure.update_layout(showlegend=False)
+    figure = _framed(figure, 7, x_title, rangemode="tozero")
+    return figure.update_yaxes(title=y_title, showgrid=True)
 
 
 def parts_chart(inspection: Inspection) -> go.Figure:
@@ -138,16 +197,23 @@ def to_html(figure: go.Figure, name: str) -> str:
     return html
 
 
-def _bars(records: Sequence[Record], values: Sequence[float], name: str, color: str, text: Sequence[str] | None = None) -> go.Bar:
-    bars = go.Bar(y=_labels(records), x=list(values), name=name, orientation="h", marker_color=color, text=text)
+def _bars(names: Sequence[str], values: Sequence[float], name: str, color: str, text: Sequence[str] | None = None) -> go.Bar:
+    bars = go.Bar(y=list(names), x=list(values), name=name, orientation="h", marker_color=color, text=text)
     # Inside a short bar plotly turns the text on its side.
     return bars.update(textposition="outside", cliponaxis=False)
 
 
-def _labels(records: Sequence[Record]) -> list[str]:
-    """Short names, told apart by a number where several records measured files of one name."""
-    names = [record.artifact.name.removesuffix(".onnx") for record in records]
-    return [name if names.count(name) == 1 else f"{name} ({names[:index].count(name) + 1})" for index, name in enumerate(names)]
+def labels(records: Sequence[Record]) -> list[str]:
+    """Short names of records: the artifact, and below it the device where it is not this machine."""
+    return _told_apart(
+        [record.label.replace(" on ", "<br>on ", 1) if record.device != "local" else record.label for record in records]
+    )
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Names without `.onnx`, the same ones told apart by a number."""
+    short = [name.replace(".onnx", "", 1) for name in names]
+    return [name if short.count(name) == 1 else f"{name} ({short[:index].count(name) + 1})" for index, name in enumerate(short)]
 
 
 def _framed(figure: go.Figure, rows: int, x_title: str, **x_axis: Any) -> go.Figure:

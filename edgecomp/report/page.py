@@ -14,17 +14,21 @@ import edgecomp
 from edgecomp.bench.record import Record
 from edgecomp.errors import RuntimeUnavailableError
 from edgecomp.files import replace_file, require_writable_target
+from edgecomp.report.comparison import compare_records
 from edgecomp.report.run_folder import Quality, Runs, load_runs, quality_of
 
 TEMPLATE = "page.html.j2"
 
 
-def write_report(runs: Sequence[Path | Record], output: Path, *, overwrite: bool = False) -> Path:
+def write_report(
+    runs: Sequence[Path | Record], output: Path, *, baseline: Sequence[Path | Record] = (), overwrite: bool = False
+) -> Path:
     """Write one HTML page about run folders (see `edgecomp.report.run_folder`) or records.
 
     Args:
         runs: folders and records, in the order they are shown.
         output: the page.
+        baseline: folders and records of an earlier run, which the records are compared with.
         overwrite: whether an existing page may be replaced.
 
     Returns:
@@ -38,13 +42,13 @@ def write_report(runs: Sequence[Path | Record], output: Path, *, overwrite: bool
 
     """
     require_writable_target(output, overwrite=overwrite)
-    html = render(load_runs(runs))
+    html = render(load_runs(runs), load_runs(baseline).records if baseline else [])
     with replace_file(output, overwrite=overwrite) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return output
 
 
-def render(runs: Runs) -> str:
+def render(runs: Runs, baseline: Sequence[Record] = ()) -> str:
     """The page as text.
 
     Raises:
@@ -61,13 +65,8 @@ def render(runs: Runs) -> str:
 
     qualities = [_quality(runs, record) for record in runs.records]
     figures: dict[str, str] = {}
-    if runs.records:
-        figures["size"] = charts.to_html(charts.size_chart(runs.records), "size-chart")
-        figures["memory"] = charts.to_html(charts.memory_chart(runs.records), "memory-chart")
-        figures["latency"] = charts.to_html(charts.latency_chart(runs.records), "latency-chart")
-        quality = charts.quality_chart(runs.records, qualities)
-        if quality is not None:
-            figures["quality"] = charts.to_html(quality, "quality-chart")
+    drawn = {} if not runs.records else _record_charts(runs, qualities)
+    figures |= {name: charts.to_html(figure, f"{name}-chart") for name, figure in drawn.items() if figure is not None}
     for index, inspection in enumerate(runs.inspections):
         figures[f"parts-{index}"] = charts.to_html(charts.parts_chart(inspection), f"parts-{index}")
         for field, title in (("bits_per_weight", "bits per weight"), ("relative_error", "relative error")):
@@ -80,17 +79,53 @@ def render(runs: Runs) -> str:
     environment.filters |= {"mib": lambda value: f"{value / charts.MEBI:.2f}", "ms": lambda value: f"{value / 1e6:.3f}"}
     return environment.get_template(TEMPLATE).render(
         title=_title(runs),
-        rows=[
-            {"record": record, "quality": quality, "inspection": runs.inspection_of(record), "command": shlex.join(record.command)}
-            for record, quality in zip(runs.records, qualities, strict=True)
-        ],
+        rows=[_row(runs, record, quality) for record, quality in zip(runs.records, qualities, strict=True)],
+        devices=_devices(runs.records),
+        has_traces=any(name.startswith("trace-") for name in figures),
         runs=runs,
+        comparisons=compare_records(runs.records, baseline),
+        compared=bool(baseline),
         figures=figures,
         raw=_raw_downloads(runs),
         plotly_script=get_plotlyjs(),
         version=edgecomp.__version__,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _row(runs: Runs, record: Record, quality: Quality | None) -> dict[str, Any]:
+    """A record as the template wants it; None for what the record does not have."""
+    summary = record.summary
+    return {
+        "record": record,
+        "quality": quality,
+        "inspection": runs.inspection_of(record),
+        "command": shlex.join(record.command),
+        "latency": None if summary is None else summary.latency,
+        "above": None if summary is None else summary.above_empty_session,
+        "steady": None if summary is None else summary.steady,
+        "instructions": None if summary is None else summary.instructions,
+    }
+
+
+def _devices(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The devices in the order of their first records, each with what it said of itself."""
+    told: dict[str, Any] = {}
+    for record in records:
+        told[record.device] = told.get(record.device) or record.environment
+    return [{"url": url, "environment": environment} for url, environment in told.items()]
+
+
+def _record_charts(runs: Runs, qualities: Sequence[Quality | None]) -> dict[str, Any]:
+    from edgecomp.report import charts
+
+    found = {
+        "size": charts.size_chart(runs.records),
+        "memory": charts.memory_chart(runs.records),
+        "latency": charts.latency_chart(runs.records),
+    }
+    found |= {f"quality-{name}": figure for name, figure in charts.quality_charts(runs.records, qualities).items()}
+    return found | {f"trace-{index}": charts.memory_trace_chart(record) for index, record in enumerate(runs.records)}
 
 
 def _quality(runs: Runs, record: Record) -> Quality | None:
@@ -106,7 +141,11 @@ def _title(runs: Runs) -> str:
     )
     if sources:
         return f"{', '.join(sources)}, compressed"
-    return f"{len(runs.records or runs.verifications)} artifacts, measured"
+    if not runs.records:
+        return f"{len(runs.verifications)} artifacts, verified"
+    devices = len({record.device for record in runs.records})
+    artifacts = len(runs.records) // devices
+    return f"{artifacts} artifact{'' if artifacts == 1 else 's'}, measured" + (f" on {devices} devices" if devices > 1 else "")
 
 
 def _is_path(source: str) -> bool:

@@ -29,7 +29,7 @@ _SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "verify": TypeAdapter(VerifyResult),
     "inspect": TypeAdapter(Inspection),
 }
-_VERSION = 1
+_VERSIONS = {"bench": 2, "verify": 1, "inspect": 1}
 
 
 @dataclass
@@ -113,9 +113,10 @@ def _read(folder: Path, kind: str) -> Iterator[Any]:
             raise CheckpointError(f"{path} is not JSON: {error}") from error
         for value in content if isinstance(content, list) else [content]:
             found = (value.get("kind"), value.get("schema_version")) if isinstance(value, dict) else (None, None)
-            if found != (kind, _VERSION):
+            if found != (kind, _VERSIONS[kind]):
                 raise CheckpointError(
-                    f"{path} must hold {kind} records of schema version {_VERSION}, got kind {found[0]!r}, version {found[1]!r}"
+                    f"{path} must hold {kind} records of schema version {_VERSIONS[kind]}, "
+                    f"got kind {found[0]!r}, version {found[1]!r}"
                 )
             try:
                 yield _SCHEMAS[kind].validate_python(value)

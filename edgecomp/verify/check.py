@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecomp.artifact.executorch_session import ExecutorchArtifact
+from edgecomp.artifact.files import hash_files
 from edgecomp.artifact.inputs import InputSizes, make_inputs
-from edgecomp.artifact.onnx_file import hash_files
-from edgecomp.artifact.session import AUTO, NONE, OnnxArtifact
+from edgecomp.artifact.library import AUTO, NONE
+from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.errors import CalibrationError, ConfigError, ModelError, VerificationError
 from edgecomp.progress import ProgressBar
 from edgecomp.text import token_windows
@@ -50,7 +52,7 @@ class VerifyOptions:
 
     Args:
         library: `auto` (ours, if the model has nodes of ours), `none`, or the path of a custom-op library.
-        stock: also run without the library; slow for a model with nodes of ours.
+        stock: also run an ONNX model without the library; slow where it has nodes of ours.
         threads: intra-op threads.
         tolerance: what counts as a failure.
         window: tokens of a perplexity window.
@@ -86,7 +88,7 @@ def verify(
     """Compare an exported model with its reference.
 
     Args:
-        artifact: the `.onnx` file.
+        artifact: the `.onnx` or `.pte` file.
         reference: computes the outputs by name from the inputs by name; outputs that only one side has are not compared.
         inputs: batches; `attention_mask [batch, sequence]`, where present, tells which positions count.
         options: how to run and what to tolerate.
@@ -99,29 +101,43 @@ def verify(
     Raises:
         ModelError: no such file, or the model does not run on the inputs, or shares no output with the reference.
         CheckpointError: the artifact is incomplete or refused.
-        RuntimeUnavailableError: onnxruntime or the library does not load.
+        RuntimeUnavailableError: the runtime or the library does not load.
         CalibrationError: neither inputs nor tokens, or too few tokens for the windows.
 
     """
-    runners: dict[str, Reference] = {}
+    if artifact.suffix == ".pte":
+        with ExecutorchArtifact(artifact, options.library, options.threads) as program:
+            runners = {STOCK if program.library is None else LIBRARY: program.run, REFERENCE: reference}
+            return _verify(program, runners, inputs, options, tokens, quiet=quiet)
     session = OnnxArtifact(artifact, options.library, options.threads)
-    library = session.library
-    if library is not None:
+    runners = {}
+    if session.library is not None:
         runners[LIBRARY] = session.run
-    if library is None or options.stock:
-        runners[STOCK] = session.run if library is None else OnnxArtifact(artifact, NONE, options.threads).run
+    if session.library is None or options.stock:
+        runners[STOCK] = session.run if session.library is None else OnnxArtifact(artifact, NONE, options.threads).run
     runners[REFERENCE] = reference
+    return _verify(session, runners, inputs, options, tokens, quiet=quiet)
 
+
+def _verify(
+    artifact: OnnxArtifact | ExecutorchArtifact,
+    runners: Mapping[str, Reference],
+    inputs: Iterable[Arrays],
+    options: VerifyOptions,
+    tokens: np.ndarray | None,
+    *,
+    quiet: bool,
+) -> VerifyResult:
     progress = ProgressBar(quiet)
     total = len(inputs) if isinstance(inputs, Sized) else None
     batches, comparisons = _compare(runners, progress(inputs, total=total, label="verify", unit="input"))
     if not batches and tokens is None:
         raise CalibrationError("a verification needs inputs or tokens, and got neither")
-    perplexity = None if tokens is None else _perplexity(session, runners, tokens, options, progress)
+    perplexity = None if tokens is None else _perplexity(artifact, runners, tokens, options, progress)
     return VerifyResult(
-        artifact=artifact.name,
-        files=hash_files(session.file),
-        library=None if library is None else library.name,
+        artifact=artifact.file.path.name,
+        files=hash_files(artifact.file),
+        library=None if artifact.library is None else artifact.library.name,
         batches=batches,
         comparisons=comparisons,
         perplexity=perplexity,
@@ -168,7 +184,11 @@ def _compare(runners: Mapping[str, Reference], inputs: Iterable[Arrays]) -> tupl
 
 
 def _perplexity(
-    session: OnnxArtifact, runners: Mapping[str, Reference], tokens: np.ndarray, options: VerifyOptions, progress: ProgressBar
+    artifact: OnnxArtifact | ExecutorchArtifact,
+    runners: Mapping[str, Reference],
+    tokens: np.ndarray,
+    options: VerifyOptions,
+    progress: ProgressBar,
 ) -> Perplexity:
     needed = options.window * options.windows
     if tokens.ndim != 1 or len(tokens) < needed:
@@ -177,7 +197,7 @@ def _perplexity(
         )
     # Masks, positions and the empty past are as the model declares them; only the tokens are the text's.
     sizes = InputSizes(batch=1, sequence=options.window)
-    template = make_inputs(session.session.get_inputs(), sizes)
+    template = make_inputs(artifact.inputs, sizes)
     totals, divergences = dict.fromkeys(runners, 0.0), {name: 0.0 for name in runners if name != REFERENCE}
     windows = token_windows(tokens, options.window, options.windows)
     for window in progress(windows, total=options.windows, label="perplexity", unit="window"):

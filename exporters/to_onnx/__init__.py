@@ -11,8 +11,9 @@ from onnx_ir.passes.common import DeduplicateHashedInitializersPass
 
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ExportError, first_line
+from edgecomp.errors import ConfigError, ExportError, first_line
 from edgecomp.exporters.capture import capture
+from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
 from edgecomp.exporters.to_onnx.functions import function_protos
 from edgecomp.exporters.to_onnx.lower import OPSET, lower
@@ -24,12 +25,21 @@ from edgecomp.progress import ProgressBar
 _NO_SIZE_LIMIT = 1 << 62
 
 
-def output_files(output: Path) -> tuple[Path, ...]:
-    """The files that `export` writes for `output`."""
+def output_files(output: Path, options: ExportOptions) -> tuple[Path, ...]:
+    """The files that `export` writes for `output`.
+
+    Raises:
+        ConfigError: an option that ONNX has no use for.
+
+    """
+    if options != ExportOptions():
+        raise ConfigError(
+            "target onnx leaves sizes free and always has its weights beside it: it takes neither option of executorch"
+        )
     return output, data_path(output)
 
 
-def export(model: CompressedModel, output: Path, progress: ProgressBar) -> ExportResult:
+def export(model: CompressedModel, output: Path, progress: ProgressBar, options: ExportOptions) -> ExportResult:
     """Write `model` as `output`, with its weights beside it in `<stem>.onnx.data`.
 
     Raises:

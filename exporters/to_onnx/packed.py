@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import onnx_ir as ir
 
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ExportError
-from edgecomp.exporters.packed import factor_of_buffer
-from edgecomp.ops import DOMAIN, OPERATORS, STAGE_OPERATORS
+from edgecomp.exporters.packed import check_calls, factor_of_buffer
+from edgecomp.ops import DOMAIN, OPERATORS
 
 _CODES_INPUT = 1  # x, then the factor's arrays in the format's order
 
@@ -23,18 +20,15 @@ def check_packed(graph: ir.Graph, model: CompressedModel) -> None:
 
     """
     factor_of = factor_of_buffer(model)
-    found = Counter(
-        (factor_of.get(node.inputs[_CODES_INPUT].name or ""), node.op_type)  # type: ignore[union-attr]
-        for node in graph.all_nodes()
-        if node.domain == DOMAIN
+    operators = {operator.onnx_name: operator for operator in OPERATORS.values()}
+    check_calls(
+        model,
+        {
+            (factor_of.get(node.inputs[_CODES_INPUT].name or "", ""), operators[node.op_type])  # type: ignore[union-attr]
+            for node in graph.all_nodes()
+            if node.domain == DOMAIN
+        },
     )
-    for (factor, op_type), layers in _expected(model).items():
-        # One node may serve several layers: those that share a factor and an input are merged.
-        if not found[factor, op_type]:
-            raise ExportError(
-                f"a {op_type} node must run the factor {factor} of {', '.join(layers)}, and none does: forward does not reach "
-                "the layer. Take it out of the model, or leave it out with skip in the recipe"
-            )
 
 
 def fill_absent_inputs(graph: ir.Graph) -> None:
@@ -58,15 +52,3 @@ def _empty_initializer(graph: ir.Graph, dtype: str) -> ir.Value:
     value = ir.val(name, const_value=ir.tensor(np.empty(0, dtype), name=name))
     graph.register_initializer(value)
     return value
-
-
-def _expected(model: CompressedModel) -> dict[tuple[str, str], list[str]]:
-    """The layers that run each (factor, ONNX operator), one entry a use."""
-    expected: dict[tuple[str, str], list[str]] = {}
-    for layer, plan in model.plans.items():
-        for term in plan.terms:
-            for stage in term:
-                operator = STAGE_OPERATORS.get((model.factors[stage.factor].format, stage.op))
-                if operator is not None:
-                    expected.setdefault((stage.factor, operator.onnx_name), []).append(layer)
-    return expected

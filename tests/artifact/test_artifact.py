@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,10 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import embedding_table, save_encoder, save_with_our_node
 
-from edgecomp.artifact.inputs import InputSizes, make_inputs
+from edgecomp.artifact.inputs import InputSizes, InputSpec, make_inputs
 from edgecomp.artifact.onnx_file import read_onnx
 from edgecomp.artifact.session import OnnxArtifact
-from edgecomp.bench.memory import file_backed_bytes
 from edgecomp.errors import CheckpointError, ConfigError
 
 
@@ -99,8 +97,8 @@ def test_outputs_by_name_and_surplus_inputs_left_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(outputs["last_hidden_state"], table[ids])
 
 
-def spec(name: str, kind: str, shape: list[int | str | None]) -> SimpleNamespace:
-    return SimpleNamespace(name=name, type=f"tensor({kind})", shape=shape)
+def spec(name: str, dtype: str, shape: list[int | str | None]) -> InputSpec:
+    return InputSpec(name, dtype, tuple(shape))
 
 
 def test_inputs_follow_names_and_dynamic_sizes() -> None:
@@ -109,8 +107,8 @@ def test_inputs_follow_names_and_dynamic_sizes() -> None:
         spec("attention_mask", "int64", ["batch_size", "past_sequence_length + 1"]),
         spec("position_ids", "int64", ["batch", "sequence_length"]),
         spec("token_type_ids", "int64", [None, None]),
-        spec("past_key_values.0.key", "float", ["batch", 3, "past_sequence_length", 8]),
-        spec("pixels", "float", ["N", 3, "height", 4]),
+        spec("past_key_values.0.key", "float32", ["batch", 3, "past_sequence_length", 8]),
+        spec("pixels", "float32", ["N", 3, "height", 4]),
     ]
     inputs = make_inputs(specs, InputSizes(2, 5, {"height": 6}))
     assert [list(value.shape) for value in inputs.values()] == [[2, 5], [2, 5], [2, 5], [2, 5], [2, 3, 0, 8], [2, 3, 6, 4]]
@@ -121,20 +119,4 @@ def test_inputs_follow_names_and_dynamic_sizes() -> None:
     with pytest.raises(ConfigError, match="--size height=VALUE"):
         make_inputs(specs, InputSizes())
     with pytest.raises(ConfigError, match=r"axis 2 of input pixels.*\.npz"):
-        make_inputs([spec("pixels", "float", [1, 3, None])], InputSizes())
-
-
-def test_smaps_are_told_apart_by_file() -> None:
-    smaps = """\
-7f00-7f10 r--p 00000000 fe:00 12   /models/my model.data
-Rss:                  64 kB
-Anonymous:             4 kB
-7f20-7f30 r--p 00000000 fe:00 13   /lib/libc.so
-Rss:                 100 kB
-Anonymous:             0 kB
-7f40-7f50 rw-p 00000000 00:00 0
-Rss:                  50 kB
-Anonymous:            50 kB
-"""
-    assert file_backed_bytes(smaps, {"/models/my model.data"}) == 60 * 1024
-    assert file_backed_bytes(smaps, set()) == 0
+        make_inputs([spec("pixels", "float32", [1, 3, None])], InputSizes())

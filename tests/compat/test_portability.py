@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 
 import edgecomp
-from edgecomp.artifact.session import AUTO, NONE, OnnxArtifact
+from edgecomp.artifact.library import AUTO, NONE
+from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.ops import DOMAIN
 
 RELATIVE_BOUNDS = {"float": 1e-4, "int8": 0.03}

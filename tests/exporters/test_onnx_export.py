@@ -197,7 +197,7 @@ class _HalfPrecision(_Wrapped):
     [
         (_Branching, "cannot trace the model.*x \\[3, 64\\]"),
         (_Untranslatable, "no ONNX form.*linalg_eig"),
-        (_Unreached, "LutMatMul node must run the factor w of fc, and none does"),
+        (_Unreached, "lut_matmul must run the factor w of fc, and none does"),
         (_Decompressing, "row_scale must be read by operators of edgecomp only"),
         (_HalfPrecision, "float16 at norm.weight"),
     ],

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ from onnx_models import embedding_table, save_encoder
 
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.output import format_records
-from edgecomp.bench.record import Record
+from edgecomp.bench.record import Record, Validity
 from edgecomp.bench.runner import run_benches
+from edgecomp.bench.stats import summarize
 from edgecomp.errors import CheckpointError, ModelError, OutputError
 from edgecomp.formats import lut
 from edgecomp.inspect.model import inspect_layers
 from edgecomp.inspect.result import Inspection
 from edgecomp.report import write_report
+from edgecomp.report.comparison import compare_records
 from edgecomp.size import count_bytes
 from edgecomp.tensor import LayerPlan, Stage
 from edgecomp.verify import VerifyOptions, VerifyResult, verify
@@ -96,7 +99,16 @@ def test_the_raw_records_can_be_taken_from_the_page(page: str, run_folder: Path)
 
 
 def test_every_chart_is_there(page: str) -> None:
-    for name in ("size-chart", "memory-chart", "latency-chart", "quality-chart", "bits_per_weight-0", "relative_error-0"):
+    for name in (
+        "size-chart",
+        "memory-chart",
+        "latency-chart",
+        "quality-size-chart",
+        "quality-latency-chart",
+        "trace-0-chart",
+        "bits_per_weight-0",
+        "relative_error-0",
+    ):
         assert f'id="{name}"' in page
 
 
@@ -129,7 +141,7 @@ def test_folders_that_cannot_be_reported(tmp_path: Path) -> None:
         ("no json", "not JSON"),
         ('{"kind": "bench", "schema_version": 9}', "version 9"),
         ('{"kind": "verify", "schema_version": 1}', "must hold bench"),
-        ('{"kind": "bench", "schema_version": 1}', "not a valid bench record"),
+        ('{"kind": "bench", "schema_version": 2}', "not a valid bench record"),
         ("3", "must hold bench"),
     ],
 )
@@ -171,3 +183,55 @@ def test_the_title_names_the_model_and_no_folder(source: str | None, title: str,
     inspection = json.loads((run_folder / "inspect.json").read_text(encoding="utf-8"))
     (tmp_path / "inspect.json").write_text(json.dumps({**inspection, "source": source}), encoding="utf-8")
     assert f"<h1>{title}</h1>" in write_report([tmp_path], tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def other(record: Record, *, device: str, samples: Sequence[int] = (), failure: str | None = None) -> Record:
+    """The record as another device would have made it."""
+    rounds = [round_.model_copy(update={"measurement": round_.measurement.model_copy(update={"samples_ns": list(samples)})})
+              for round_ in record.rounds]  # fmt: skip
+    if failure is not None:
+        validity = Validity(valid=False, reasons=[failure], notes=[])
+        changed = {"rounds": [], "summary": None, "environment": None, "failure": failure, "validity": validity}
+        return record.model_copy(update={"device": device, **changed})
+    return record.model_copy(update={"device": device, "rounds": rounds, "summary": summarize(rounds)})
+
+
+def test_devices_stand_side_by_side_and_one_that_failed_says_why(run_folder: Path, tmp_path: Path) -> None:
+    first = records_of(run_folder)[0]
+    failed = other(first, device="ssh://pi", failure="ssh://pi is not reached: <no route>")
+    text = write_report([first, failed], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "1 artifact, measured on 2 devices" in text
+    assert "ssh://pi: not reached" in text
+    assert "! small.onnx on ssh://pi: ssh://pi is not reached: &lt;no route&gt;" in text
+
+
+def test_a_slower_run_is_marked_and_a_noisy_one_is_not(run_folder: Path, tmp_path: Path) -> None:
+    first = records_of(run_folder)[0]
+    steady = [1000 + step % 7 for step in range(200)]
+    before = other(first, device="local", samples=steady)
+    for samples, verdict in (
+        ([sample * 11 // 10 for sample in steady], "regression"),
+        ([sample * 9 // 10 for sample in steady], "improvement"),
+        ([sample + step % 2 for step, sample in enumerate(steady)], "no change"),
+    ):
+        now = other(first, device="local", samples=samples)
+        (comparison,) = compare_records([now], [before])
+        p50 = comparison.changes[0]
+        assert (p50.figure, p50.verdict) == ("p50 ns", verdict)
+        assert p50.low is not None
+        assert p50.high is not None
+        assert p50.low <= p50.ratio <= p50.high
+        text = write_report([now], tmp_path / "page.html", baseline=[before], overwrite=True).read_text(encoding="utf-8")
+        assert f">{verdict}</td>" in text
+    # Rounds that differ by themselves make the interval wide: a change within that is none.
+    noisy = first.rounds[0].measurement.model_copy(update={"samples_ns": [2 * sample for sample in steady]})
+    rounds = [before.rounds[0], before.rounds[0].model_copy(update={"measurement": noisy})]
+    wide = before.model_copy(update={"rounds": rounds, "summary": summarize(rounds)})
+    (comparison,) = compare_records([wide], [before])
+    assert comparison.changes[0].verdict == "no change"
+
+
+def test_runs_without_a_common_benchmark_say_so(run_folder: Path, tmp_path: Path) -> None:
+    first = records_of(run_folder)[0]
+    text = write_report([first], tmp_path / "page.html", baseline=[other(first, device="adb://", samples=[1])])
+    assert "No benchmark of the earlier run" in text.read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
-// The part of ONNX Runtime's C ABI that a custom-op library needs, declared by hand.
+// The part of ONNX Runtime's C ABI that a custom-op library and the runner need, declared by hand.
 //
 // The official headers are in no Python wheel and no Linux distribution, and the ABI only ever grows: a function keeps its place in
 // the table, so asking for version 18 works in every runtime from 1.18 on. The order follows include/onnxruntime/core/session/
-// onnxruntime_c_api.h of microsoft/onnxruntime; tests/test_onnxruntime_ops.py calls every entry.
+// onnxruntime_c_api.h of microsoft/onnxruntime; tests/test_onnxruntime_ops.py and tests/bench/test_runner.py call every entry.
 #ifndef EDGECOMP_ADAPTERS_ONNXRUNTIME_ORT_ABI_H_
 #define EDGECOMP_ADAPTERS_ONNXRUNTIME_ORT_ABI_H_
 
@@ -21,6 +21,11 @@ struct OrtOpAttr;
 struct OrtTensorTypeAndShapeInfo;
 struct OrtSessionOptions;
 struct OrtCustomOpDomain;
+struct OrtEnv;
+struct OrtSession;
+struct OrtRunOptions;
+struct OrtMemoryInfo;
+struct OrtTypeInfo;
 
 struct OrtApiBase {
   const void* const* (*GetApi)(uint32_t version);  // null where the runtime is older than the version
@@ -78,10 +83,28 @@ struct Entry {
 };
 
 using CreateStatus = Entry<0, OrtStatus*, int, const char*>;
+using GetErrorMessage = Entry<2, const char*, const OrtStatus*>;
+using CreateEnv = Entry<3, OrtStatus*, int, const char*, OrtEnv**>;
+using CreateSession = Entry<7, OrtStatus*, const OrtEnv*, const char*, const OrtSessionOptions*, OrtSession**>;
+using CreateSessionFromArray = Entry<8, OrtStatus*, const OrtEnv*, const void*, size_t, const OrtSessionOptions*, OrtSession**>;
+using Run = Entry<9, OrtStatus*, OrtSession*, const OrtRunOptions*, const char* const*, const OrtValue* const*, size_t,
+                  const char* const*, size_t, OrtValue**>;
+using CreateSessionOptions = Entry<10, OrtStatus*, OrtSessionOptions**>;
+using SetIntraOpNumThreads = Entry<24, OrtStatus*, OrtSessionOptions*, int>;
+using SetInterOpNumThreads = Entry<25, OrtStatus*, OrtSessionOptions*, int>;
 using CreateCustomOpDomain = Entry<26, OrtStatus*, const char*, OrtCustomOpDomain**>;
 using CustomOpDomainAdd = Entry<27, OrtStatus*, OrtCustomOpDomain*, const OrtCustomOp*>;
 using AddCustomOpDomain = Entry<28, OrtStatus*, OrtSessionOptions*, OrtCustomOpDomain*>;
+using RegisterCustomOpsLibrary = Entry<29, OrtStatus*, OrtSessionOptions*, const char*, void**>;
+using SessionGetInputCount = Entry<30, OrtStatus*, const OrtSession*, size_t*>;
+using SessionGetOutputCount = Entry<31, OrtStatus*, const OrtSession*, size_t*>;
+using SessionGetInputTypeInfo = Entry<33, OrtStatus*, const OrtSession*, size_t, OrtTypeInfo**>;
+using SessionGetOutputTypeInfo = Entry<34, OrtStatus*, const OrtSession*, size_t, OrtTypeInfo**>;
+using SessionGetInputName = Entry<36, OrtStatus*, const OrtSession*, size_t, OrtAllocator*, char**>;
+using SessionGetOutputName = Entry<37, OrtStatus*, const OrtSession*, size_t, OrtAllocator*, char**>;
+using CreateTensorWithData = Entry<49, OrtStatus*, const OrtMemoryInfo*, void*, size_t, const int64_t*, size_t, int, OrtValue**>;
 using GetTensorMutableData = Entry<51, OrtStatus*, OrtValue*, void**>;
+using CastTypeInfoToTensorInfo = Entry<55, OrtStatus*, const OrtTypeInfo*, const OrtTensorTypeAndShapeInfo**>;
 using CreateTensorTypeAndShapeInfo = Entry<57, OrtStatus*, OrtTensorTypeAndShapeInfo**>;
 using SetTensorElementType = Entry<58, OrtStatus*, OrtTensorTypeAndShapeInfo*, int>;
 using SetDimensions = Entry<59, OrtStatus*, OrtTensorTypeAndShapeInfo*, const int64_t*, size_t>;
@@ -90,15 +113,21 @@ using GetDimensionsCount = Entry<61, OrtStatus*, const OrtTensorTypeAndShapeInfo
 using GetDimensions = Entry<62, OrtStatus*, const OrtTensorTypeAndShapeInfo*, int64_t*, size_t>;
 using GetSymbolicDimensions = Entry<63, OrtStatus*, const OrtTensorTypeAndShapeInfo*, const char**, size_t>;
 using GetTensorTypeAndShape = Entry<65, OrtStatus*, const OrtValue*, OrtTensorTypeAndShapeInfo**>;
+using CreateCpuMemoryInfo = Entry<69, OrtStatus*, int, int, OrtMemoryInfo**>;
 using AllocatorAlloc = Entry<75, OrtStatus*, OrtAllocator*, size_t, void**>;
 using AllocatorFree = Entry<76, OrtStatus*, OrtAllocator*, void*>;
+using GetAllocatorWithDefaultOptions = Entry<78, OrtStatus*, OrtAllocator**>;
 using GetIntAttribute = Entry<86, OrtStatus*, const OrtKernelInfo*, const char*, int64_t*>;
 using GetStringAttribute = Entry<87, OrtStatus*, const OrtKernelInfo*, const char*, char*, size_t*>;
 using GetInputCount = Entry<88, OrtStatus*, const OrtKernelContext*, size_t*>;
 using GetInput = Entry<90, OrtStatus*, const OrtKernelContext*, size_t, const OrtValue**>;
 using GetOutput = Entry<91, OrtStatus*, OrtKernelContext*, size_t, const int64_t*, size_t, OrtValue**>;
 using ReleaseStatus = Entry<93, void, OrtStatus*>;
+using ReleaseSession = Entry<95, void, OrtSession*>;
+using ReleaseValue = Entry<96, void, OrtValue*>;
+using ReleaseTypeInfo = Entry<98, void, OrtTypeInfo*>;
 using ReleaseTensorTypeAndShapeInfo = Entry<99, void, OrtTensorTypeAndShapeInfo*>;
+using ReleaseSessionOptions = Entry<100, void, OrtSessionOptions*>;
 using ReleaseCustomOpDomain = Entry<101, void, OrtCustomOpDomain*>;
 using ReleaseAllocator = Entry<132, void, OrtAllocator*>;
 using GetIntsAttribute = Entry<163, OrtStatus*, const OrtKernelInfo*, const char*, int64_t*, size_t*>;

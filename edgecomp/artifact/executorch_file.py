@@ -1,0 +1,252 @@
+"""What a `.pte` file says about itself: inputs, outputs, the operators that it calls, our manifest.
+
+Reads ExecuTorch's file format directly (`schema/program.fbs` and `docs/source/pte-file-format.md` of its repository), since its
+Python package imports PyTorch, and a device has neither. Field numbers are those of the schema, which only ever grows.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgecomp.artifact.flatbuffer import Table
+from edgecomp.artifact.inputs import InputSpec
+from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.ops import DOMAIN_VERSION, NAMESPACE
+
+METHOD = "forward"
+# Methods without inputs, for every reader of programs: our manifest as JSON, and the names of inputs and outputs by position.
+MANIFEST_METHOD, INPUT_NAMES_METHOD, OUTPUT_NAMES_METHOD = "edgecomp_manifest", "edgecomp_input_names", "edgecomp_output_names"
+MANIFEST_SCHEMA = 1
+
+_PROGRAM_IDENTIFIER, _PROGRAM_HEADER = b"ET12", b"eh00"
+_DATA_IDENTIFIER, _DATA_HEADER = b"FT01", b"FH01"
+_PROGRAM_PLANS = 1
+_PLAN_NAME, _PLAN_VALUES, _PLAN_INPUTS, _PLAN_OUTPUTS, _PLAN_OPERATORS, _PLAN_DELEGATES, _PLAN_BUFFERS = 0, 2, 3, 4, 6, 7, 8
+_VALUE_TYPE, _VALUE = 0, 1
+_TENSOR, _STRING = 5, 6  # of the union KernelTypes
+_TENSOR_SCALAR, _TENSOR_SIZES, _TENSOR_DYNAMISM = 0, 2, 8
+_OPERATOR_NAME, _OPERATOR_OVERLOAD = 0, 1
+
+# ExecuTorch's ScalarType by numpy's names.
+_DTYPES = {
+    0: "uint8",
+    1: "int8",
+    2: "int16",
+    3: "int32",
+    4: "int64",
+    5: "float16",
+    6: "float32",
+    7: "float64",
+    11: "bool",
+    27: "uint16",
+    28: "uint32",
+    29: "uint64",
+}
+
+
+@dataclass(frozen=True)
+class ProgramTensor(InputSpec):
+    """An input or output, named by the manifest or by its position; a dynamic size has a name by the manifest alone.
+
+    Args:
+        max_shape: sizes; the largest value of a dynamic one.
+
+    """
+
+    max_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ExecutorchFile:
+    """A program on disk.
+
+    Args:
+        path: the `.pte` file.
+        inputs: of the method `forward`, in order.
+        outputs: as above.
+        operators: names of the operators that it calls, such as `edgecomp::lut_matmul.out`.
+        backends: names of the backends that it delegates to.
+        activation_bytes: what the program plans for its activations.
+        manifest: ours, or empty for a program of another tool.
+
+    """
+
+    path: Path
+    inputs: tuple[ProgramTensor, ...]
+    outputs: tuple[ProgramTensor, ...]
+    operators: frozenset[str]
+    backends: frozenset[str]
+    activation_bytes: int
+    manifest: Mapping[str, Any]
+
+    @property
+    def uses_edgecomp(self) -> bool:
+        """Whether it calls operators of ours, without which it does not run."""
+        return bool(self.own_operators)
+
+    @property
+    def own_operators(self) -> list[str]:
+        """The operators of ours that it calls."""
+        return sorted(name for name in self.operators if name.startswith(f"{NAMESPACE}::"))
+
+    @property
+    def data(self) -> Path | None:
+        """The file of the external constants."""
+        name = self.manifest.get("data")
+        return None if name is None else self.path.parent / str(name)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The program and its external constants."""
+        return (self.path,) if self.data is None else (self.path, self.data)
+
+
+def read_executorch(path: Path) -> ExecutorchFile:
+    """Read the structure of a program, and check that it and its constants are complete and that this edgecomp runs it.
+
+    Raises:
+        ModelError: no such file.
+        CheckpointError: the file is no program, cut short, or made for other operators than this edgecomp's; its data file is
+            missing or cut short.
+
+    """
+    if not path.is_file():
+        raise ModelError(f"no ExecuTorch program at {path}: the path must name an existing .pte file")
+    try:
+        mapped = _map(path)
+        _check_complete(mapped, _PROGRAM_IDENTIFIER, _PROGRAM_HEADER)
+        program = _read_program(path, mapped)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is not a complete ExecuTorch program ({error}; {path.stat().st_size} bytes); copy or export it again"
+        ) from error
+    _check_manifest(program)
+    _check_data(program)
+    return program
+
+
+def _map(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # of an empty file, a ValueError
+
+
+def _check_complete(data: memoryview, identifier: bytes, header: bytes) -> None:
+    """The extended header says where the segments behind the FlatBuffer end."""
+    if bytes(data[4:8]) != identifier:
+        raise ValueError(f"it does not begin with {identifier.decode()}")
+    if bytes(data[8:12]) != header:
+        if header == _PROGRAM_HEADER:
+            return  # a program without segments is a FlatBuffer and no more
+        raise ValueError("it has no header that tells its size")
+    if len(data) < 48:
+        raise ValueError("it is shorter than its header")
+    sizes = struct.unpack_from("<4Q", data, 16)
+    end = sizes[1] + sizes[2] if header == _PROGRAM_HEADER else sizes[2] + sizes[3]
+    needed = max(end, sizes[0] if header == _PROGRAM_HEADER else sizes[0] + sizes[1])
+    if len(data) < needed:
+        raise ValueError(f"its header tells {needed} bytes")
+
+
+def _read_program(path: Path, data: memoryview) -> ExecutorchFile:
+    plans = {plan.text(_PLAN_NAME): plan for plan in Table.root(data).tables(_PROGRAM_PLANS)}
+    if METHOD not in plans:
+        raise ValueError(f"it has no method {METHOD}")
+    manifest = _read_manifest(plans[MANIFEST_METHOD]) if MANIFEST_METHOD in plans else {}
+    plan = plans[METHOD]
+    values = list(plan.tables(_PLAN_VALUES))
+    names = [_qualified(operator) for operator in plan.tables(_PLAN_OPERATORS)]
+    return ExecutorchFile(
+        path=path,
+        inputs=_tensors(values, plan.numbers(_PLAN_INPUTS, "i"), "input", _described(manifest, "inputs")),
+        outputs=_tensors(
+            values, plan.numbers(_PLAN_OUTPUTS, "i"), "output", [{"name": n} for n in _described(manifest, "outputs")]
+        ),
+        operators=frozenset(names),
+        backends=frozenset(delegate.text(0) for delegate in plan.tables(_PLAN_DELEGATES)),
+        activation_bytes=sum(plan.numbers(_PLAN_BUFFERS, "q")),
+        manifest=manifest,
+    )
+
+
+def _read_manifest(plan: Table) -> dict[str, Any]:
+    outputs = plan.numbers(_PLAN_OUTPUTS, "i")
+    values = list(plan.tables(_PLAN_VALUES))
+    text = _value(values, outputs[0], _STRING).text(0) if outputs else ""
+    manifest = json.loads(text)  # JSONDecodeError is a ValueError
+    if not isinstance(manifest, dict):
+        raise ValueError("its manifest is no JSON object")
+    return manifest
+
+
+def _described(manifest: Mapping[str, Any], key: str) -> list[Any]:
+    entries = manifest.get(key, [])
+    if not isinstance(entries, list):
+        raise ValueError(f"its manifest has no list of {key}")
+    return entries
+
+
+def _value(values: list[Table], index: int, kind: int) -> Table:
+    if not 0 <= index < len(values) or values[index].number(_VALUE_TYPE, "B") != kind:
+        raise ValueError(f"value {index} is not of the type that it is used as")
+    value = values[index].table(_VALUE)
+    if value is None:
+        raise ValueError(f"value {index} is empty")
+    return value
+
+
+def _tensors(values: list[Table], indices: tuple[int, ...], kind: str, entries: list[Any]) -> tuple[ProgramTensor, ...]:
+    tensors = []
+    for position, index in enumerate(indices):
+        tensor = _value(values, index, _TENSOR)
+        sizes = tensor.numbers(_TENSOR_SIZES, "i")
+        scalar = tensor.number(_TENSOR_SCALAR, "b")
+        entry = entries[position] if position < len(entries) and isinstance(entries[position], dict) else {}
+        fixed = tensor.number(_TENSOR_DYNAMISM, "b") == 0
+        dims = entry.get("dims")
+        shape = (
+            tuple(dims) if isinstance(dims, list) and len(dims) == len(sizes) else tuple(sizes if fixed else [None] * len(sizes))
+        )
+        dtype = _DTYPES.get(scalar, f"type {scalar}")
+        tensors.append(ProgramTensor(str(entry.get("name", f"{kind}_{position}")), dtype, shape, sizes))
+    return tuple(tensors)
+
+
+def _qualified(operator: Table) -> str:
+    name, overload = operator.text(_OPERATOR_NAME), operator.text(_OPERATOR_OVERLOAD)
+    return f"{name}.{overload}" if overload else name
+
+
+def _check_manifest(program: ExecutorchFile) -> None:
+    manifest = program.manifest
+    if not manifest:
+        return
+    if manifest.get("schema") != MANIFEST_SCHEMA or manifest.get("operators") != DOMAIN_VERSION:
+        from edgecomp import __version__
+
+        raise CheckpointError(
+            f"{program.path} was exported by edgecomp {manifest.get('edgecomp')} for operators of version "
+            f"{manifest.get('operators')}, and this edgecomp {__version__} has those of version {DOMAIN_VERSION}: "
+            "install that edgecomp, or export the model again"
+        )
+
+
+def _check_data(program: ExecutorchFile) -> None:
+    data = program.data
+    if data is None:
+        return
+    if Path(str(program.manifest["data"])).name != program.manifest["data"]:
+        raise CheckpointError(f"{program.path} refers to constants outside its folder ({program.manifest['data']}); it is not run")
+    if not data.is_file():
+        raise CheckpointError(
+            f"{program.path} needs its data file {data.name} beside it, and there is none; copy both files together"
+        )
+    try:
+        _check_complete(_map(data), _DATA_IDENTIFIER, _DATA_HEADER)
+    except ValueError as error:
+        raise CheckpointError(f"{data} must be complete: {error} ({data.stat().st_size} bytes); copy or export it again") from error

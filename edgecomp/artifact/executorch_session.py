@@ -1,0 +1,142 @@
+"""A program of ExecuTorch that runs on named arrays, in a process of its own (`edgecomp.executorch_worker`)."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from edgecomp.artifact.executorch_file import ProgramTensor, read_executorch
+from edgecomp.artifact.library import AUTO, resolve_library
+from edgecomp.artifact.messages import read_message, write_message
+from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
+
+# ExecuTorch's errors are numbers; what happened is in its log, a line a level of the call, the cause first.
+_LOG_LINE = re.compile(r"\[\w+\.cpp:\d+\] (.*)")
+_LOG_NOISE = ("Reading file", "Failed to open midr", "CPU info", "Resetting threadpool", "arg ")
+
+
+class ExecutorchArtifact:
+    """A program that runs on named arrays; close it, or use it as a context, to end its process.
+
+    Args:
+        path: the `.pte` file, its external constants beside it.
+        library: `auto`, `none` or a path, see `resolve_library`.
+        threads: of ExecuTorch's thread pool.
+
+    Raises:
+        ModelError: no such file.
+        CheckpointError: the program is incomplete, made for another edgecomp, or refused by ExecuTorch.
+        RuntimeUnavailableError: ExecuTorch or the library is missing or does not load.
+
+    """
+
+    def __init__(self, path: Path, library: str = AUTO, threads: int = 1) -> None:
+        self.file = read_executorch(path)
+        self.library = resolve_library(library, self.file)
+        self.inputs = self.file.inputs
+        if importlib.util.find_spec("executorch") is None:
+            raise RuntimeUnavailableError("ExecuTorch is needed and not installed: pip install 'edgecomp[executorch]'")
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "edgecomp.executorch_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        request = {
+            "program": str(path.resolve()),
+            "data": None if self.file.data is None else str(self.file.data.resolve()),
+            "library": None if self.library is None else str(self.library),
+            "threads": threads,
+        }
+        try:
+            answer, _ = self._ask(request)
+        except BaseException:
+            self.close()
+            raise
+        if "error" in answer:
+            reason = self._reason(answer["error"])
+            self.close()
+            raise CheckpointError(f"ExecuTorch refuses {path}: {reason}")
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs by name; inputs that the program does not have are left out.
+
+        Raises:
+            ModelError: an input is missing or does not fit, or an operator fails.
+            RuntimeUnavailableError: the process ended.
+
+        """
+        arrays = [_checked(spec, inputs) for spec in self.inputs]
+        answer, outputs = self._ask({}, *arrays)
+        if "error" in answer:
+            shapes = {spec.name: f"{array.dtype.name} {list(array.shape)}" for spec, array in zip(self.inputs, arrays, strict=True)}
+            raise ModelError(f"the program does not run on inputs {shapes}: {self._reason(answer['error'])}")
+        return dict(zip((spec.name for spec in self.file.outputs), outputs, strict=True))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()  # closes the pipes, and waits
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        """The artifact itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End the process."""
+        self.close()
+
+    def _ask(self, message: Mapping[str, Any], *arrays: np.ndarray) -> tuple[dict[str, Any], list[np.ndarray]]:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None  # both are pipes
+        self._log_start = self._log.seek(0, os.SEEK_END)
+        with contextlib.suppress(BrokenPipeError):  # of a process that has ended, which the missing answer tells as well
+            write_message(stdin, message, arrays)
+        answer = read_message(stdout)
+        if answer is not None:
+            return answer
+        code = self._process.wait()
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        raise RuntimeUnavailableError(f"the process that runs {self.file.path} {how}: {self._reason()}")
+
+    def _reason(self, otherwise: str | None = None) -> str:
+        """What the process said of the last request: ExecuTorch's first message, else `otherwise`, else its last line."""
+        self._log.seek(self._log_start)
+        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
+        messages = [match[1] for line in lines if (match := _LOG_LINE.match(line)) and not match[1].startswith(_LOG_NOISE)]
+        return (messages or [otherwise or (lines or ["it said nothing"])[-1]])[0]
+
+
+def _checked(spec: ProgramTensor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """An input's array, in row-major order."""
+    dims = ", ".join(
+        str(largest) if isinstance(size, int) else f"{size or 'any'} <= {largest}"
+        for size, largest in zip(spec.shape, spec.max_shape, strict=True)
+    )
+    array = inputs.get(spec.name)
+    if array is None:
+        raise ModelError(f"the program needs an input {spec.name}, {spec.dtype} [{dims}], and got {', '.join(inputs) or 'none'}")
+    fits = len(array.shape) == len(spec.shape) and all(
+        got == size if isinstance(size, int) else got <= largest
+        for got, size, largest in zip(array.shape, spec.shape, spec.max_shape, strict=True)
+    )
+    if array.dtype.name != spec.dtype or not fits:
+        raise ModelError(
+            f"input {spec.name} must be {spec.dtype} [{dims}], got {array.dtype.name} {list(array.shape)}; "
+            "a program takes sizes up to those that it was exported for (`edgecomp export --max-size NAME=VALUE`)"
+        )
+    return np.ascontiguousarray(array)

@@ -1,0 +1,43 @@
+"""What every kind of artifact has in common: its files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+class ArtifactFile(Protocol):
+    """An exported model on disk, whose structure was read and found complete."""
+
+    @property
+    def path(self) -> Path:
+        """The file to open."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """That file and those beside it that it needs."""
+
+    @property
+    def uses_edgecomp(self) -> bool:
+        """Whether it calls operators of ours."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file of an artifact: name relative to the artifact's folder, size, SHA-256 in hexadecimal."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+def hash_files(artifact: ArtifactFile) -> tuple[FileInfo, ...]:
+    """Sizes and digests of the artifact's files."""
+    infos = []
+    for path in artifact.files:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        infos.append(FileInfo(path.relative_to(artifact.path.parent).as_posix(), path.stat().st_size, digest))
+    return tuple(infos)

@@ -1,0 +1,82 @@
+"""Reading of FlatBuffers (https://flatbuffers.dev/internals/), as much as ExecuTorch's files need: tables, vectors, texts, numbers.
+
+A table's fields are numbered by their order in the schema, which only ever grows at the end. Everything is checked against the end
+of the data: what does not fit raises ValueError.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+
+class Table:
+    """A table at a position of the data."""
+
+    def __init__(self, data: memoryview, position: int) -> None:
+        self._data, self._position = data, position
+        self._fields = position - _read(data, "<i", position)
+        self._count = (_read(data, "<H", self._fields) - 4) // 2
+
+    @staticmethod
+    def root(data: memoryview) -> Table:
+        """The table that the data begins with."""
+        return Table(data, _read(data, "<I", 0))
+
+    def number(self, field: int, kind: str, default: int = 0) -> int:
+        """A number; `kind` is a character of `struct`."""
+        position = self._find(field)
+        return default if position is None else _read(self._data, f"<{kind}", position)
+
+    def text(self, field: int) -> str:
+        """A string; empty where absent."""
+        position = self._follow(field)
+        if position is None:
+            return ""
+        start, length = position + 4, _read(self._data, "<I", position)
+        return bytes(_slice(self._data, start, length)).decode("utf-8")
+
+    def table(self, field: int) -> Table | None:
+        """A table, or the value of a union."""
+        position = self._follow(field)
+        return None if position is None else Table(self._data, position)
+
+    def tables(self, field: int) -> Iterator[Table]:
+        """A vector of tables."""
+        for position, offset in self._vector(field, "I"):
+            yield Table(self._data, position + offset)
+
+    def numbers(self, field: int, kind: str) -> tuple[int, ...]:
+        """A vector of numbers."""
+        return tuple(value for _, value in self._vector(field, kind))
+
+    def _vector(self, field: int, kind: str) -> Iterator[tuple[int, int]]:
+        start = self._follow(field)
+        if start is None:
+            return
+        length, size = _read(self._data, "<I", start), struct.calcsize(f"<{kind}")
+        _slice(self._data, start + 4, length * size)
+        for i in range(length):
+            position = start + 4 + i * size
+            yield position, _read(self._data, f"<{kind}", position)
+
+    def _find(self, field: int) -> int | None:
+        if field >= self._count:
+            return None
+        offset = _read(self._data, "<H", self._fields + 4 + 2 * field)
+        return self._position + offset if offset else None
+
+    def _follow(self, field: int) -> int | None:
+        position = self._find(field)
+        return None if position is None else position + _read(self._data, "<I", position)
+
+
+def _read(data: memoryview, kind: str, position: int) -> int:
+    value: int = struct.unpack(kind, _slice(data, position, struct.calcsize(kind)))[0]
+    return value
+
+
+def _slice(data: memoryview, start: int, length: int) -> memoryview:
+    if start < 0 or start + length > len(data):
+        raise ValueError("a value runs past the end")
+    return data[start : start + length]

@@ -1,0 +1,35 @@
+"""Messages between two processes over a pipe: a line of JSON, then the bytes of the arrays that it describes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+import numpy as np
+
+_ARRAYS = "arrays"
+
+
+def write_message(file: IO[bytes], message: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+    """Write a message, whole."""
+    described = [{"dtype": array.dtype.name, "shape": array.shape} for array in arrays]
+    file.write(json.dumps({**message, _ARRAYS: described}).encode() + b"\n")
+    for array in arrays:
+        file.write(np.ascontiguousarray(array).data)
+    file.flush()
+
+
+def read_message(file: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]] | None:
+    """The next message, or None where the other side has ended."""
+    line = file.readline()
+    if not line:
+        return None
+    message = json.loads(line)
+    arrays = []
+    for entry in message.pop(_ARRAYS):
+        array = np.empty(entry["shape"], entry["dtype"])
+        if array.size and file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:  # type: ignore[attr-defined]
+            return None
+        arrays.append(array)
+    return message, arrays

@@ -1,0 +1,151 @@
+"""One artifact on one device: brought there, given inputs, measured round by round."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from edgecomp.artifact.executorch_file import ExecutorchFile
+from edgecomp.artifact.inputs import InputSizes, InputSpec, count_items, count_tokens, make_inputs
+from edgecomp.artifact.library import AUTO
+from edgecomp.artifact.onnx_file import OnnxFile
+from edgecomp.bench.host import now
+from edgecomp.bench.options import BenchOptions
+from edgecomp.bench.record import Conditions, Machine, Measurement, Round
+from edgecomp.devices.qemu import INSTRUCTIONS_FILE, QemuDevice
+from edgecomp.devices.session import Session
+from edgecomp.errors import ConfigError, DeviceError
+
+# Emulated, no time is measured: as many samples as it takes to see steady memory.
+_EMULATED_SAMPLES = 2
+_LARGEST_OUTPUTS_BYTES = 256 * 1024 * 1024
+_COOLING_STEP_S = 2.0
+
+
+class Job:
+    """An artifact on a device.
+
+    Args:
+        session: with the device.
+        model: the artifact.
+        library: the custom-op library to register, as a file of this machine; None for none.
+        options: what to measure.
+        scratch: a folder of this machine that outlives the job, for its inputs.
+
+    """
+
+    def __init__(
+        self, session: Session, model: OnnxFile | ExecutorchFile, library: Path | None, options: BenchOptions, scratch: Path
+    ) -> None:
+        self._session, self._model, self._options = session, model, options
+        self.url = session.device.url
+        folder = model.path.parent
+        files = session.push({path.relative_to(folder).as_posix(): path for path in model.files})
+        self._request: list[tuple[str, object]] = [
+            ("artifact", files[model.path.name]),
+            *(("file", path) for path in files.values()),
+        ]
+        self._request += [("threads", options.threads), *(("cpu", cpu) for cpu in options.cpus)]
+        if library is not None:
+            own = options.library == AUTO
+            path = session.own_library(model.path) if own else session.push({library.name: library})[library.name]
+            self._request.append(("library", path))
+        description = session.ask(model.path, [*self._request, ("action", "describe")], options.timeout_s)
+        self.machine = Machine.model_validate(description["machine"])
+        self._inputs = _make_inputs(_specs(model, description["description"]["inputs"]), options)
+        names = {name: f"input-{number}.npy" for number, name in enumerate(self._inputs)}
+        for name, array in self._inputs.items():
+            np.save(scratch / names[name], np.ascontiguousarray(array), allow_pickle=False)
+        paths = session.push({name: scratch / name for name in names.values()})
+        self._request += [("input", f"{name}={paths[file]}") for name, file in names.items()]
+
+    def run_round(self) -> Round:
+        """Cool down, and measure in a fresh process.
+
+        Raises:
+            DeviceError: the device fails.
+            EdgecompError: of the class that the measuring program names.
+
+        """
+        cooled_s = self._cool_down()
+        started = now()
+        answer = self._session.ask(self._model.path, [*self._request, *self._sampling()], self._options.timeout_s)
+        counts = {"batch": count_items(self._inputs), "tokens": count_tokens(self._inputs)}
+        try:
+            return Round(
+                started_utc=started,
+                cooled_s=cooled_s,
+                before=Conditions.model_validate(answer["before"]),
+                after=Conditions.model_validate(answer["after"]),
+                measurement=Measurement.model_validate(answer["measurement"] | counts),
+                instructions=self._instructions(),
+            )
+        except (ValidationError, KeyError) as error:
+            raise DeviceError(f"{self._session.device.url}: the answer is not what this version expects: {error}") from error
+
+    def _sampling(self) -> list[tuple[str, object]]:
+        options = self._options
+        keys: list[tuple[str, object]] = [("output_folder", "."), ("max_output_bytes", _LARGEST_OUTPUTS_BYTES)]
+        if self._session.probe.emulation != "no":
+            return [*keys, ("warmup", 1), ("min_iterations", _EMULATED_SAMPLES)]
+        return [
+            *keys,
+            ("warmup", options.warmup),
+            ("min_iterations", options.min_iterations),
+            ("min_duration_ns", round(options.min_duration_s * 1e9)),
+            ("max_duration_ns", round(options.max_duration_s * 1e9)),
+        ]
+
+    def _cool_down(self) -> float:
+        """Wait until the device is cool enough, or `cooldown_s`; returns how long."""
+        start = time.monotonic()
+        while True:
+            state = Conditions.model_validate(self._session.machine()["before"])
+            waited = time.monotonic() - start
+            hottest = state.hottest_celsius
+            if hottest is None or hottest <= self._options.max_start_celsius or waited >= self._options.cooldown_s:
+                return waited if waited >= _COOLING_STEP_S else 0.0
+            time.sleep(min(_COOLING_STEP_S, self._options.cooldown_s - waited))
+
+    def _instructions(self) -> int | None:
+        device = self._session.device
+        if not (isinstance(device, QemuDevice) and device.count_instructions):
+            return None
+        with tempfile.TemporaryDirectory() as temporary:
+            device.pull(INSTRUCTIONS_FILE, Path(temporary, "count"))
+            return int(Path(temporary, "count").read_text(encoding="ascii"))
+
+    def pull_outputs(self, done: Round) -> dict[str, np.ndarray]:
+        """The outputs of the last round, which is `done`."""
+        outputs = {}
+        with tempfile.TemporaryDirectory() as temporary:
+            for number, output in enumerate(done.measurement.outputs):
+                target = Path(temporary, "output.npy")
+                self._session.device.pull(f"output-{number}.npy", target)
+                outputs[output.name] = np.load(target, allow_pickle=False)
+        return outputs
+
+
+def _specs(model: OnnxFile | ExecutorchFile, described: Sequence[Mapping[str, Any]]) -> Sequence[InputSpec]:
+    """What the device says of the inputs; ExecuTorch knows no names of dynamic sizes, and our manifest does."""
+    if isinstance(model, ExecutorchFile):
+        return model.inputs
+    return [InputSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in described]
+
+
+def _make_inputs(specs: Sequence[InputSpec], options: BenchOptions) -> dict[str, np.ndarray]:
+    if options.inputs is None:
+        sizes = InputSizes(options.batch, options.sequence, options.sizes)
+        return make_inputs(specs, sizes, token_ids=options.token_ids, seed=options.seed)
+    try:
+        with np.load(options.inputs, allow_pickle=False) as arrays:
+            return {spec.name: arrays[spec.name] for spec in specs}
+    except (KeyError, ValueError, OSError) as error:
+        names = ", ".join(spec.name for spec in specs)
+        raise ConfigError(f"{options.inputs} must be an .npz with the arrays {names}: {error}") from error

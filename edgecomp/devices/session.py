@@ -1,0 +1,133 @@
+"""A conversation with the measuring program on a device: a request of lines, an answer of JSON (runtimes/runner/request.h)."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgecomp import errors
+from edgecomp.devices.base import Completed, Device, Probe
+from edgecomp.devices.bundle import LOADER, Bundle, bundle_for
+from edgecomp.errors import ConfigError, DeviceError, EdgecompError
+
+# The answer of an hour of samples of a microsecond is smaller.
+LARGEST_ANSWER = 256 * 1024 * 1024
+_CANNOT_EXECUTE, _NOT_FOUND = 126, 127  # exit codes of shells
+# Seconds beyond the program's own deadline after which the device counts as gone.
+_GRACE_S = 30
+
+Lines = Iterable[tuple[str, object]]
+
+
+class Session:
+    """A device with a bundle on it, ready to answer.
+
+    Args:
+        device: opened by `edgecomp.devices.open_device`.
+        bundle: a bundle's folder; None for what is installed here, or the default place.
+
+    Raises:
+        DeviceError: the device is not reached, or refuses the files.
+        RuntimeUnavailableError: there is no bundle for it.
+
+    """
+
+    def __init__(self, device: Device, bundle: Path | None = None) -> None:
+        self.device = device
+        self.probe: Probe = device.probe()
+        self.bundle: Bundle = bundle_for(self.probe.architecture, bundle)
+        self._paths = device.push(self.bundle.files)
+
+    def push(self, files: Mapping[str, Path]) -> dict[str, str]:
+        """Bring files, side by side under their names; see `Device.push`."""
+        return self.device.push(files)
+
+    def own_library(self, artifact: Path) -> str | None:
+        """Path of the library of our operators on the device, for the runtime of an artifact."""
+        return self._paths.get(self.bundle.library_for(artifact))
+
+    def machine(self) -> dict[str, Any]:
+        """What machine the device is, and its state: by any of the measuring programs."""
+        name = next(name for name in self.bundle.files if name.startswith("edgecomp-run-"))
+        return self._answer(name, [("action", "machine")], 30)
+
+    def ask(self, artifact: Path, lines: Lines, timeout_s: float) -> dict[str, Any]:
+        """The answer about an artifact.
+
+        Args:
+            artifact: chooses the program, by its suffix.
+            lines: keys and values of the request.
+            timeout_s: the program ends itself after so many seconds.
+
+        Raises:
+            EdgecompError: of the class that the program names.
+            DeviceError: the program did not answer.
+
+        """
+        runtime = [("runtime", self._paths[self.bundle.runtime])] if self.bundle.runtime is not None else []
+        return self._answer(self.bundle.runner_for(artifact), [*runtime, *lines], timeout_s)
+
+    def _answer(self, program: str, lines: Lines, timeout_s: float) -> dict[str, Any]:
+        request = _request([*lines, ("deadline_s", max(round(timeout_s), 1))])
+        command = [self._paths[program]]
+        if self.bundle.brings_libc:
+            folder = self._paths[LOADER].removesuffix(f"/{LOADER}")
+            command = [self._paths[LOADER], "--library-path", folder, *command]
+        done = self.device.run(command, request, timeout_s + _GRACE_S)
+        if len(done.stdout) > LARGEST_ANSWER:
+            raise DeviceError(
+                f"{self.device.url}: the answer has {len(done.stdout)} bytes, more than {LARGEST_ANSWER}; take fewer samples"
+            )
+        try:
+            answer = json.loads(done.stdout)
+        except ValueError as error:
+            raise self._no_answer(program, done, timeout_s) from error
+        if "error" in answer:
+            raise _named_error(answer["error"], answer["message"])
+        result: dict[str, Any] = answer
+        return result
+
+    def _no_answer(self, program: str, done: Completed, timeout_s: float) -> DeviceError:
+        """Why a program wrote no answer, by how it ended."""
+        who = f"{self.device.url}: {program}"
+        tail = f" It said: {done.stderr.strip()[-500:]}" if done.stderr.strip() else ""
+        if "cannot execute binary file" in done.stderr or "Exec format error" in done.stderr:
+            return DeviceError(
+                f"{who} is for {self.bundle.architecture}, and the device cannot run it: give a bundle for it.{tail}"
+            )
+        match done.exit_code - 128:
+            case signal.SIGKILL:
+                return DeviceError(f"{who} was killed, as systems do that have no memory left: use a smaller model or batch.{tail}")
+            case signal.SIGILL:
+                return DeviceError(
+                    f"{who} came to an instruction that the processor does not have; report it with `edgecomp doctor`.{tail}"
+                )
+            case signal.SIGALRM:
+                return DeviceError(f"{who} did not end within {timeout_s:g} s: give more time by --timeout.{tail}")
+            case number if 0 < number < signal.NSIG:
+                return DeviceError(f"{who} was ended by {signal.Signals(number).name}.{tail}")
+        if done.exit_code == _CANNOT_EXECUTE:
+            return DeviceError(
+                f"{who} may not be run in {self.probe.folder}: the folder must allow it (no `noexec` mount); "
+                f"give another folder in the device's URL.{tail}"
+            )
+        if done.exit_code == _NOT_FOUND:
+            return DeviceError(f"{who} does not find what it needs on the device: give a bundle with its C library.{tail}")
+        return DeviceError(f"{who} ended with code {done.exit_code} and no answer.{tail}")
+
+
+def _request(lines: Lines) -> str:
+    texts = [(key, str(value)) for key, value in lines]
+    for key, value in texts:
+        if "\n" in value:
+            raise ConfigError(f"{key} must not hold a line break, got {value!r}")
+    return "".join(f"{key}={value}\n" for key, value in texts)
+
+
+def _named_error(name: str, message: str) -> EdgecompError:
+    kind = getattr(errors, name)
+    error: EdgecompError = kind(message)
+    return error

@@ -1,0 +1,194 @@
+"""A device that a POSIX shell is reached on, by whatever client: the common part of ssh and adb.
+
+Everything lies in one folder of ours:
+
+    objects/KEY/     files that were pushed together, KEY from their names and contents; kept for the next time
+    incoming/ID/     files on their way; renamed to objects/KEY when their digests are right
+    runs/ID/         one session's working folder
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shlex
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from edgecomp.devices.base import Completed, Probe
+from edgecomp.errors import DeviceError, first_line
+
+# What a board's shell answers may take, over a slow line.
+_ANSWER_S = 60
+_LEAST_BYTES_PER_S = 50_000
+# QEMU's board "virt" with its kernel loaded directly; whether its processor is emulated cannot be told, so no time is believed.
+_EMULATED_BOARD = "linux,dummy-virt"
+
+
+class ShellDevice(ABC):
+    """A device behind a shell. Subclasses bring commands and files to it.
+
+    Args:
+        url: as the user gave it.
+        folder: shell words for the folder that ours is made in.
+
+    """
+
+    def __init__(self, url: str, folder: str) -> None:
+        self.url = url
+        self._parent = folder
+        self._id = secrets.token_hex(8)
+        self._connected = False
+
+    @abstractmethod
+    def shell(self, script: str, timeout_s: float) -> Completed:
+        """Run a script by the device's shell; `DeviceError` where the device is not reached."""
+
+    @abstractmethod
+    def upload(self, source: Path, target: str) -> Completed:
+        """Copy one file to the device."""
+
+    @abstractmethod
+    def download(self, source: str, target: Path) -> Completed:
+        """Copy one file from the device."""
+
+    def probe(self) -> Probe:
+        """Look at the device, and make our folder."""
+        return self._probe
+
+    @cached_property
+    def _probe(self) -> Probe:
+        # What a session left that lost its device is a day old when it goes: younger folders may be another session's.
+        script = (
+            f"cd {self._parent} && mkdir -p edgecomp/objects edgecomp/incoming edgecomp/runs/{self._id} && cd edgecomp && "
+            "find incoming runs -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} + && pwd -P && uname -m && uname -sr && "
+            "df -Pk . | tail -n 1 && { cat /proc/device-tree/compatible 2>/dev/null; true; }"
+        )
+        done = self.shell(script, _ANSWER_S)
+        lines = done.stdout.splitlines()
+        self._connected = len(lines) > 0
+        if len(lines) < 4:
+            raise DeviceError(
+                f"{self.url}: the device must have a folder that can be written at {self._parent}: "
+                f"{_reason(done)}; give another as {self.url.rstrip('/')}/FOLDER"
+            )
+        folder, architecture, system, space = lines[:4]
+        emulated = len(lines) > 4 and _EMULATED_BOARD in lines[4]
+        numbers = space.split()[1:4]  # blocks, used, available
+        free = int(numbers[2]) * 1024 if len(numbers) == 3 and all(map(str.isdecimal, numbers)) else None
+        return Probe(architecture, system, folder, free, "machine" if emulated else "no")
+
+    @property
+    def _run_folder(self) -> str:
+        return f"{self.probe().folder}/runs/{self._id}"
+
+    def push(self, files: Mapping[str, Path]) -> dict[str, str]:
+        """Bring the files to `objects/KEY`."""
+        digests = {name: _sha256(path) for name, path in files.items()}
+        key = hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items())).encode()).hexdigest()
+        root = self.probe().folder
+        target = f"{root}/objects/{key}"
+        if self.shell(f"test -d {shlex.quote(target)}", _ANSWER_S).exit_code != 0:
+            self._bring(files, digests, f"{root}/incoming/{self._id}", target)
+        return {name: f"{target}/{name}" for name in files}
+
+    def _bring(self, files: Mapping[str, Path], digests: Mapping[str, str], incoming: str, target: str) -> None:
+        needed = sum(path.stat().st_size for path in files.values())
+        free = self.probe().free_bytes
+        if free is not None and needed > free:
+            raise DeviceError(
+                f"{self.url}: {self.probe().folder} must have room for {needed} bytes, and {free} are free; make room there, or "
+                "give another folder in the device's URL"
+            )
+        folders = sorted({str(PurePosixPath(incoming, name).parent) for name in files})
+        self._require(f"mkdir -p {shlex.join(folders)}", "a folder for the files")
+        for name, path in files.items():
+            done = self.upload(path, f"{incoming}/{name}")
+            if done.exit_code != 0:
+                raise DeviceError(f"{self.url}: {name} ({path.stat().st_size} bytes) could not be copied: {_reason(done)}")
+        names = shlex.join(files)
+        done = self._require(f"cd {shlex.quote(incoming)} && sha256sum {names}", "the digests of the files")
+        arrived = {name: digest for digest, name in (line.split(maxsplit=1) for line in done.stdout.splitlines())}
+        for name, digest in digests.items():
+            if arrived.get(name) != digest:
+                raise DeviceError(
+                    f"{self.url}: {name} arrived with other bytes than were sent; is the device's storage full or failing?"
+                )
+        move = f"mv {shlex.quote(incoming)} {shlex.quote(target)} 2>/dev/null || test -d {shlex.quote(target)}"
+        programs = shlex.join(name for name, path in files.items() if os.access(path, os.X_OK))
+        allow = f"chmod 755 {programs} && " if programs else ""
+        self._require(f"cd {shlex.quote(incoming)} && {allow}cd / && {{ {move}; }}", "its place for the files")
+
+    def run(self, command: Sequence[str], stdin: str, timeout_s: float) -> Completed:
+        """Run a program in the session's folder; its process number lies there too, so that `clean_up` finds it."""
+        self._require(f"printf %s {shlex.quote(stdin)} > {shlex.quote(self._run_folder)}/request", "room for the request")
+        script = f"cd {shlex.quote(self._run_folder)} && echo $$ > pid && exec {shlex.join(command)} < request"
+        # Not the last command: a shell would become it, and a signal that ends the program would end ssh's with no code.
+        return self.shell(f"sh -c {shlex.quote(script)}; exit $?", timeout_s)
+
+    def pull(self, name: str, target: Path) -> None:
+        """Copy a file from the session's folder."""
+        done = self.download(f"{self._run_folder}/{name}", target)
+        if done.exit_code != 0:
+            raise DeviceError(f"{self.url}: {name} could not be copied from the device: {_reason(done)}")
+
+    def clean_up(self) -> None:
+        """End the program and remove what only this session needed; a device that has gone is left as it is."""
+        if not self._connected:
+            return
+        root, self._connected = shlex.quote(self.probe().folder), False
+        script = (
+            f"cd {root} && {{ test ! -f runs/{self._id}/pid || kill -9 $(cat runs/{self._id}/pid) 2>/dev/null; "
+            f"rm -rf runs/{self._id} incoming/{self._id}; }}"
+        )
+        with contextlib.suppress(DeviceError):  # what broke the connection was already said
+            self.shell(script, _ANSWER_S)
+
+    def _require(self, script: str, what: str) -> Completed:
+        done = self.shell(script, _ANSWER_S)
+        if done.exit_code != 0:
+            raise DeviceError(f"{self.url}: the device must give {what}: {_reason(done)}")
+        return done
+
+
+def run_client(command: Sequence[str], timeout_s: float, *, stdin: Path | None = None, stdout: Path | None = None) -> Completed:
+    """Run a client program on this machine, in a session of its own so that Ctrl-C does not reach what it left in the background.
+
+    Raises:
+        DeviceError: the client is not installed, or did not end in time.
+
+    """
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(stdin.open("rb")) if stdin is not None else subprocess.DEVNULL
+        sink = stack.enter_context(stdout.open("wb")) if stdout is not None else subprocess.PIPE
+        try:
+            done = subprocess.run(
+                command, stdin=source, stdout=sink, stderr=subprocess.PIPE, timeout=timeout_s, start_new_session=True, check=False
+            )
+        except FileNotFoundError as error:
+            raise DeviceError(f"the program {command[0]} is needed to reach the device and is not installed") from error
+        except subprocess.TimeoutExpired as error:
+            raise DeviceError(
+                f"the device did not answer within {timeout_s:g} s: is it still there? --timeout gives more time"
+            ) from error
+    return Completed(done.returncode, (done.stdout or b"").decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+
+def upload_seconds(path: Path) -> float:
+    """How long a copy may take before the device counts as gone."""
+    return _ANSWER_S + path.stat().st_size / _LEAST_BYTES_PER_S
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(done: Completed) -> str:
+    text = done.stderr.strip() or done.stdout.strip()
+    return first_line(DeviceError(text)) if text else f"exit code {done.exit_code}"

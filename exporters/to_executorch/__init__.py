@@ -1,0 +1,45 @@
+"""Export to ExecuTorch: a program in which our operators run the packed weights, and XNNPACK what it can of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.errors import ExportError
+from edgecomp.exporters.capture import capture
+from edgecomp.exporters.options import ExportOptions
+from edgecomp.exporters.result import ExportResult
+from edgecomp.exporters.to_executorch.bounds import bounded_sizes, check_bounded
+from edgecomp.exporters.to_executorch.lower import finish, lower
+from edgecomp.exporters.to_executorch.manifest import manifest
+from edgecomp.exporters.to_executorch.save import data_path, save
+from edgecomp.progress import ProgressBar
+
+
+def output_files(output: Path, options: ExportOptions) -> tuple[Path, ...]:
+    """The files that `export` writes for `output`."""
+    return (output, data_path(output)) if options.external_weights else (output,)
+
+
+def export(model: CompressedModel, output: Path, progress: ProgressBar, options: ExportOptions) -> ExportResult:
+    """Write `model` as `output`.
+
+    Raises:
+        ExportError: the model cannot be captured or lowered, has a size without a bound, or would not run packed.
+        OutputError: the files cannot be written.
+
+    """
+    if output.suffix != ".pte":
+        raise ExportError(f"an ExecuTorch program has the suffix .pte, got {output}")
+    max_sizes = bounded_sizes(model.inputs, options.max_sizes)
+    with progress.steps("export", 4) as begin:
+        begin("capture")
+        captured = capture(model, max_sizes)
+        check_bounded(captured)
+        begin("lower")
+        edge = lower(captured, model, manifest(model, captured, output if options.external_weights else None))
+        begin("check")
+        program = finish(edge, captured, data_path(output).stem if options.external_weights else None)
+        begin("write")
+        files = save(program, output, external=options.external_weights)
+    return ExportResult(files, sum(path.stat().st_size for path in files))

@@ -1,0 +1,150 @@
+"""A captured program to ExecuTorch's, in which every packed layer is a call of our operators."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.library import Library
+
+from edgecomp.artifact.executorch_file import INPUT_NAMES_METHOD, MANIFEST_METHOD, OUTPUT_NAMES_METHOD
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.errors import ExportError, first_line
+from edgecomp.exporters.capture import Capture
+from edgecomp.exporters.packed import check_calls, factor_of_buffer
+from edgecomp.exporters.to_executorch.bounds import describe
+from edgecomp.ops import NAMESPACE, OPERATORS
+
+# Kernels read planes of 64 bytes; the program's file is mapped, so that an offset is an address.
+CONSTANT_ALIGNMENT = 64
+_CODES_ARGUMENT = 1  # x, then the factor's arrays in the format's order
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what says nothing to a user: libraries of other machines that do not load, deprecations of PyTorch's own."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+with quiet():
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig, ExecutorchProgramManager, to_edge_transform_and_lower
+    from executorch.runtime import Runtime
+
+# The variants that ExecuTorch calls. They have no implementation here: PyTorch never runs them.
+_library = Library(NAMESPACE, "FRAGMENT")
+for _operator in OPERATORS.values():
+    _library.define(_operator.executorch_schema)
+
+
+def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgramManager:
+    """Lower a program to ExecuTorch's edge dialect, and to XNNPACK what it takes.
+
+    Raises:
+        ExportError: an operation of the model has no such form, or a packed layer would not run packed.
+
+    """
+    try:
+        with quiet():
+            edge = to_edge_transform_and_lower(
+                capture.program,
+                partitioner=[XnnpackPartitioner()],
+                constant_methods={
+                    MANIFEST_METHOD: manifest,
+                    INPUT_NAMES_METHOD: [spec.name for spec in model.inputs],
+                    OUTPUT_NAMES_METHOD: list(model.outputs),
+                },
+            )
+    except Exception as error:  # exir and its backends raise errors of many unrelated classes
+        raise _refused(capture, error) from error
+    _check_packed(edge.exported_program(), model)
+    return edge
+
+
+def finish(edge: EdgeProgramManager, capture: Capture, data_name: str | None) -> ExecutorchProgramManager:
+    """Plan memory and emit the program, its constants for a data file of that name where there is one.
+
+    Raises:
+        ExportError: an operation of the model has no ExecuTorch form or no kernel.
+
+    """
+    config = ExecutorchBackendConfig(
+        constant_tensor_alignment=CONSTANT_ALIGNMENT,
+        external_constants=False if data_name is None else lambda _: data_name,
+    )
+    try:
+        with quiet():
+            program = edge.to_executorch(config)
+    except Exception as error:  # as above
+        raise _refused(capture, error) from error
+    _check_kernels(program, edge)
+    return program
+
+
+def _check_packed(program: ExportedProgram, model: CompressedModel) -> None:
+    factors, buffers = factor_of_buffer(model), program.graph_signature.inputs_to_buffers
+    found = set()
+    for node in program.graph.nodes:
+        operator = OPERATORS.get(_operator_name(node.target))
+        if operator is not None:
+            found.add((factors.get(buffers.get(node.args[_CODES_ARGUMENT].name, ""), ""), operator))
+    check_calls(model, found)
+
+
+def _operator_name(target: Any) -> str:
+    """`lut_matmul` of the edge dialect's `edgecomp.lut_matmul.default`; empty for what is not ours."""
+    namespace, _, name = _qualified(target).partition("::")
+    return name.partition(".")[0] if namespace == NAMESPACE else ""
+
+
+def _check_kernels(program: ExecutorchProgramManager, edge: EdgeProgramManager) -> None:
+    """Refuse an operation that ExecuTorch's own kernels do not have: the program would be refused on the device."""
+    with quiet():
+        known = Runtime.get().operator_registry.operator_names | {operator.executorch_name for operator in OPERATORS.values()}
+    for plan in program.executorch_program.execution_plan:
+        for called in plan.operators:
+            name = f"{called.name}.{called.overload}" if called.overload else called.name
+            if name in known:
+                continue
+            where = next(
+                (describe(node) for node in edge.exported_program().graph.nodes if called.name in _qualified(node.target)), name
+            )
+            raise ExportError(
+                f"ExecuTorch has no kernel for {name}, which {where} needs: replace this operation in the model's forward"
+            )
+
+
+def _qualified(target: Any) -> str:
+    """`aten::add.Tensor` of an operator of PyTorch or of the edge dialect."""
+    name = getattr(target, "name", None)
+    return str(name()) if callable(name) else str(target)
+
+
+def _refused(capture: Capture, error: Exception) -> ExportError:
+    """The error that names the node and module of the operation which a message is about."""
+    text = str(error)
+    with quiet():
+        programs = (capture.program, capture.program.run_decompositions({}))  # the operation may be what another one became
+    nodes = (node for program in programs for node in program.graph.nodes if node.op == "call_function")
+    node = next((node for node in nodes if _is_named(node.target, text)), None)
+    where = "" if node is None else f" (at {describe(node)})"
+    reason = first_line(error).rstrip('".')
+    return ExportError(f"the model has no ExecuTorch form: {reason}{where}. Replace this operation in the model's forward")
+
+
+def _is_named(target: Any, text: str) -> bool:
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    return str(target) in text or target.name() in text

@@ -1,0 +1,43 @@
+// What the host asks for: lines `key=value`, since a request is flat and a device has no parser of anything richer.
+#ifndef EDGECOMP_RUNNER_REQUEST_H_
+#define EDGECOMP_RUNNER_REQUEST_H_
+
+#include <cstdint>
+#include <istream>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace edgecomp::runner {
+
+enum class Action {
+  kMachine,   // what machine this is, and its state
+  kDescribe,  // the artifact's inputs and outputs
+  kMeasure,
+};
+
+struct Request {
+  Action action = Action::kMeasure;
+  std::string artifact;            // what the backend loads
+  std::vector<std::string> files;  // all files of the artifact, whose memory and cache are watched
+  std::string runtime;             // the runtime's library, where the backend loads one
+  std::string library;             // custom operators; empty for none
+  int threads = 1;
+  std::vector<int> cpus;                                    // to run on; empty for all
+  std::vector<std::pair<std::string, std::string>> inputs;  // name of an input, its .npy file
+  std::string output_folder;                                // for output-0.npy and so on; empty for none
+  int64_t max_output_bytes = INT64_MAX;                     // of all outputs' files together
+  int64_t warmup = 0;
+  int64_t min_iterations = 1;
+  int64_t min_duration_ns = 0;
+  int64_t max_duration_ns = INT64_MAX;
+  int64_t deadline_s = 0;    // the process ends itself after so many seconds; 0 for never
+  std::string sys = "/sys";  // where the kernel tells of temperatures and frequencies
+};
+
+// Fails with ConfigError on an unknown key or a value that is no number where one must be.
+Request ReadRequest(std::istream& lines);
+
+}  // namespace edgecomp::runner
+
+#endif  // EDGECOMP_RUNNER_REQUEST_H_

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import executorch_programs
+import numpy as np
+import pytest
+import torch
+
+from edgecomp import native
+from edgecomp.artifact.executorch_session import ExecutorchArtifact
+from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
+
+IDS = np.random.default_rng(0).integers(0, 200, (2, 5))
+
+
+@pytest.fixture(scope="module")
+def program(tied_program: Path) -> Iterator[ExecutorchArtifact]:
+    with ExecutorchArtifact(tied_program) as artifact:
+        yield artifact
+
+
+def test_outputs_by_name_and_surplus_inputs_left_out(program: ExecutorchArtifact) -> None:
+    (expected,) = executorch_programs.tied_model().module(torch.from_numpy(IDS))
+    got = program.run({"ids": IDS, "attention_mask": IDS})
+    assert list(got) == ["y"]
+    np.testing.assert_allclose(got["y"], expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, r"needs an input ids, int64 \[batch <= 4, sequence <= 16\], and got none"),
+        ({"ids": IDS.astype(np.float32)}, r"must be int64 \[batch <= 4, sequence <= 16\], got float32 \[2, 5\]"),
+        ({"ids": np.zeros((1, 17), np.int64)}, r"got int64 \[1, 17\].*--max-size"),
+        ({"ids": np.zeros(3, np.int64)}, r"got int64 \[3\]"),
+        (
+            {"ids": IDS + 200},
+            r"edgecomp::lut_gather\.out: every index must lie in \[-N, N\); got argument 0 of shape \[2, 5\], N=200",
+        ),
+    ],
+)
+def test_inputs_that_do_not_fit(program: ExecutorchArtifact, inputs: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        program.run(inputs)
+    program.run({"ids": IDS})  # goes on
+
+
+def test_a_process_that_ends_is_an_error(tied_program: Path) -> None:
+    with ExecutorchArtifact(tied_program) as artifact:
+        os.kill(artifact._process.pid, signal.SIGKILL)
+        with pytest.raises(RuntimeUnavailableError, match=r"the process that runs .*tied\.pte was ended by SIGKILL"):
+            artifact.run({"ids": IDS})
+
+
+def test_library_that_does_not_load(tied_program: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.so").write_bytes(b"no library")
+    with pytest.raises(CheckpointError, match=r"other\.so"):
+        ExecutorchArtifact(tied_program, str(tmp_path / "other.so"))
+
+
+def test_library_for_another_release_is_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert native.get_library_path("executorch").endswith("libedgecomp_executorch.so")
+    (tmp_path / "version.txt").write_text("1.4.0\n")
+    monkeypatch.setattr(native, "_EXECUTORCH_VERSION", tmp_path / "version.txt")
+    installed = metadata.version("executorch").partition("+")[0]
+    with pytest.raises(RuntimeUnavailableError, match=f"built for ExecuTorch 1.4.0, and {installed} is installed"):
+        native.get_library_path("executorch")
+    monkeypatch.setattr(native, "_EXECUTORCH_LIBRARY", tmp_path / "none.so")
+    with pytest.raises(RuntimeUnavailableError, match=r"built without ExecuTorch.*--no-build-isolation"):
+        native.get_library_path("executorch")
+
+
+# In a process of its own: the second copy is a library of its own for the loader, and must find the operators registered.
+SECOND_LOAD = """
+import ctypes, sys
+import torch
+from executorch.runtime import Runtime
+torch.ops.load_library(sys.argv[1])
+torch.ops.load_library(sys.argv[1])
+copy = ctypes.CDLL(sys.argv[2])
+assert copy.ec_executorch_register() == 0
+names = [name for name in Runtime.get().operator_registry.operator_names if name.startswith("edgecomp::")]
+assert sorted(names) == ["edgecomp::lut_conv2d.out", "edgecomp::lut_gather.out", "edgecomp::lut_matmul.out"], names
+method = Runtime.get().load_program(sys.argv[3]).load_method("edgecomp_input_names")
+assert method.execute([]) == ["ids"]
+"""
+
+
+def test_loading_the_library_twice_registers_once(tied_program: Path, tmp_path: Path) -> None:
+    library = native.get_library_path("executorch")
+    copy = shutil.copy(library, tmp_path / "copy.so")
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", SECOND_LOAD, library, str(copy), str(tied_program)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
