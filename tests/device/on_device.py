@@ -25,8 +25,12 @@ def given(name: str) -> Path:
 def left_on(pi: RaspberryPi) -> list[str]:
     """Sessions' folders, files on their way, and measuring programs that are still there."""
     folders = "for d in .cache /small /noexec; do ls -d $d/edgecomp/runs/* $d/edgecomp/incoming/*; done 2>/dev/null"
-    script = f"{folders}; pgrep -f [e]dgecomp-run; true"
-    return pi.shell(script).split()
+    return [*pi.shell(f"{folders}; true").splitlines(), *programs_on(pi, "[e]dgecomp-run")]
+
+
+def programs_on(pi: RaspberryPi, pattern: str) -> list[str]:
+    """Process numbers of the programs whose command line has the pattern; one in brackets does not find itself."""
+    return [line.split()[0] for line in pi.shell(f"ps | grep '{pattern}'; true").splitlines()]
 
 
 def save_expansion(path: Path, values: int) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from on_device import QUICK, bundle_with, given, left_on, save_expansion
+from on_device import QUICK, bundle_with, given, programs_on, save_expansion
 from onnx_models import embedding_table, save_encoder
 from raspberry_pi import RaspberryPi, make_key
 
@@ -166,7 +166,8 @@ def clock_set_again_and_again(pi: RaspberryPi) -> Iterator[None]:
     finally:
         setter.kill()
         setter.wait()
-        pi.shell("pkill -f '[d]ate -s' || true")
+        for number in programs_on(pi, "[d]ate -s"):
+            pi.shell(f"kill {number} 2>/dev/null; true")
 
 
 def test_a_clock_that_jumps(pi: RaspberryPi, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,13 +188,11 @@ def test_ctrl_c_leaves_nothing(pi: RaspberryPi, bundle: Path, tmp_path: Path) ->
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     signal.signal(signal.SIGINT, previous)
-    for _ in range(300):
-        if any("edgecomp/runs" in line for line in left_on(pi)) and pi.shell("pgrep -f [e]dgecomp-run || true"):
-            break
+    while process.poll() is None and not programs_on(pi, "[e]dgecomp-run"):
         time.sleep(0.2)
-    os.kill(process.pid, signal.SIGINT)
+    process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert said.splitlines()[-1].startswith("edgecomp bench: interrupted")
 
 
