@@ -77,7 +77,7 @@ class Side:
 def make_session(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], k: int, threads: int) -> onnxruntime.InferenceSession:
     """A session of nodes that all read x [1, K]."""
     outputs = [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None) for node in nodes]
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, k])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["M", k])]
     graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(a, name) for name, a in weights.items()])
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.edgecomp", 1), helper.make_opsetid("com.microsoft", 1)]
     options = onnxruntime.SessionOptions()

@@ -39,6 +39,7 @@ CpuFeatures DetectCpuFeatures() {
   const bool avx512_f_bw_vl = HasBit(ebx, 16) && HasBit(ebx, 30) && HasBit(ebx, 31);
   features.avx2_fma = avx2 && fma && (xcr0 & kYmmState) == kYmmState;
   features.avx512_vnni = features.avx2_fma && avx512_f_bw_vl && HasBit(ecx, 11) && (xcr0 & kZmmState) == kZmmState;
+  features.avx512_vbmi = features.avx512_vnni && HasBit(ecx, 1);
   return features;
 }
 

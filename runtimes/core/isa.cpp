@@ -17,6 +17,7 @@ struct IsaEntry {
 // Indexed by Isa.
 constexpr IsaEntry kIsas[] = {
 #if defined(__x86_64__)
+    {"avx512_vbmi", [](const CpuFeatures& features) { return features.avx512_vbmi; }},
     {"avx512_vnni", [](const CpuFeatures& features) { return features.avx512_vnni; }},
     {"avx2", [](const CpuFeatures& features) { return features.avx2_fma; }},
 #elif defined(__aarch64__)

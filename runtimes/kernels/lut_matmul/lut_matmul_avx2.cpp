@@ -16,22 +16,36 @@ struct Avx2 {
   static constexpr int kRows = 8;
   static constexpr int kRowsAtOnce = 4;  // 4 int and 4 float sums of the 16 registers
 
-  // vpmaddubsw multiplies unsigned by signed bytes and adds pairs with saturation. |w| takes the unsigned side and q with the sign
-  // of w the other: no magnitude is above 127, and 2 * 127 * 127 does not saturate.
+  // vpmaddubsw multiplies unsigned by signed bytes and adds pairs with saturation. The magnitude of one factor takes the unsigned
+  // side and the other, with the sign of the first, the signed one: 2 * 127 * 127 does not saturate. Which is split is free: what
+  // more products share.
   struct Weights {
     __m256i magnitude;
     __m256i sign;
   };
+  struct Activations {
+    __m256i magnitude;
+    __m256i sign;
+  };
   static constexpr uint8_t kFlip = 0;
+  static constexpr int kDotChains = 1;  // a chain waits for its addition only
   static Ints StartSum(int32_t) { return _mm256_setzero_si256(); }
-  static Weights ToWeights(Bytes bytes) { return {_mm256_abs_epi8(bytes), bytes}; }
-  static Ints Dot(Ints sum, const Weights& weights, const int8_t* q) {
+  static Bytes Broadcast4(const int8_t* q) {
     int32_t four;
     __builtin_memcpy(&four, q, sizeof(four));
-    const __m256i signed_q = _mm256_sign_epi8(_mm256_set1_epi32(four), weights.sign);
-    const __m256i pairs = _mm256_maddubs_epi16(weights.magnitude, signed_q);
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return _mm256_set1_epi32(four);
   }
+  static Weights ToWeights(Bytes bytes) { return {_mm256_abs_epi8(bytes), bytes}; }
+  static Activations ToActivations(Bytes q) { return {_mm256_abs_epi8(q), q}; }
+  static Ints Dot(Ints sum, const Weights& weights, Bytes q) {
+    return AddPairs(sum, _mm256_maddubs_epi16(weights.magnitude, _mm256_sign_epi8(q, weights.sign)));
+  }
+  static Ints Dot(Ints sum, Bytes weights, const Activations& q) {
+    return AddPairs(sum, _mm256_maddubs_epi16(q.magnitude, _mm256_sign_epi8(weights, q.sign)));
+  }
+  static Ints AddPairs(Ints sum, __m256i pairs) { return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
+  // -128 has no negative in a byte; a code of it counts as -127 (lut.md).
+  static Bytes CodesToWeights(Bytes codes) { return _mm256_max_epi8(codes, _mm256_set1_epi8(-127)); }
 
   static Bytes Load(const uint8_t* bytes) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)); }
   static void Store(uint8_t* to, Bytes bytes) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bytes); }
@@ -39,15 +53,40 @@ struct Avx2 {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
   }
   static Bytes SetBytes(uint8_t byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
-  static Bytes And(Bytes a, Bytes b) { return _mm256_and_si256(a, b); }
-  static Bytes Or(Bytes a, Bytes b) { return _mm256_or_si256(a, b); }
   static Bytes Xor(Bytes a, Bytes b) { return _mm256_xor_si256(a, b); }
-  // By 16-bit lanes: the callers mask what crosses from byte to byte.
+  static Bytes Select(Bytes mask, Bytes if_1, Bytes if_0) {
+    return _mm256_or_si256(_mm256_and_si256(mask, if_1), _mm256_andnot_si256(mask, if_0));
+  }
+  // By 16-bit lanes.
   template <int kBits>
   static Bytes ShiftRight(Bytes bytes) {
     return _mm256_srli_epi16(bytes, kBits);
   }
-  static Bytes LookUp(Bytes table, Bytes nibbles) { return _mm256_shuffle_epi8(table, nibbles); }
+  static Bytes ToIndex(Bytes nibbles) { return _mm256_and_si256(nibbles, _mm256_set1_epi8(0x0f)); }
+  static Bytes LookUp(Bytes table, Bytes index) { return _mm256_shuffle_epi8(table, index); }
+
+  // 32 or 64 entries, 16 a vector.
+  struct WideTable {
+    Bytes part[4];
+  };
+  template <int kEntries>
+  static WideTable LoadWideTable(const int8_t* entries, Bytes flip) {
+    WideTable table;
+    for (int t = 0; t < kEntries / 16; ++t) table.part[t] = Xor(LoadTable(entries + 16 * t), flip);
+    return table;
+  }
+  // Bit kBit of `top` is the bit above the index.
+  template <int kBit>
+  static Bytes LookUp32(const WideTable& table, Bytes index, Bytes top) {
+    return SelectByBit<kBit>(top, LookUp(table.part[0], index), LookUp(table.part[1], index));
+  }
+  // The low 6 bits of each byte.
+  static Bytes LookUp64(const WideTable& table, Bytes codes) {
+    const Bytes index = ToIndex(codes);
+    const Bytes lower = SelectByBit<4>(codes, LookUp(table.part[0], index), LookUp(table.part[1], index));
+    const Bytes upper = SelectByBit<4>(codes, LookUp(table.part[2], index), LookUp(table.part[3], index));
+    return SelectByBit<5>(codes, lower, upper);
+  }
   template <int kBit>
   static Bytes SelectByBit(Bytes bits, Bytes if_0, Bytes if_1) {
     return _mm256_blendv_epi8(if_0, if_1, _mm256_slli_epi16(bits, 7 - kBit));  // blends by the top bit of each byte

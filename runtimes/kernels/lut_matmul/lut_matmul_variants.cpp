@@ -2,6 +2,7 @@
 
 namespace edgecomp {
 
+extern const LutMatMulKernels kLutMatMulAvx512Vbmi;
 extern const LutMatMulKernels kLutMatMulAvx512Vnni;
 extern const LutMatMulKernels kLutMatMulAvx2;
 extern const LutMatMulKernels kLutMatMulNeonDotprod;
@@ -12,6 +13,7 @@ namespace {
 
 constexpr Variant<LutMatMulKernels> kVariants[] = {
 #if defined(__x86_64__)
+    {Isa::kAvx512Vbmi, &kLutMatMulAvx512Vbmi},
     {Isa::kAvx512Vnni, &kLutMatMulAvx512Vnni},
     {Isa::kAvx2, &kLutMatMulAvx2},
 #elif defined(__aarch64__)
