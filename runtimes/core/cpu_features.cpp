@@ -49,10 +49,12 @@ CpuFeatures DetectCpuFeatures() {
 CpuFeatures DetectCpuFeatures() {
   constexpr unsigned long kHwcapAsimd = 1ul << 1;
   constexpr unsigned long kHwcapAsimdDp = 1ul << 20;
+  constexpr unsigned long kHwcap2I8mm = 1ul << 13;
   const unsigned long hwcap = getauxval(AT_HWCAP);
   CpuFeatures features;
   features.neon = (hwcap & kHwcapAsimd) != 0;
   features.neon_dotprod = features.neon && (hwcap & kHwcapAsimdDp) != 0;
+  features.neon_i8mm = features.neon_dotprod && (getauxval(AT_HWCAP2) & kHwcap2I8mm) != 0;
   return features;
 }
 

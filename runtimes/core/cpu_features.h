@@ -12,6 +12,7 @@ struct CpuFeatures {
 #elif defined(__aarch64__)
   bool neon = false;          // Advanced SIMD
   bool neon_dotprod = false;  // and SDOT
+  bool neon_i8mm = false;     // and SMMLA
 #endif
 };
 

@@ -21,6 +21,7 @@ constexpr IsaEntry kIsas[] = {
     {"avx512_vnni", [](const CpuFeatures& features) { return features.avx512_vnni; }},
     {"avx2", [](const CpuFeatures& features) { return features.avx2_fma; }},
 #elif defined(__aarch64__)
+    {"neon_i8mm", [](const CpuFeatures& features) { return features.neon_i8mm; }},
     {"neon_dotprod", [](const CpuFeatures& features) { return features.neon_dotprod; }},
     {"neon", [](const CpuFeatures& features) { return features.neon; }},
 #endif

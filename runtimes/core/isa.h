@@ -15,6 +15,7 @@ enum class Isa : int {
   kAvx512Vnni,
   kAvx2,
 #elif defined(__aarch64__)
+  kNeonI8mm,
   kNeonDotprod,
   kNeon,
 #endif

@@ -16,7 +16,6 @@ class LutMatMulSimd {
         QuantizeBlock,
         {nullptr, DirectInt8<1>, DirectInt8<2>, DirectInt8<3>, DirectInt8<4>, DirectInt8<5>, DirectInt8<6>, nullptr, DirectInt8<8>},
         {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
-        Simd::kFlip,
         GemmInt8,
         GemmFloat,
     };
@@ -150,8 +149,8 @@ class LutMatMulSimd {
   }
 
   template <int kPlanes>
-  static void Decode(const LutTile& tile, int64_t spans, uint8_t flip, uint8_t* panel) {
-    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, flip);
+  static void Decode(const LutTile& tile, int64_t spans, Panel kind, uint8_t* panel) {
+    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, kind == Panel::kInt8 ? Simd::kFlip : 0);
     const uint8_t* span = tile.codes;
     for (int64_t s = 0; s < spans; ++s, span += kPlanes * kPlaneBytes, panel += kColumnGroups * kPlaneBytes) {
       decoder.template Decode<kParts>(span, [&](auto group, auto part, Bytes weights) EC_LAMBDA_INLINE {

@@ -5,6 +5,7 @@ namespace edgecomp {
 extern const LutMatMulKernels kLutMatMulAvx512Vbmi;
 extern const LutMatMulKernels kLutMatMulAvx512Vnni;
 extern const LutMatMulKernels kLutMatMulAvx2;
+extern const LutMatMulKernels kLutMatMulNeonI8mm;
 extern const LutMatMulKernels kLutMatMulNeonDotprod;
 extern const LutMatMulKernels kLutMatMulNeon;
 extern const LutMatMulKernels kLutMatMulRef;
@@ -17,6 +18,7 @@ constexpr Variant<LutMatMulKernels> kVariants[] = {
     {Isa::kAvx512Vnni, &kLutMatMulAvx512Vnni},
     {Isa::kAvx2, &kLutMatMulAvx2},
 #elif defined(__aarch64__)
+    {Isa::kNeonI8mm, &kLutMatMulNeonI8mm},
     {Isa::kNeonDotprod, &kLutMatMulNeonDotprod},
     {Isa::kNeon, &kLutMatMulNeon},
 #endif
