@@ -40,6 +40,8 @@ CpuFeatures DetectCpuFeatures() {
   features.avx2_fma = avx2 && fma && (xcr0 & kYmmState) == kYmmState;
   features.avx512_vnni = features.avx2_fma && avx512_f_bw_vl && HasBit(ecx, 11) && (xcr0 & kZmmState) == kZmmState;
   features.avx512_vbmi = features.avx512_vnni && HasBit(ecx, 1);
+  const bool has_subleaf = eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0;
+  features.avx_vnni = features.avx2_fma && has_subleaf && HasBit(eax, 4);
   return features;
 }
 

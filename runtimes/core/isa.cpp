@@ -19,6 +19,7 @@ constexpr IsaEntry kIsas[] = {
 #if defined(__x86_64__)
     {"avx512_vbmi", [](const CpuFeatures& features) { return features.avx512_vbmi; }},
     {"avx512_vnni", [](const CpuFeatures& features) { return features.avx512_vnni; }},
+    {"avx_vnni", [](const CpuFeatures& features) { return features.avx_vnni; }},
     {"avx2", [](const CpuFeatures& features) { return features.avx2_fma; }},
 #elif defined(__aarch64__)
     {"neon_i8mm", [](const CpuFeatures& features) { return features.neon_i8mm; }},

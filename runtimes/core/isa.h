@@ -13,6 +13,7 @@ enum class Isa : int {
 #if defined(__x86_64__)
   kAvx512Vbmi,
   kAvx512Vnni,
+  kAvxVnni,
   kAvx2,
 #elif defined(__aarch64__)
   kNeonI8mm,
