@@ -86,11 +86,12 @@ def npz_samples(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[Sa
     """
     try:
         archive = np.load(path, allow_pickle=False)
-        arrays = {name: archive[name] for name in archive.files}
+        members = {name: archive[name] for name in archive.files}
     except Exception as error:  # numpy, zipfile and the tokenizer of numpy's headers raise errors of many unrelated classes
         raise CalibrationError(
             f"{path} must be a readable .npz file without pickled objects: {type(error).__name__}: {error}"
         ) from error
+    arrays = {name: member for name, member in members.items() if isinstance(member, np.ndarray)}  # others come as bytes
     names = [spec.name for spec in inputs] or list(arrays)
     missing = [name for name in names if name not in arrays]
     if missing:

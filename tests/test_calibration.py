@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import sys
 import types
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,14 @@ def test_npz_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
             npz_samples(path, SPECS, 2)
     with pytest.raises(CalibrationError, match=r"missing\.npz"):
         npz_samples(tmp_path / "missing.npz", SPECS, 2)
+
+
+def test_members_of_an_npz_that_are_no_arrays_count_as_absent(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("a", "text")
+        archive.writestr("b", "text")
+    with pytest.raises(CalibrationError, match=r"an array for every input of the model; missing \['a', 'b'\]"):
+        npz_samples(tmp_path / "x.npz", SPECS, 2)
 
 
 @pytest.fixture

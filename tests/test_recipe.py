@@ -98,8 +98,9 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
 
 def within(schema: dict[str, Any], value: float) -> bool:
     """Whether a number keeps a schema's bounds."""
-    lowest, highest = schema.get("minimum", value), schema.get("maximum", value)
-    return lowest <= value <= highest and schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf)
+    if not schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf):
+        return False
+    return schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf)
 
 
 def fits(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:

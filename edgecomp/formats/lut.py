@@ -359,5 +359,5 @@ def _validate_values(factor: Factor, sizes: LutSizes) -> None:
     if "row_index" in arrays:
         row_index = arrays["row_index"]
         rows = np.sort(row_index[row_index != -1])
-        if not np.array_equal(rows, np.arange(n)):
+        if len(rows) != n or not np.array_equal(rows, np.arange(n)):  # N may be too large to be counted to
             raise FormatError(f"row_index must hold every row of 0..{n - 1} exactly once, and -1 elsewhere")

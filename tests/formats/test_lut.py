@@ -208,6 +208,7 @@ BAD_FACTORS: dict[str, tuple[Callable[[], Factor], str]] = {
     "N 0": (lambda: replace(altered(), shape=(0, 40)), "N >= 1"),
     "K 0": (lambda: replace(altered(), shape=(20, 0)), "K >= 1"),
     "N too large": (lambda: replace(altered(), shape=(33, 40)), "row_index"),
+    "N far too large": (lambda: replace(altered(), shape=(2**57, 40)), "row_index"),
 }
 
 
