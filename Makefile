@@ -22,11 +22,12 @@ DEVICE_PACKAGES := g++-aarch64-linux-gnu qemu-user qemu-system-arm openssh-clien
 SECONDS ?= 60
 FUZZERS := recipe checkpoint factor calibration onnx_file
 
-.PHONY: help demo test check test-cpp test-arm test-device test-python test-compat fuzz install clean
+.PHONY: help demo test check test-cpp test-sanitized test-arm test-device test-python test-compat fuzz install clean
 
 help:
 	@echo "make demo   compress a real sentence encoder, export, verify, bench; writes demo/report.html"
 	@echo "make test   checks, C++ tests and Python tests, against the built wheel, on the current and an old runtime"
+	@echo "make test-sanitized  C++ tests with the address and undefined behaviour sanitizers"
 	@echo "make test-arm  C++ tests on emulated ARM CPUs; needs apt-get install g++-aarch64-linux-gnu qemu-user"
 	@echo "make test-device  on an emulated Raspberry Pi and a stand-in for a phone; needs apt-get install $(DEVICE_PACKAGES)"
 	@echo "make check  ruff, mypy, import-linter, clang-format"
@@ -73,6 +74,14 @@ test-cpp: $(VENV)/dependencies
 	PATH="$(BIN):$$PATH" cmake -S runtimes -B build/cpp -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGECOMP_BUILD_TESTS=ON
 	PATH="$(BIN):$$PATH" cmake --build build/cpp
 	PATH="$(BIN):$$PATH" ctest --test-dir build/cpp --output-on-failure
+
+# The kernels' tests alone: the adapter's library would be loaded by programs without the sanitizers. -O1: the vector loops are all
+# inlined, and take the compiler minutes otherwise.
+test-sanitized: $(VENV)/dependencies
+	PATH="$(BIN):$$PATH" cmake -S runtimes -B build/cpp-sanitized -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O1 \
+	    -DEDGECOMP_BUILD_TESTS=ON -DEDGECOMP_SANITIZE=address,undefined
+	PATH="$(BIN):$$PATH" cmake --build build/cpp-sanitized --target edgecomp_tests
+	PATH="$(BIN):$$PATH" ctest --test-dir build/cpp-sanitized --output-on-failure
 
 # Cross-compiled, on emulated CPUs with and without a dot product.
 test-arm: $(VENV)/dependencies

@@ -1,20 +1,25 @@
-"""LutMatMul against ONNX Runtime's own MatMulNBits, one row of x, with weights that no cache holds.
+"""LutMatMul against ONNX Runtime's own MatMulNBits and, for many rows, its float32 MatMul, with weights that no cache holds.
 
-Both run inside onnxruntime on the same machine in turns. A model holds as many nodes with weights of their own as it takes to
+All run inside onnxruntime on the same machine in turns. A model holds as many nodes with weights of their own as it takes to
 exceed the cache several times; a sample is one run of the model divided by its nodes. The ratio is the median over pairs of
 adjacent runs. Bytes are those that a node reads; the roof is what plain loads from memory reach. Before any timing each side's
-result is held against its own weights in float64.
+result is held against its own weights in float64: the errors in the table are what `int8` activations cost.
 
-    python benchmarks/kernels.py [--quick] [--shapes 11008x4096,1536x576] [--threads 1,2] [--json]
+    python benchmarks/kernels.py [--quick] [--shapes 11008x4096,1536x576] [--rows 1,128] [--threads 1,2] [--json]
+
+On a busy machine --cpu-time counts the calling thread's own time (one thread only): time lost to others does not count then, what
+they take of caches and memory does.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,22 +37,25 @@ from edgecomp.formats import lut
 from edgecomp.tensor import Factor
 
 COLD_BYTES = 160 << 20  # five times the largest cache of the machines at hand
+MANY_ROWS = 16  # from here on one read of the weights serves so much work that few nodes will do, and float32 is compared too
 PEER_BITS = (2, 4, 8)
 LARGEST_ERROR = 0.02  # of the result's norm: what int8 activations cost, and a wrong layout exceeds by far
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison; the peer's fields are None where it has no such width."""
+    """One comparison; the peer's fields are None where it has no such width, float32's where there are few rows."""
 
     n: int
     k: int
+    rows: int
     bits: int
     block_size: int
     threads: int
     lut_us: float
     peer_us: float | None
     peer_over_lut: float | None
+    float32_us: float | None
     lut_bytes: int
     peer_bytes: int | None
     lut_gb_per_s: float
@@ -67,17 +75,37 @@ class Side:
     node_bytes: int
     error: float
 
-    def run_us(self) -> float:
+    def run_us(self, clock: Callable[[], int]) -> float:
         """Microseconds a node, of one run."""
-        start = time.perf_counter_ns()
+        start = clock()
         self.session.run(["y0"], {"x": self.x})  # one output is fetched, all nodes run
-        return (time.perf_counter_ns() - start) / 1e3 / self.copies
+        return (clock() - start) / 1e3 / self.copies
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a side computes, and how."""
+
+    n: int
+    k: int
+    rows: int
+    bits: int
+    block_size: int
+    threads: int
+
+    def copies(self, node_bytes: int) -> int:
+        """As many nodes as exceed the caches, or two where the weights' bytes hardly count."""
+        return -(-COLD_BYTES // node_bytes) if self.rows < MANY_ROWS else 2
+
+    def x(self, rng: np.random.Generator) -> np.ndarray:
+        """The activations, float32 [rows, K]."""
+        return rng.standard_normal((self.rows, self.k)).astype(np.float32)
 
 
 def make_session(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], k: int, threads: int) -> onnxruntime.InferenceSession:
-    """A session of nodes that all read x [1, K]."""
+    """A session of nodes that all read x [rows, K]."""
     outputs = [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None) for node in nodes]
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, k])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", k])]
     graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(a, name) for name, a in weights.items()])
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.edgecomp", 1), helper.make_opsetid("com.microsoft", 1)]
     options = onnxruntime.SessionOptions()
@@ -103,8 +131,9 @@ def relative_error(session: onnxruntime.InferenceSession, x: np.ndarray, weights
     return error
 
 
-def make_lut(n: int, k: int, bits: int, block_size: int, threads: int, rng: np.random.Generator) -> Side:
+def make_lut(problem: Problem, rng: np.random.Generator) -> Side:
     """LutMatMul nodes with random codes, one codebook and random scales."""
+    n, k, bits, block_size = problem.n, problem.k, problem.bits, problem.block_size
     sizes = lut.lut_sizes(n, k, bits, block_size)
     codes = rng.integers(0, 256, (sizes.tiles, sizes.spans, sizes.planes, 16, 4), dtype=np.uint8)
     codes[codes == 128] = 127  # no code of 8 bits; any byte is a code below
@@ -114,7 +143,7 @@ def make_lut(n: int, k: int, bits: int, block_size: int, threads: int, rng: np.r
     shared = {"codebooks": book, "tile_book": np.zeros(sizes.tiles, np.uint16), "row_scale": row_scale}
     factor = Factor("lut", (n, k), {"bits": bits, "block_size": block_size}, {"codes": codes, "scales": scales, **shared})
 
-    copies = -(-COLD_BYTES // factor.packed_bytes)
+    copies = problem.copies(factor.packed_bytes)
     weights: dict[str, np.ndarray] = {"absent_index": np.zeros(0, np.int32), "absent_bias": np.zeros(0, np.float32)}
     nodes = []
     for i in range(copies):
@@ -124,79 +153,87 @@ def make_lut(n: int, k: int, bits: int, block_size: int, threads: int, rng: np.r
         inputs = ["x", *names, "absent_index", "absent_bias"]
         attributes: dict[str, Any] = {"N": n, "K": k, "bits": bits, "block_size": block_size, "compute": "int8"}
         nodes.append(helper.make_node("LutMatMul", inputs, [f"y{i}"], domain="ai.edgecomp", **attributes))
-    x = rng.standard_normal((1, k)).astype(np.float32)
-    session = make_session(nodes, weights, k, threads)
+    x = problem.x(rng)
+    session = make_session(nodes, weights, k, problem.threads)
     return Side(session, x, copies, factor.packed_bytes, relative_error(session, x, lut.unpack(factor)))
 
 
-def make_peer(n: int, k: int, bits: int, block_size: int, threads: int, rng: np.random.Generator) -> Side:
+def make_peer(problem: Problem, rng: np.random.Generator) -> Side:
     """MatMulNBits nodes at accuracy level 4 with random codes and scales, and the default zero point."""
+    n, k, bits, block_size = problem.n, problem.k, problem.bits, problem.block_size
     blocks = k // block_size
     packed = rng.integers(0, 256, (n, blocks, block_size * bits // 8), dtype=np.uint8)
     scales = rng.uniform(0.001, 0.004, (n, blocks)).astype(np.float32)
     node_bytes = packed.nbytes + scales.nbytes
-    copies = -(-COLD_BYTES // node_bytes)
+    copies = problem.copies(node_bytes)
     weights: dict[str, np.ndarray] = {}
     nodes = []
     for i in range(copies):
         weights |= {f"b{i}": np.roll(packed, i, axis=0), f"s{i}": np.roll(scales, i, axis=0)}
         attributes: dict[str, Any] = {"N": n, "K": k, "bits": bits, "block_size": block_size, "accuracy_level": 4}
         nodes.append(helper.make_node("MatMulNBits", ["x", f"b{i}", f"s{i}"], [f"y{i}"], domain="com.microsoft", **attributes))
-    x = rng.standard_normal((1, k)).astype(np.float32)
-    session = make_session(nodes, weights, k, threads)
+    x = problem.x(rng)
+    session = make_session(nodes, weights, k, problem.threads)
     per_byte = 8 // bits
     codes = np.stack([packed >> bits * i & 2**bits - 1 for i in range(per_byte)], axis=-1).reshape(n, blocks, block_size)
     dense = ((codes.astype(np.float32) - 2 ** (bits - 1)) * scales[:, :, None]).reshape(n, k)
     return Side(session, x, copies, node_bytes, relative_error(session, x, dense))
 
 
-def compare(n: int, k: int, bits: int, block_size: int, threads: int, pairs: int) -> Row:
-    """Time both sides in turns."""
+def make_float32(problem: Problem, rng: np.random.Generator) -> Side:
+    """MatMul nodes with float32 weights."""
+    dense = rng.standard_normal((problem.k, problem.n)).astype(np.float32)
+    copies = problem.copies(dense.nbytes)
+    weights = {f"w{i}": np.roll(dense, i, axis=1) for i in range(copies)}
+    nodes = [helper.make_node("MatMul", ["x", f"w{i}"], [f"y{i}"]) for i in range(copies)]
+    x = problem.x(rng)
+    session = make_session(nodes, weights, problem.k, problem.threads)
+    return Side(session, x, copies, dense.nbytes, relative_error(session, x, dense.T))
+
+
+def compare(problem: Problem, pairs: int, clock: Callable[[], int]) -> Row:
+    """Time all sides in turns."""
     rng = np.random.default_rng(0)
-    ours = make_lut(n, k, bits, block_size, threads, rng)
-    peer = make_peer(n, k, bits, block_size, threads, rng) if bits in PEER_BITS else None
-    ours.run_us()
-    if peer is not None:
-        peer.run_us()
-    our_us, peer_us = [], []
-    for _ in range(pairs):
-        our_us.append(ours.run_us())
-        if peer is not None:
-            peer_us.append(peer.run_us())
-    lut_us = float(np.median(our_us))
-    other_us = float(np.median(peer_us)) if peer else None
+    ours = make_lut(problem, rng)
+    peer = make_peer(problem, rng) if problem.bits in PEER_BITS else None
+    dense = make_float32(problem, rng) if problem.rows >= MANY_ROWS else None
+    sides = [side for side in (ours, peer, dense) if side is not None]
+    for side in sides:
+        side.run_us(clock)
+    times = [[side.run_us(clock) for side in sides] for _ in range(pairs)]
+    us = dict(zip(map(id, sides), np.array(times).T, strict=True))
+    lut_us = float(np.median(us[id(ours)]))
+    peer_us = float(np.median(us[id(peer)])) if peer else None
     return Row(
-        n=n,
-        k=k,
-        bits=bits,
-        block_size=block_size,
-        threads=threads,
+        **asdict(problem),
         lut_us=lut_us,
-        peer_us=other_us,
-        peer_over_lut=float(np.median(np.divide(peer_us, our_us))) if peer else None,
+        peer_us=peer_us,
+        peer_over_lut=float(np.median(us[id(peer)] / us[id(ours)])) if peer else None,
+        float32_us=float(np.median(us[id(dense)])) if dense else None,
         lut_bytes=ours.node_bytes,
         peer_bytes=peer.node_bytes if peer else None,
         lut_gb_per_s=ours.node_bytes / lut_us / 1e3,
-        peer_gb_per_s=peer.node_bytes / other_us / 1e3 if peer and other_us else None,
-        roof_gb_per_s=read_roof(threads),
+        peer_gb_per_s=peer.node_bytes / peer_us / 1e3 if peer and peer_us else None,
+        roof_gb_per_s=read_roof(problem.threads, clock),
         lut_error=ours.error,
         peer_error=peer.error if peer else None,
     )
 
 
-def read_roof(threads: int) -> float:
+def read_roof(threads: int, clock: Callable[[], int]) -> float:
     """GB/s of numpy.dot over arrays that no cache holds, one a thread: the median of nine."""
     parts = [np.ones(COLD_BYTES // 4 // threads, np.float32) for _ in range(threads)]
-    seconds = []
+    ns = []
     for _ in range(9):
-        workers = [threading.Thread(target=np.dot, args=(part, part)) for part in parts]
-        start = time.perf_counter()
+        workers = [threading.Thread(target=np.dot, args=(part, part)) for part in parts[1:]]
+        start = clock()
         for worker in workers:
             worker.start()
+        np.dot(parts[0], parts[0])
         for worker in workers:
             worker.join()
-        seconds.append(time.perf_counter() - start)
-    return float(sum(part.nbytes for part in parts) / np.median(seconds) / 1e9)
+        ns.append(clock() - start)
+    return float(sum(part.nbytes for part in parts) / np.median(ns))
 
 
 def markdown(rows: list[Row]) -> str:
@@ -206,14 +243,17 @@ def markdown(rows: list[Row]) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
 
     lines = [
-        "| N x K | bits | block | threads | lut µs | peer µs | peer / lut | lut MB | peer MB | lut GB/s | peer GB/s | roof GB/s |",
-        "| --- |" + " ---: |" * 11,
+        "| N x K | rows | bits | block | threads | lut µs | peer µs | peer / lut | float32 µs | lut MB | peer MB "
+        "| lut GB/s | peer GB/s | roof GB/s | lut error | peer error |",
+        "| --- |" + " ---: |" * 15,
     ]
     for r in rows:
+        problem = [f"{r.n} x {r.k}", str(r.rows), str(r.bits), str(r.block_size), str(r.threads)]
         peer_mb = None if r.peer_bytes is None else r.peer_bytes / 1e6
-        timing = [cell(r.lut_us, 1), cell(r.peer_us, 1), cell(r.peer_over_lut, 2), cell(r.lut_bytes / 1e6, 2), cell(peer_mb, 2)]
-        rates = [cell(r.lut_gb_per_s, 1), cell(r.peer_gb_per_s, 1), cell(r.roof_gb_per_s, 1)]
-        lines.append("| " + " | ".join([f"{r.n} x {r.k}", str(r.bits), str(r.block_size), str(r.threads), *timing, *rates]) + " |")
+        timing = [cell(r.lut_us, 1), cell(r.peer_us, 1), cell(r.peer_over_lut, 2), cell(r.float32_us, 1)]
+        rates = [cell(r.lut_bytes / 1e6, 2), cell(peer_mb, 2), cell(r.lut_gb_per_s, 1), cell(r.peer_gb_per_s, 1)]
+        errors = [cell(r.lut_error, 4), cell(r.peer_error, 4)]
+        lines.append("| " + " | ".join([*problem, *timing, *rates, cell(r.roof_gb_per_s, 1), *errors]) + " |")
     return "\n".join(lines)
 
 
@@ -223,18 +263,25 @@ def main() -> None:
     parser.add_argument("--shapes", default="11008x4096,1536x576", help="NxK, separated by commas")
     parser.add_argument("--bits", default="4,2,3,8", help="separated by commas")
     parser.add_argument("--block-sizes", default="32,128", help="separated by commas; those that do not divide K are left out")
+    parser.add_argument("--rows", default="1", help="of x, separated by commas")
     parser.add_argument("--threads", default="1,2", help="separated by commas")
+    parser.add_argument("--cpu-time", action="store_true", help="the calling thread's time, not the clock's; one thread only")
     parser.add_argument("--quick", action="store_true", help="3 pairs of runs in place of 21")
     parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
     arguments = parser.parse_args()
+    if arguments.cpu_time and arguments.threads != "1":
+        parser.error("--cpu-time must go with --threads 1: other threads' time would be missing")
+    clock = time.thread_time_ns if arguments.cpu_time else time.perf_counter_ns
+    choices = [arguments.rows, arguments.bits, arguments.block_sizes, arguments.threads]
     rows = []
     for shape in arguments.shapes.split(","):
         n, k = map(int, shape.split("x"))
-        for bits in map(int, arguments.bits.split(",")):
-            for block_size in map(int, arguments.block_sizes.split(",")):
-                for threads in map(int, arguments.threads.split(",")) if k % block_size == 0 else ():
-                    print(f"N={n} K={k} bits={bits} block_size={block_size} threads={threads}", file=sys.stderr)
-                    rows.append(compare(n, k, bits, block_size, threads, pairs=3 if arguments.quick else 21))
+        for m, bits, block_size, threads in itertools.product(*(map(int, choice.split(",")) for choice in choices)):
+            if k % block_size != 0:
+                continue
+            problem = Problem(n, k, m, bits, block_size, threads)
+            print(problem, file=sys.stderr)
+            rows.append(compare(problem, pairs=3 if arguments.quick else 21, clock=clock))
     if arguments.json:
         print_json("kernels", [asdict(row) for row in rows])
     else:

@@ -39,6 +39,9 @@ CpuFeatures DetectCpuFeatures() {
   const bool avx512_f_bw_vl = HasBit(ebx, 16) && HasBit(ebx, 30) && HasBit(ebx, 31);
   features.avx2_fma = avx2 && fma && (xcr0 & kYmmState) == kYmmState;
   features.avx512_vnni = features.avx2_fma && avx512_f_bw_vl && HasBit(ecx, 11) && (xcr0 & kZmmState) == kZmmState;
+  features.avx512_vbmi = features.avx512_vnni && HasBit(ecx, 1);
+  const bool has_subleaf = eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0;
+  features.avx_vnni = features.avx2_fma && has_subleaf && HasBit(eax, 4);
   return features;
 }
 
@@ -48,10 +51,12 @@ CpuFeatures DetectCpuFeatures() {
 CpuFeatures DetectCpuFeatures() {
   constexpr unsigned long kHwcapAsimd = 1ul << 1;
   constexpr unsigned long kHwcapAsimdDp = 1ul << 20;
+  constexpr unsigned long kHwcap2I8mm = 1ul << 13;
   const unsigned long hwcap = getauxval(AT_HWCAP);
   CpuFeatures features;
   features.neon = (hwcap & kHwcapAsimd) != 0;
   features.neon_dotprod = features.neon && (hwcap & kHwcapAsimdDp) != 0;
+  features.neon_i8mm = features.neon_dotprod && (getauxval(AT_HWCAP2) & kHwcap2I8mm) != 0;
   return features;
 }
 

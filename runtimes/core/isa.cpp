@@ -17,9 +17,12 @@ struct IsaEntry {
 // Indexed by Isa.
 constexpr IsaEntry kIsas[] = {
 #if defined(__x86_64__)
+    {"avx512_vbmi", [](const CpuFeatures& features) { return features.avx512_vbmi; }},
     {"avx512_vnni", [](const CpuFeatures& features) { return features.avx512_vnni; }},
+    {"avx_vnni", [](const CpuFeatures& features) { return features.avx_vnni; }},
     {"avx2", [](const CpuFeatures& features) { return features.avx2_fma; }},
 #elif defined(__aarch64__)
+    {"neon_i8mm", [](const CpuFeatures& features) { return features.neon_i8mm; }},
     {"neon_dotprod", [](const CpuFeatures& features) { return features.neon_dotprod; }},
     {"neon", [](const CpuFeatures& features) { return features.neon; }},
 #endif

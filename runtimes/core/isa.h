@@ -11,9 +11,12 @@ namespace edgecomp {
 // In order of priority; an op without a kernel for the selected set runs the next one that it has.
 enum class Isa : int {
 #if defined(__x86_64__)
+  kAvx512Vbmi,
   kAvx512Vnni,
+  kAvxVnni,
   kAvx2,
 #elif defined(__aarch64__)
+  kNeonI8mm,
   kNeonDotprod,
   kNeon,
 #endif

@@ -21,7 +21,7 @@ function(add_cpu cpu selected)
     PASS_REGULAR_EXPRESSION "must name a kernel variant of this build")
 endfunction()
 
-add_cpu(cortex-a53 neon RUNS ref REFUSES neon_dotprod)          # Raspberry Pi 3
-add_cpu(cortex-a72 neon RUNS ref REFUSES neon_dotprod)          # Raspberry Pi 4
-add_cpu(cortex-a76 neon_dotprod RUNS neon ref)                  # Raspberry Pi 5
-add_cpu(max neon_dotprod RUNS neon ref)                         # everything that QEMU knows
+add_cpu(cortex-a53 neon RUNS ref REFUSES neon_dotprod neon_i8mm)  # Raspberry Pi 3
+add_cpu(cortex-a72 neon RUNS ref REFUSES neon_dotprod neon_i8mm)  # Raspberry Pi 4
+add_cpu(cortex-a76 neon_dotprod RUNS neon ref REFUSES neon_i8mm)  # Raspberry Pi 5
+add_cpu(max neon_i8mm RUNS neon_dotprod neon ref)            # everything that QEMU knows

@@ -99,6 +99,26 @@ TEST(LargestSums) {
   }
 }
 
+// Bytes of 128 among codes of 8 bits are never written; they may count as -127 or as -128 (lut.md), whatever the sign of x.
+TEST(TheUnusedCodeIsANumber) {
+  constexpr int64_t kColumns = 64;
+  Random random(12);
+  RandomFactor factor({16, kColumns, 8, kColumns}, &random);
+  for (const int64_t m : {1, 2, 5}) {
+    const std::vector<float> x = random.Reals(m * kColumns);
+    const std::vector<uint8_t> lowest(16 * kColumns, 129), unused(16 * kColumns, 128);
+    for (const Isa isa : AvailableIsas()) {
+      factor.mutable_view()->codes = lowest.data();
+      std::vector<float> y127 = Multiply(isa, factor.view(), x, m, nullptr, EC_COMPUTE_INT8);
+      factor.mutable_view()->codes = unused.data();
+      const std::vector<float> y = Multiply(isa, factor.view(), x, m, nullptr, EC_COMPUTE_INT8);
+      const bool as127 = RelativeDifference(y, y127) < 1e-6;
+      for (float& value : y127) value *= 128.0f / 127.0f;
+      CHECK_MESSAGE(as127 || RelativeDifference(y, y127) < 1e-6, "%s, M=%lld", IsaName(isa), static_cast<long long>(m));
+    }
+  }
+}
+
 // Kernels may add up products in 16 bits where the codebook's magnitudes allow it: the largest sums on both sides of each bound.
 TEST(NarrowSumsDoNotOverflow) {
   constexpr int64_t kColumns = 256;

@@ -11,6 +11,15 @@
 #include "edgecomp/edgecomp.h"
 #include "kernels/lut_matmul/lut_matmul.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define EC_FORBID(start, end) __asan_poison_memory_region(start, static_cast<size_t>((end) - (start)))
+#define EC_ALLOW(start, end) __asan_unpoison_memory_region(start, static_cast<size_t>((end) - (start)))
+#else
+#define EC_FORBID(start, end) (void)0
+#define EC_ALLOW(start, end) (void)0
+#endif
+
 namespace edgecomp::test {
 
 // xorshift64*: the same numbers on every machine.
@@ -31,7 +40,8 @@ class Random {
   uint64_t state_;
 };
 
-// An array at an address that is aligned to its elements and to nothing more, with guard bytes on both sides.
+// An array at an address that is aligned to its elements and to nothing more, with guard bytes on both sides: to write them shows
+// in GuardsIntact, and the address sanitizer reports to read them.
 template <class T>
 class Guarded {
  public:
@@ -39,13 +49,19 @@ class Guarded {
     std::memset(memory_.get(), kPattern, bytes_ + 4 * kGuard);
     const auto address = reinterpret_cast<uintptr_t>(memory_.get() + kGuard);
     data_ = memory_.get() + kGuard + (64 - address % 64) + sizeof(T);
+    EC_FORBID(memory_.get(), data_);
+    EC_FORBID(data_ + bytes_, memory_.get() + bytes_ + 4 * kGuard);
   }
+  ~Guarded() { EC_ALLOW(memory_.get(), memory_.get() + bytes_ + 4 * kGuard); }
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
   explicit Guarded(const std::vector<T>& values) : Guarded(static_cast<int64_t>(values.size())) {
     if (!values.empty()) std::memcpy(data_, values.data(), bytes_);
   }
   T* data() { return reinterpret_cast<T*>(data_); }
   size_t bytes() const { return bytes_; }
   bool GuardsIntact() const {
+    EC_ALLOW(memory_.get(), memory_.get() + bytes_ + 4 * kGuard);
     for (size_t i = 1; i <= kGuard; ++i) {
       if (data_[-static_cast<std::ptrdiff_t>(i)] != kPattern || data_[bytes_ + i - 1] != kPattern) return false;
     }

@@ -48,9 +48,17 @@ OrtStatus* LutKernel::ReadCompute(const OrtKernelInfo* info, ec_compute* compute
               status == nullptr ? text : "no or another string");
 }
 
+OrtStatus* LutKernel::InitializeBias(const OrtKernelInfo* info, size_t index) {
+  int is_constant = 0;
+  const OrtValue* value = nullptr;
+  EC_ORT_RETURN_IF_ERROR(GetConstantInput::Call(api_, info, index, &is_constant, &value));
+  bias_is_constant_ = is_constant != 0;
+  return bias_is_constant_ ? ReadTensor(api_, name_, value, &constant_bias_) : nullptr;
+}
+
 OrtStatus* LutKernel::ReadBias(const OrtKernelContext* context, size_t index, int64_t n, const float** bias) const {
-  Tensor tensor;
-  EC_ORT_RETURN_IF_ERROR(ReadInput(api_, name_, context, index, &tensor));
+  Tensor tensor = constant_bias_;
+  if (!bias_is_constant_) EC_ORT_RETURN_IF_ERROR(ReadInput(api_, name_, context, index, &tensor));
   *bias = nullptr;
   if (tensor.shape.Elements() == 0) return nullptr;
   if (tensor.type != kFloat || tensor.shape.rank != 1 || tensor.shape.dims[0] != n) {

@@ -32,6 +32,7 @@ class LutConv2D : public LutKernel {
   static constexpr ElementType kFirstInputType = kFloat;
 
   OrtStatus* Initialize(const OrtKernelInfo* info) {
+    EC_ORT_RETURN_IF_ERROR(InitializeBias(info, kBiasInput));
     EC_ORT_RETURN_IF_ERROR(ReadCompute(info, &compute_));
     EC_ORT_RETURN_IF_ERROR(GetIntAttribute::Call(api_, info, "group", &attributes_.group));
     const auto ints = [this, info](const char* attribute, int64_t* values, size_t count) -> OrtStatus* {

@@ -11,7 +11,10 @@ class LutMatMul : public LutKernel {
   static constexpr size_t kInputs = kBiasInput + 1;
   static constexpr ElementType kFirstInputType = kFloat;
 
-  OrtStatus* Initialize(const OrtKernelInfo* info) { return ReadCompute(info, &compute_); }
+  OrtStatus* Initialize(const OrtKernelInfo* info) {
+    EC_ORT_RETURN_IF_ERROR(InitializeBias(info, kBiasInput));
+    return ReadCompute(info, &compute_);
+  }
 
   OrtStatus* Compute(OrtKernelContext* context) const {
     ec_lut_factor factor;

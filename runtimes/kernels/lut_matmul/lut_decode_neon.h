@@ -1,7 +1,6 @@
 // Decoding a span of packed codes in NEON registers, shared by the ARM variants.
 //
-// Everything here is a template over `Tag`, a type that each source file declares in an unnamed namespace: no code built with that
-// file's ISA flags can then be shared with another file by the linker.
+// Everything here is a template over the `Tag` of unroll.h.
 //
 // A vector holds 4 rows (a *part* of the tile's 16) times 4 columns. Index vectors are what decoding costs beside the look-ups, so
 // each width has the fewest instructions that were found for it; tables repeat their entries where that saves a mask.
@@ -11,28 +10,15 @@
 #include <arm_neon.h>
 
 #include <type_traits>
-#include <utility>
 
 #include "kernels/lut_matmul/lut_matmul.h"
-
-#define EC_INLINE inline __attribute__((always_inline))
-#define EC_LAMBDA_INLINE __attribute__((always_inline))
+#include "kernels/lut_matmul/unroll.h"
 
 namespace edgecomp {
 
 constexpr int kPartRows = 4;
 constexpr int kParts = kTileRows / kPartRows;
 constexpr int kPartBytes = kPlaneBytes / kParts;
-
-// Calls body(0), ..., body(kCount - 1) with compile-time constants: lane numbers and shifts are part of NEON's instructions.
-template <class Tag, class Body, int... kIndices>
-EC_INLINE void UnrollIndices(const Body& body, std::integer_sequence<int, kIndices...>) {
-  (body(std::integral_constant<int, kIndices>{}), ...);
-}
-template <class Tag, int kCount, class Body>
-EC_INLINE void Unroll(const Body& body) {
-  UnrollIndices<Tag>(body, std::make_integer_sequence<int, kCount>{});
-}
 
 // Hides how a value came about, where the compiler would spend instructions on exploiting it: pointers that walk on from loop to
 // loop are otherwise recomputed from the start of each, and constants reloaded at every use.

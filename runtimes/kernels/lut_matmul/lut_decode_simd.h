@@ -1,111 +1,115 @@
-// Decoding a span of packed codes in vector registers, written once for all instruction sets.
+// Decoding a span of packed codes in vector registers, written once for the instruction sets of x86.
 //
-// Everything here is a template over `Simd`, the vector operations of one instruction set. A source file declares its Simd in an
-// unnamed namespace: no code built with that file's ISA flags can then be shared with another file by the linker.
+// Everything here is a template over `Simd`, the vector operations of one instruction set and the `Tag` of unroll.h.
 #ifndef EDGECOMP_KERNELS_LUT_MATMUL_LUT_DECODE_SIMD_H_
 #define EDGECOMP_KERNELS_LUT_MATMUL_LUT_DECODE_SIMD_H_
 
 #include "kernels/lut_matmul/lut_matmul.h"
+#include "kernels/lut_matmul/unroll.h"
 
 namespace edgecomp {
 
-// Turns the planes of a span into 8 vectors of weights: weights[i] holds the columns 4 i to 4 i + 3 of Simd::kRows rows, 4 bytes a
-// row.
+// A vector of weights holds 4 columns of Simd::kRows rows (a *part* of the tile's 16), 4 bytes a row.
 template <class Simd, int kPlanes>
 class SpanDecoder {
  public:
   using Bytes = typename Simd::Bytes;
 
   // Every weight comes out xor `flip`: 0x80 makes an int8 an unsigned byte with an offset of 128.
-  SpanDecoder(const LutTables& tables, uint8_t flip) : flip_(Simd::SetBytes(flip)), low_nibbles_(Simd::SetBytes(0x0f)) {
-    for (int t = 0; t < kTables; ++t) table_[t] = Simd::Xor(Simd::LoadTable(tables.entry[t]), flip_);
+  EC_INLINE SpanDecoder(const LutTables& tables, uint8_t flip) : flip_(Simd::SetBytes(flip)) {
+    if constexpr (kPlanes == 5 || kPlanes == 6) {
+      wide_ = Simd::template LoadWideTable<16 * kTables>(tables.entry[0], flip_);
+    } else if constexpr (kPlanes < 8) {
+      for (int t = 0; t < kTables; ++t) table_[t] = Simd::Xor(Simd::LoadTable(tables.entry[t]), flip_);
+    }
   }
 
-  // `span` points to the first of the vector's rows in plane 0.
-  void Decode(const uint8_t* span, Bytes (&weights)[kColumnGroups]) const {
-    Bytes plane[kPlanes];
-    for (int p = 0; p < kPlanes; ++p) plane[p] = Simd::Load(span + p * kPlaneBytes);
-    if constexpr (kPlanes == 1) {
-      const Bytes low = LowNibbles(plane[0]), high = HighNibbles(plane[0]);
-      for (int i = 0; i < 4; ++i) {
-        weights[i] = Simd::LookUp(table_[i], low);
-        weights[4 + i] = Simd::LookUp(table_[i], high);
-      }
-    } else if constexpr (kPlanes == 2) {
-      for (int p = 0; p < 2; ++p) {
-        const Bytes low = LowNibbles(plane[p]), high = HighNibbles(plane[p]);
-        weights[4 * p] = Simd::LookUp(table_[0], low);
-        weights[4 * p + 1] = Simd::LookUp(table_[1], low);
-        weights[4 * p + 2] = Simd::LookUp(table_[0], high);
-        weights[4 * p + 3] = Simd::LookUp(table_[1], high);
-      }
-    } else if constexpr (kPlanes == 3) {
-      DecodeNibblePairs<3>(plane, weights);
-      // The nibbles' spare bits: bit 3 of plane b is bit b of code 6, bit 7 of plane b is bit b of code 7.
-      const Bytes spare = Simd::SetBytes(0x88);
-      const Bytes bit0 = Simd::template ShiftRight<3>(Simd::And(plane[0], spare));
-      const Bytes bit1 = Simd::template ShiftRight<2>(Simd::And(plane[1], spare));
-      const Bytes bit2 = Simd::template ShiftRight<1>(Simd::And(plane[2], spare));
-      const Bytes codes = Simd::Or(Simd::Or(bit0, bit1), bit2);
-      weights[6] = Simd::LookUp(table_[0], LowNibbles(codes));
-      weights[7] = Simd::LookUp(table_[0], HighNibbles(codes));
-    } else if constexpr (kPlanes == 4) {
-      DecodeNibblePairs<4>(plane, weights);
-    } else if constexpr (kPlanes == 5) {
-      DecodePair5<0>(plane[0], plane[4], weights);
-      DecodePair5<2>(plane[1], plane[4], weights);
-      DecodePair5<4>(plane[2], plane[4], weights);
-      DecodePair5<6>(plane[3], plane[4], weights);
-    } else if constexpr (kPlanes == 6) {
-      for (int t = 0; t < 2; ++t) {
-        const Bytes* triple = plane + 3 * t;
-        for (int q = 0; q < 3; ++q) weights[4 * t + q] = LookUp64(triple[q]);
-        // The fourth code: two bits at the top of each of the three planes.
-        const Bytes top = Simd::SetBytes(0xc0);
-        const Bytes low = Simd::template ShiftRight<6>(Simd::And(triple[0], top));
-        const Bytes middle = Simd::template ShiftRight<4>(Simd::And(triple[1], top));
-        const Bytes high = Simd::template ShiftRight<2>(Simd::And(triple[2], top));
-        weights[4 * t + 3] = LookUp64(Simd::Or(Simd::Or(low, middle), high));
-      }
-    } else {
-      for (int i = 0; i < kColumnGroups; ++i) weights[i] = Simd::Xor(plane[i], flip_);
-    }
+  // Calls use(group, part, weights) for each group of 4 columns and each of kUsedParts parts: weights are those of the columns
+  // 4 group to 4 group + 3; group and part are compile-time constants, and the parts of a group come one after the other. `span`
+  // points to the first part's rows in plane 0.
+  template <int kUsedParts, class Use>
+  EC_INLINE void Decode(const uint8_t* span, const Use& use) const {
+    Unroll<Simd, kUnits>([&](auto unit) EC_LAMBDA_INLINE {
+      Indices indices[kUsedParts];
+      for (int part = 0; part < kUsedParts; ++part) indices[part] = IndicesOf<unit>(span + part * kPartBytes);
+      Unroll<Simd, kUnitGroups>([&](auto i) EC_LAMBDA_INLINE {
+        Unroll<Simd, kUsedParts>([&](auto part) EC_LAMBDA_INLINE {
+          use(std::integral_constant<int, unit * kUnitGroups + i>{}, part, LookUp<unit, i>(indices[part]));
+        });
+      });
+    });
   }
 
  private:
-  static constexpr int kTables = kPlanes == 1 || kPlanes == 6 ? 4 : kPlanes == 2 || kPlanes == 5 ? 2 : 1;
+  static constexpr int kPartBytes = 4 * Simd::kRows;
+  // A unit is the planes that it takes to decode some groups: single planes where codes do not cross planes.
+  static constexpr int kUnitPlanes = kPlanes == 3 || kPlanes == 6 ? 3 : 1;
+  static constexpr int kUnits = kPlanes == 5 ? 4 : kPlanes / kUnitPlanes;
+  static constexpr int kUnitGroups = kColumnGroups / kUnits;
+  static constexpr int kTables = kPlanes == 1 || kPlanes == 6 ? 4 : kPlanes == 2 || kPlanes == 3 || kPlanes == 5 ? 2 : 1;
 
-  Bytes LowNibbles(Bytes plane) const { return Simd::And(plane, low_nibbles_); }
-  Bytes HighNibbles(Bytes plane) const { return Simd::And(Simd::template ShiftRight<4>(plane), low_nibbles_); }
+  // What the groups of a unit share: planes, or index vectors made of them.
+  struct Indices {
+    Bytes vector[4];
+  };
 
-  // Two codes a plane, one a nibble, looked up whole.
-  template <int kPairs>
-  void DecodeNibblePairs(const Bytes* plane, Bytes (&weights)[kColumnGroups]) const {
-    for (int p = 0; p < kPairs; ++p) {
-      weights[2 * p] = Simd::LookUp(table_[0], LowNibbles(plane[p]));
-      weights[2 * p + 1] = Simd::LookUp(table_[0], HighNibbles(plane[p]));
+  template <int kUnit>
+  EC_INLINE Indices IndicesOf(const uint8_t* span) const {
+    Bytes plane[kUnitPlanes];
+    for (int p = 0; p < kUnitPlanes; ++p) plane[p] = Simd::Load(span + (kUnit * kUnitPlanes + p) * kPlaneBytes);
+    if constexpr (kPlanes == 3) {
+      // The spare bits 3 and 7 of the three planes, gathered at the top of the nibbles: table 1 ignores bit 0, which is left over.
+      const Bytes two = Select(0x44, Simd::template ShiftRight<1>(plane[0]), plane[1]);
+      const Bytes three = Select(0x66, Simd::template ShiftRight<1>(two), plane[2]);
+      return {plane[0], plane[1], plane[2], three};
+    } else if constexpr (kPlanes == 5) {
+      return {plane[0], Simd::Load(span + 4 * kPlaneBytes)};
+    } else if constexpr (kPlanes == 6) {
+      // The fourth code: two bits at the top of each plane, pushed down one after the other.
+      const Bytes two = Select(0xc0, plane[1], Simd::template ShiftRight<2>(plane[0]));
+      const Bytes three = Select(0xc0, plane[2], Simd::template ShiftRight<2>(two));
+      return {plane[0], plane[1], plane[2], Simd::template ShiftRight<2>(three)};
+    } else if constexpr (kPlanes == 8) {
+      return {plane[0]};
+    } else {
+      return {LowNibbles(plane[0]), HighNibbles(plane[0])};
     }
   }
 
-  // Codes i and i + 1 of 5 bits: the nibbles of a plane, and bits i and i + 1 of the last plane on top.
-  template <int i>
-  void DecodePair5(Bytes nibbles, Bytes top_bits, Bytes (&weights)[kColumnGroups]) const {
-    const Bytes low = LowNibbles(nibbles), high = HighNibbles(nibbles);
-    weights[i] = Simd::template SelectByBit<i>(top_bits, Simd::LookUp(table_[0], low), Simd::LookUp(table_[1], low));
-    weights[i + 1] = Simd::template SelectByBit<i + 1>(top_bits, Simd::LookUp(table_[0], high), Simd::LookUp(table_[1], high));
+  // The weights of group kGroup of a unit.
+  template <int kUnit, int kGroup>
+  EC_INLINE Bytes LookUp(const Indices& indices) const {
+    const Bytes* vector = indices.vector;
+    if constexpr (kPlanes == 1) {
+      return Simd::LookUp(table_[kGroup % 4], vector[kGroup / 4]);
+    } else if constexpr (kPlanes == 2) {
+      return Simd::LookUp(table_[kGroup % 2], vector[kGroup / 2]);
+    } else if constexpr (kPlanes == 3) {
+      return Simd::LookUp(table_[kGroup / 6], Nibbles<kGroup % 2>(vector[kGroup / 2]));
+    } else if constexpr (kPlanes == 4) {
+      return Simd::LookUp(table_[0], vector[kGroup]);
+    } else if constexpr (kPlanes == 5) {
+      return Simd::template LookUp32<2 * kUnit + kGroup>(wide_, Nibbles<kGroup>(vector[0]), vector[1]);
+    } else if constexpr (kPlanes == 6) {
+      return Simd::LookUp64(wide_, vector[kGroup]);
+    } else {
+      return Simd::Xor(Simd::CodesToWeights(vector[0]), flip_);
+    }
   }
 
-  // A code of 6 bits in the low bits of each byte.
-  Bytes LookUp64(Bytes codes) const {
-    const Bytes n = LowNibbles(codes);
-    const Bytes lower = Simd::template SelectByBit<4>(codes, Simd::LookUp(table_[0], n), Simd::LookUp(table_[1], n));
-    const Bytes upper = Simd::template SelectByBit<4>(codes, Simd::LookUp(table_[2], n), Simd::LookUp(table_[3], n));
-    return Simd::template SelectByBit<5>(codes, lower, upper);
+  // The bits of if_1 where `mask` has ones; shifts go by 16-bit lanes, and the masks leave out what crossed from byte to byte.
+  static EC_INLINE Bytes Select(uint8_t mask, Bytes if_1, Bytes if_0) { return Simd::Select(Simd::SetBytes(mask), if_1, if_0); }
+
+  static EC_INLINE Bytes LowNibbles(Bytes plane) { return Simd::ToIndex(plane); }
+  static EC_INLINE Bytes HighNibbles(Bytes plane) { return Simd::ToIndex(Simd::template ShiftRight<4>(plane)); }
+  template <int kHigh>
+  static EC_INLINE Bytes Nibbles(Bytes plane) {
+    return kHigh != 0 ? HighNibbles(plane) : LowNibbles(plane);
   }
 
   Bytes flip_;
-  Bytes low_nibbles_;
   Bytes table_[kTables];
+  typename Simd::WideTable wide_;
 };
 
 }  // namespace edgecomp

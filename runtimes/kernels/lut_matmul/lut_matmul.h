@@ -4,8 +4,8 @@
 // of whole blocks, so that a chunk's decoded weights stay in the first-level cache:
 //
 //   a few rows of x   direct_int8 runs a tile's chunk straight from the planes
-//   more, or float    decode writes a tile's chunk as a *panel* of bytes [spans][8][16 rows][4 columns] (the layout that planes of
-//                     8 bits have), and gemm_* multiplies it by all rows of x
+//   more, or float    decode writes a tile's chunk as a *panel* of bytes, as a rule [spans][8][16 rows][4 columns] (the layout that
+//                     planes of 8 bits have), and gemm_* multiplies it by all rows of x
 //
 // To add an instruction set: one file with these functions, and one line in lut_matmul_variants.cpp.
 #ifndef EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_H_
@@ -45,6 +45,9 @@ struct BlockCount {
 // With more rows of x than this, decoding to memory once beats decoding in registers for every few rows.
 constexpr int64_t kMostDirectRows = 4;
 
+// What a panel is decoded for: each variant lays it out as its product takes it.
+enum class Panel { kInt8, kFloat };
+
 struct LutMatMulKernels {
   // Quantises `count` (1 to block_size) values by the rule of lut.md and fills up with zeros to block_size.
   void (*quantize_block)(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* sum);
@@ -53,12 +56,10 @@ struct LutMatMulKernels {
   // where there is one row. Indexed by planes; null where decode and gemm_int8 serve.
   void (*direct_int8[9])(const LutTile& tile, const QuantizedRows& x, int64_t rows, BlockCount count, float* sums);
 
-  // Writes the panel of `spans` spans, every byte xor `flip`. Indexed by planes.
-  void (*decode[9])(const LutTile& tile, int64_t spans, uint8_t flip, uint8_t* panel);
+  // Writes the panel of `spans` spans, 512 bytes each. Indexed by planes.
+  void (*decode[9])(const LutTile& tile, int64_t spans, Panel kind, uint8_t* panel);
 
-  // sums[m][r] += x[m] . w[r] for the 16 rows of a panel. The panel of gemm_int8 was decoded with panel_flip, that of gemm_float
-  // with 0.
-  uint8_t panel_flip;
+  // sums[m][r] += x[m] . w[r] for the 16 rows of a panel of its kind.
   void (*gemm_int8)(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x, int64_t rows, BlockCount count,
                     float* sums);
   void (*gemm_float)(const uint8_t* panel, const int8_t* scales, const float* x, int64_t rows, BlockCount count, float* sums);

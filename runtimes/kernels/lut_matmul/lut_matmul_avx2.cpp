@@ -1,7 +1,5 @@
-// AVX2 and FMA: the 16 rows of a tile are the lanes of two vectors.
-#include <immintrin.h>
-
-#include "kernels/lut_matmul/lut_matmul_simd.h"
+// AVX2 and FMA.
+#include "kernels/lut_matmul/lut_matmul_avx256.h"
 
 namespace edgecomp {
 
@@ -9,88 +7,32 @@ extern const LutMatMulKernels kLutMatMulAvx2;
 
 namespace {
 
-struct Avx2 {
-  using Bytes = __m256i;
-  using Ints = __m256i;
-  using Floats = __m256;
-  static constexpr int kRows = 8;
-  static constexpr int kRowsAtOnce = 4;  // 4 int and 4 float sums of the 16 registers
-
-  // vpmaddubsw multiplies unsigned by signed bytes and adds pairs with saturation. |w| takes the unsigned side and q with the sign
-  // of w the other: no magnitude is above 127, and 2 * 127 * 127 does not saturate.
+struct Avx2 : Avx256<Avx2> {
+  // vpmaddubsw multiplies unsigned by signed bytes and adds pairs with saturation. The magnitude of one factor takes the unsigned
+  // side and the other, with the sign of the first, the signed one: 2 * 127 * 127 does not saturate. Which is split is free: what
+  // more products share.
   struct Weights {
-    __m256i magnitude;
-    __m256i sign;
+    Bytes magnitude;
+    Bytes sign;
+  };
+  struct Activations {
+    Bytes magnitude;
+    Bytes sign;
   };
   static constexpr uint8_t kFlip = 0;
+  static constexpr int kDotChains = 1;  // a chain waits for its addition only
   static Ints StartSum(int32_t) { return _mm256_setzero_si256(); }
   static Weights ToWeights(Bytes bytes) { return {_mm256_abs_epi8(bytes), bytes}; }
-  static Ints Dot(Ints sum, const Weights& weights, const int8_t* q) {
-    int32_t four;
-    __builtin_memcpy(&four, q, sizeof(four));
-    const __m256i signed_q = _mm256_sign_epi8(_mm256_set1_epi32(four), weights.sign);
-    const __m256i pairs = _mm256_maddubs_epi16(weights.magnitude, signed_q);
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  static Activations ToActivations(Bytes q) { return {_mm256_abs_epi8(q), q}; }
+  static Ints Dot(Ints sum, const Weights& weights, Bytes q) {
+    return AddPairs(sum, _mm256_maddubs_epi16(weights.magnitude, _mm256_sign_epi8(q, weights.sign)));
   }
-
-  static Bytes Load(const uint8_t* bytes) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)); }
-  static void Store(uint8_t* to, Bytes bytes) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bytes); }
-  static Bytes LoadTable(const int8_t* table) {
-    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  static Ints Dot(Ints sum, Bytes weights, const Activations& q) {
+    return AddPairs(sum, _mm256_maddubs_epi16(q.magnitude, _mm256_sign_epi8(weights, q.sign)));
   }
-  static Bytes SetBytes(uint8_t byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
-  static Bytes And(Bytes a, Bytes b) { return _mm256_and_si256(a, b); }
-  static Bytes Or(Bytes a, Bytes b) { return _mm256_or_si256(a, b); }
-  static Bytes Xor(Bytes a, Bytes b) { return _mm256_xor_si256(a, b); }
-  // By 16-bit lanes: the callers mask what crosses from byte to byte.
-  template <int kBits>
-  static Bytes ShiftRight(Bytes bytes) {
-    return _mm256_srli_epi16(bytes, kBits);
-  }
-  static Bytes LookUp(Bytes table, Bytes nibbles) { return _mm256_shuffle_epi8(table, nibbles); }
-  template <int kBit>
-  static Bytes SelectByBit(Bytes bits, Bytes if_0, Bytes if_1) {
-    return _mm256_blendv_epi8(if_0, if_1, _mm256_slli_epi16(bits, 7 - kBit));  // blends by the top bit of each byte
-  }
-
-  static Ints ZeroInts() { return _mm256_setzero_si256(); }
-  static Ints Add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
-  static Ints MaxMagnitudes(Ints most, const float* x) {
-    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-    return _mm256_max_epi32(most, _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)));
-  }
-  static int32_t LargestLane(Ints lanes) {
-    __m128i most = _mm_max_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
-    most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0x4e));
-    return _mm_cvtsi128_si32(_mm_max_epi32(most, _mm_shuffle_epi32(most, 0xb1)));
-  }
-  static int32_t SumOfLanes(Ints lanes) {
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
-  }
-  static Ints QuantizeTo(const float* x, float inverse, int8_t* q) {
-    const Ints rounded = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(inverse)));
-    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(words, words));
-    return rounded;
-  }
-
-  static Floats ZeroFloats() { return _mm256_setzero_ps(); }
-  static Floats Add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
-  static Floats LoadFloats(const float* from) { return _mm256_loadu_ps(from); }
-  static void Store(float* to, Floats floats) { _mm256_storeu_ps(to, floats); }
-  static Floats ToFloats(Ints ints) { return _mm256_cvtepi32_ps(ints); }
-  static Floats AddScaled(Floats total, Floats sum, const int8_t* scales, float step) {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales));
-    const Floats scale = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), _mm256_set1_ps(step));
-    return _mm256_fmadd_ps(sum, scale, total);
-  }
-  template <int kByte>
-  static Floats ByteToFloats(Bytes bytes) {
-    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(bytes, 24 - 8 * kByte), 24));
-  }
-  static Floats MultiplyAdd(Floats weights, float x, Floats sum) { return _mm256_fmadd_ps(weights, _mm256_set1_ps(x), sum); }
+  static Ints AddPairs(Ints sum, __m256i pairs) { return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
+  // -128 has no negative in a byte; a code of it counts as -127 (lut.md).
+  static Bytes CodesToWeights(Bytes codes) { return _mm256_max_epi8(codes, _mm256_set1_epi8(-127)); }
 };
 
 }  // namespace

@@ -1,7 +1,5 @@
-// AVX-512 with VNNI: the 16 rows of a tile are the 16 lanes of a vector.
-#include <immintrin.h>
-
-#include "kernels/lut_matmul/lut_matmul_simd.h"
+// AVX-512 with VNNI: Cascade Lake. Codes are looked up in tables of 16 entries.
+#include "kernels/lut_matmul/lut_matmul_avx512.h"
 
 namespace edgecomp {
 
@@ -9,73 +7,36 @@ extern const LutMatMulKernels kLutMatMulAvx512Vnni;
 
 namespace {
 
-struct Avx512Vnni {
-  using Bytes = __m512i;
-  using Ints = __m512i;
-  using Floats = __m512;
-  using Weights = __m512i;
-  static constexpr int kRows = 16;
-  static constexpr int kRowsAtOnce = 8;  // 8 int and 8 float sums of the 32 registers
+struct Avx512Vnni : Avx512<Avx512Vnni> {
+  static Bytes ToIndex(Bytes nibbles) { return _mm512_and_si512(nibbles, SetBytes(0x0f)); }
+  static Bytes LookUp(Bytes table, Bytes index) { return _mm512_shuffle_epi8(table, index); }
 
-  // vpdpbusd multiplies unsigned by signed bytes. The weights take the unsigned side, with an offset of 128; a sum then starts at
-  // -128 * (sum of the activations), which is the same for all rows.
-  static constexpr uint8_t kFlip = 0x80;
-  static Ints StartSum(int32_t sum_of_q) { return _mm512_set1_epi32(-128 * sum_of_q); }
-  static Weights ToWeights(Bytes bytes) { return bytes; }
-  static Ints Dot(Ints sum, Weights weights, const int8_t* q) {
-    int32_t four;
-    __builtin_memcpy(&four, q, sizeof(four));
-    return _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(four));
+  // 32 or 64 entries, 16 a vector.
+  struct WideTable {
+    Bytes part[4];
+  };
+  template <int kEntries>
+  static WideTable LoadWideTable(const int8_t* entries, Bytes flip) {
+    WideTable table;
+    for (int t = 0; t < kEntries / 16; ++t) table.part[t] = Xor(LoadTable(entries + 16 * t), flip);
+    return table;
   }
-
-  static Bytes Load(const uint8_t* bytes) { return _mm512_loadu_si512(bytes); }
-  static void Store(uint8_t* to, Bytes bytes) { _mm512_storeu_si512(to, bytes); }
-  static Bytes LoadTable(const int8_t* table) {
-    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  // Bit kBit of `top` is the bit above the index.
+  template <int kBit>
+  static Bytes LookUp32(const WideTable& table, Bytes index, Bytes top) {
+    return SelectByBit<kBit>(top, LookUp(table.part[0], index), LookUp(table.part[1], index));
   }
-  static Bytes SetBytes(uint8_t byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
-  static Bytes And(Bytes a, Bytes b) { return _mm512_and_si512(a, b); }
-  static Bytes Or(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
-  static Bytes Xor(Bytes a, Bytes b) { return _mm512_xor_si512(a, b); }
-  // By 16-bit lanes: the callers mask what crosses from byte to byte.
-  template <int kBits>
-  static Bytes ShiftRight(Bytes bytes) {
-    return _mm512_srli_epi16(bytes, kBits);
+  // The low 6 bits of each byte.
+  static Bytes LookUp64(const WideTable& table, Bytes codes) {
+    const Bytes index = ToIndex(codes);
+    const Bytes lower = SelectByBit<4>(codes, LookUp(table.part[0], index), LookUp(table.part[1], index));
+    const Bytes upper = SelectByBit<4>(codes, LookUp(table.part[2], index), LookUp(table.part[3], index));
+    return SelectByBit<5>(codes, lower, upper);
   }
-  static Bytes LookUp(Bytes table, Bytes nibbles) { return _mm512_shuffle_epi8(table, nibbles); }
   template <int kBit>
   static Bytes SelectByBit(Bytes bits, Bytes if_0, Bytes if_1) {
-    return _mm512_mask_blend_epi8(_mm512_test_epi8_mask(bits, _mm512_set1_epi8(static_cast<char>(1 << kBit))), if_0, if_1);
+    return _mm512_mask_blend_epi8(_mm512_test_epi8_mask(bits, SetBytes(1 << kBit)), if_0, if_1);
   }
-
-  static Ints ZeroInts() { return _mm512_setzero_si512(); }
-  static Ints Add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
-  static Ints MaxMagnitudes(Ints most, const float* x) {
-    return _mm512_max_epi32(most, _mm512_and_si512(_mm512_loadu_si512(x), _mm512_set1_epi32(0x7fffffff)));
-  }
-  static int32_t LargestLane(Ints lanes) { return _mm512_reduce_max_epi32(lanes); }
-  static int32_t SumOfLanes(Ints lanes) { return _mm512_reduce_add_epi32(lanes); }
-  static Ints QuantizeTo(const float* x, float inverse, int8_t* q) {
-    const Ints rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(rounded));
-    return rounded;
-  }
-
-  static Floats ZeroFloats() { return _mm512_setzero_ps(); }
-  static Floats Add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
-  static Floats LoadFloats(const float* from) { return _mm512_loadu_ps(from); }
-  static void Store(float* to, Floats floats) { _mm512_storeu_ps(to, floats); }
-  static Floats ToFloats(Ints ints) { return _mm512_cvtepi32_ps(ints); }
-  static Floats AddScaled(Floats total, Floats sum, const int8_t* scales, float step) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
-    const Floats scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), _mm512_set1_ps(step));
-    return _mm512_fmadd_ps(sum, scale, total);
-  }
-  template <int kByte>
-  static Floats ByteToFloats(Bytes bytes) {
-    return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(bytes, 24 - 8 * kByte), 24));
-  }
-  static Floats MultiplyAdd(Floats weights, float x, Floats sum) { return _mm512_fmadd_ps(weights, _mm512_set1_ps(x), sum); }
 };
 
 }  // namespace

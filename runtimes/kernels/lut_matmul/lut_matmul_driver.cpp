@@ -157,7 +157,7 @@ class Product {
       if (direct != nullptr) {
         direct(from_chunk, x, count, chunk, sums);
       } else {
-        kernels_.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, kernels_.panel_flip, panel);
+        kernels_.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, Panel::kInt8, panel);
         kernels_.gemm_int8(panel, from_chunk.scales, x, count, chunk, sums);
       }
     }
@@ -168,7 +168,7 @@ class Product {
       const BlockCount chunk = ChunkAt(b);
       const LutTile from_chunk = FromBlock(tile, b);
       const float* x = reinterpret_cast<const float*>(workspace_ + plan_.values) + ValueIndex(b, rows.first);
-      kernels_.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, /*flip=*/0, panel);
+      kernels_.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, Panel::kFloat, panel);
       kernels_.gemm_float(panel, from_chunk.scales, x, rows.last - rows.first, chunk, sums);
     }
   }

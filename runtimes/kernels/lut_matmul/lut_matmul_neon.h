@@ -41,6 +41,14 @@ class NeonScales {
     const int8x16_t bytes = vld1q_s8(scales);
     for (int part = 0; part < kUsedParts; ++part) out[part] = NeonBytesToFloats(bytes, index_[part]);
   }
+  static EC_INLINE void Load(const int8_t* scales, int32x4_t (&out)[kParts]) {
+    const int8x16_t bytes = vld1q_s8(scales);
+    const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_high_s8(bytes);
+    out[0] = vmovl_s16(vget_low_s16(low));
+    out[1] = vmovl_high_s16(low);
+    out[2] = vmovl_s16(vget_low_s16(high));
+    out[3] = vmovl_high_s16(high);
+  }
 
  private:
   uint8x16_t index_[kUsedParts];
@@ -69,6 +77,9 @@ class NeonProduct {
   static constexpr int kUsedParts = Sums::kUsedParts;
   // One row straight from the planes is all of x, and its steps lie side by side.
   static constexpr bool kUnitStride = kCount == 1 && kPlanes < 8;
+  // Where loops are made for short blocks, a sum times its scale fits an int32: fewer instructions than converting both.
+  static constexpr bool kScalesInts = Sums::kSpans != 0;
+  static_assert(!kScalesInts || (kUsedParts == kParts && Sums::kSpans * kSpanColumns * 127 * 127 * 127 <= INT32_MAX), "fits");
   // Blocks of one span are so short that the loop's own instructions count.
   static constexpr bool kFourBlocks = kUnitStride && Sums::kAddsNibbles && kPlanes == 4 && Sums::kSpans == 1;
 
@@ -92,7 +103,9 @@ class NeonProduct {
       for (; blocks >= 4; blocks -= 4) AddFourBlocks(total);
     }
     for (; blocks != 0; --blocks) {
-      AddBlock(total, [&](float32x4_t scale, int m) EC_LAMBDA_INLINE { return vmulq_n_f32(scale, step_[m]); });
+      AddBlock(
+          total, [&](float32x4_t a, float32x4_t b, int m) EC_LAMBDA_INLINE { return vfmaq_n_f32(a, b, step_[m]); },
+          [&](float32x4_t scale, int m) EC_LAMBDA_INLINE { return vmulq_n_f32(scale, step_[m]); });
       step_ += kUnitStride ? 1 : stride_;
       HideOrigin(step_);
     }
@@ -105,14 +118,17 @@ class NeonProduct {
     const float32x4_t steps = vld1q_f32(step_);
     step_ += 4;
     HideOrigin(step_);
-    Unroll<Tag, 4>([&](auto b) EC_LAMBDA_INLINE {
-      AddBlock(total, [&](float32x4_t scale, int) EC_LAMBDA_INLINE { return vmulq_laneq_f32(scale, steps, b); });
+    Unroll<Tag, 4>([&](auto block) EC_LAMBDA_INLINE {
+      AddBlock(
+          total, [&](float32x4_t a, float32x4_t b, int) EC_LAMBDA_INLINE { return vfmaq_laneq_f32(a, b, steps, block); },
+          [&](float32x4_t scale, int) EC_LAMBDA_INLINE { return vmulq_laneq_f32(scale, steps, block); });
     });
   }
 
-  // times_step(scale, m) is the scale times the block's step of row m.
-  template <class TimesStep>
-  EC_INLINE void AddBlock(float32x4_t (&total)[kCount][kUsedParts], const TimesStep& times_step) {
+  // times_step(scale, m) is the scale times the block's step of row m, add_times_step(a, b, m) is a + b times the step.
+  template <class AddTimesStep, class TimesStep>
+  EC_INLINE void AddBlock(float32x4_t (&total)[kCount][kUsedParts], const AddTimesStep& add_times_step,
+                          const TimesStep& times_step) {
     Sums sums;
     sums.StartBlock();
     if constexpr (Sums::kSpans != 0) {
@@ -122,14 +138,18 @@ class NeonProduct {
       do AddSpan(sums);
       while (--spans != 0);
     }
-    float32x4_t scale[kUsedParts];
+    std::conditional_t<kScalesInts, int32x4_t, float32x4_t> scale[kUsedParts];
     block_scales_.Load(scales_, scale);
     scales_ += kTileRows;
     HideOrigin(scales_);
-    // total += sum * (scale * step), in the order of lut.md.
     for (int m = 0; m < kCount; ++m) {
       for (int part = 0; part < kUsedParts; ++part) {
-        total[m][part] = vfmaq_f32(total[m][part], vcvtq_f32_s32(sums.Sum(m, part)), times_step(scale[part], m));
+        const int32x4_t sum = sums.Sum(m, part);
+        if constexpr (kScalesInts) {
+          total[m][part] = add_times_step(total[m][part], vcvtq_f32_s32(vmulq_s32(sum, scale[part])), m);
+        } else {
+          total[m][part] = vfmaq_f32(total[m][part], vcvtq_f32_s32(sum), times_step(scale[part], m));
+        }
       }
     }
   }
@@ -168,10 +188,20 @@ class LutMatMulNeon {
          Product::template Direct<4>, Product::template Direct<5>, Product::template Direct<6>, nullptr,
          Product::template Direct<8>},
         {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
-        /*panel_flip=*/0,
         GemmInt8,
         GemmFloat,
     };
+  }
+
+  template <int kPlanes>
+  static void Decode(const LutTile& tile, int64_t spans, Panel, uint8_t* panel) {
+    const NeonSpanDecoder<Tag, kPlanes> decoder(tile.tables);
+    const uint8_t* codes = tile.codes;
+    for (int64_t s = 0; s < spans; ++s, panel += kColumnGroups * kPlaneBytes) {
+      decoder.template Decode<kParts>(codes, [&](auto group, auto part, int8x16_t weights) EC_LAMBDA_INLINE {
+        vst1q_s8(reinterpret_cast<int8_t*>(panel) + group * kPlaneBytes + part * kPartBytes, weights);
+      });
+    }
   }
 
  private:
@@ -212,17 +242,6 @@ class LutMatMulNeon {
       sums = QuantizeSpan(tail, inverse, q + whole, sums);
     }
     *sum = vaddvq_s32(sums);
-  }
-
-  template <int kPlanes>
-  static void Decode(const LutTile& tile, int64_t spans, uint8_t, uint8_t* panel) {
-    const NeonSpanDecoder<Tag, kPlanes> decoder(tile.tables);
-    const uint8_t* codes = tile.codes;
-    for (int64_t s = 0; s < spans; ++s, panel += kColumnGroups * kPlaneBytes) {
-      decoder.template Decode<kParts>(codes, [&](auto group, auto part, int8x16_t weights) EC_LAMBDA_INLINE {
-        vst1q_s8(reinterpret_cast<int8_t*>(panel) + group * kPlaneBytes + part * kPartBytes, weights);
-      });
-    }
   }
 
   // A panel has the layout of 8 planes.

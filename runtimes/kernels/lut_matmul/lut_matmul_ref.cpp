@@ -40,14 +40,14 @@ void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q,
 }
 
 template <int kPlanes>
-void Decode(const LutTile& tile, int64_t spans, uint8_t flip, uint8_t* panel) {
+void Decode(const LutTile& tile, int64_t spans, Panel, uint8_t* panel) {
   for (int64_t span = 0; span < spans; ++span, panel += kColumnGroups * kPlaneBytes) {
     for (int row = 0; row < kTileRows; ++row) {
       CodeWord words[kColumnGroups];
       ReadSpanCodes(tile.codes + span * kPlanes * kPlaneBytes, kPlanes, row, words);
       for (int i = 0; i < kColumnGroups; ++i) {
         for (int j = 0; j < 4; ++j) {
-          panel[i * kPlaneBytes + row * 4 + j] = static_cast<uint8_t>(tile.codebook[CodeAt(words[i], j)]) ^ flip;
+          panel[i * kPlaneBytes + row * 4 + j] = static_cast<uint8_t>(tile.codebook[CodeAt(words[i], j)]);
         }
       }
     }
@@ -101,7 +101,6 @@ const LutMatMulKernels kLutMatMulRef = {
     QuantizeBlock,
     {},  // a few rows run as many do
     {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
-    /*panel_flip=*/0,
     GemmInt8,
     GemmFloat,
 };

@@ -1,4 +1,4 @@
-// The loops of lut_matmul, written once for all instruction sets; see lut_decode_simd.h for how an instruction set takes part.
+// The loops of lut_matmul, written once for the instruction sets of x86; see lut_decode_simd.h for how one takes part.
 //
 // A vector of 32-bit lanes belongs to Simd::kRows rows of the tile, one lane a row: no sum ever crosses lanes.
 #ifndef EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_SIMD_H_
@@ -16,7 +16,6 @@ class LutMatMulSimd {
         QuantizeBlock,
         {nullptr, DirectInt8<1>, DirectInt8<2>, DirectInt8<3>, DirectInt8<4>, DirectInt8<5>, DirectInt8<6>, nullptr, DirectInt8<8>},
         {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
-        Simd::kFlip,
         GemmInt8,
         GemmFloat,
     };
@@ -26,11 +25,18 @@ class LutMatMulSimd {
   using Bytes = typename Simd::Bytes;
   using Ints = typename Simd::Ints;
   using Floats = typename Simd::Floats;
-  using Weights = typename Simd::Weights;
 
   static constexpr int kRows = Simd::kRows;
   static constexpr int kParts = kTileRows / kRows;  // vectors that a tile's 16 rows take
   static constexpr int kPartBytes = kPlaneBytes / kParts;
+
+  // One row reads codes as fast as memory gives them. How far ahead to ask was measured: 512 to 4096 bytes are all better than the
+  // hardware's guess alone, 2048 best. Asking beyond the codes is harmless.
+  static constexpr int kPrefetchBytes = 2048;
+  template <int kPlanes>
+  static EC_INLINE void PrefetchSpan(const uint8_t* span) {
+    for (int p = 0; p < kPlanes; ++p) __builtin_prefetch(span + p * kPlaneBytes);
+  }
 
   static void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* sum) {
     // The last values of an odd count, filled up with zeros, so that the loops see whole spans only.
@@ -66,40 +72,54 @@ class LutMatMulSimd {
     if (written < block_size) __builtin_memset(q + written, 0, static_cast<size_t>(block_size - written));
   }
 
-  // A few rows of x straight from the planes: decoded weights never leave the registers.
+  // A few rows of x straight from the planes: decoded weights never leave the registers. One row takes a tile's parts side by side;
+  // the sums of more rows fill the registers with one part.
   template <int kPlanes, int kCount>
   static void DirectInt8Rows(const LutTile& tile, const QuantizedRows& x, BlockCount count, float* sums) {
-    // One or two rows need two chains of sums each: one chain alone would wait for the latency of its own dot products.
-    constexpr int kChains = kCount <= 2 ? 2 : 1;
+    constexpr int kUsedParts = kCount == 1 ? kParts : 1;
+    for (int part = 0; part < kParts; part += kUsedParts) {
+      DirectInt8Parts<kPlanes, kCount, kUsedParts>(
+          {tile.codes + part * kPartBytes, tile.scales + part * kRows, nullptr, tile.tables}, x, count, sums + part * kRows);
+    }
+  }
+
+  template <int kPlanes, int kCount, int kUsedParts>
+  static EC_INLINE void DirectInt8Parts(const LutTile& tile, const QuantizedRows& x, const BlockCount& count, float* sums) {
+    // One or two rows need several chains of sums each, where one alone would wait for the latency of its own dot products.
+    constexpr int kChains = kCount <= 2 ? Simd::kDotChains : 1;
     const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, Simd::kFlip);
     const uint8_t* span = tile.codes;
     const int8_t* q = x.q;
-    Floats total[kParts][kCount];
-    for (int part = 0; part < kParts; ++part) {
+    Floats total[kUsedParts][kCount];
+    for (int part = 0; part < kUsedParts; ++part) {
       for (int m = 0; m < kCount; ++m) total[part][m] = Simd::LoadFloats(sums + m * kTileRows + part * kRows);
     }
     for (int64_t b = 0; b < count.blocks; ++b) {
-      Ints sum[kParts][kCount][kChains];
-      for (int part = 0; part < kParts; ++part) {
+      Ints sum[kUsedParts][kCount][kChains];
+      for (int part = 0; part < kUsedParts; ++part) {
         for (int m = 0; m < kCount; ++m) {
           sum[part][m][0] = Simd::StartSum(x.sum[b * x.stride + m]);
           for (int chain = 1; chain < kChains; ++chain) sum[part][m][chain] = Simd::ZeroInts();
         }
       }
       for (int64_t s = 0; s < count.spans_per_block; ++s, span += kPlanes * kPlaneBytes, q += kSpanColumns) {
-        for (int part = 0; part < kParts; ++part) {
-          Bytes bytes[kColumnGroups];
-          decoder.Decode(span + part * kPartBytes, bytes);
-          for (int i = 0; i < kColumnGroups; ++i) {
-            const Weights weights = Simd::ToWeights(bytes[i]);
+        if constexpr (kCount == 1) PrefetchSpan<kPlanes>(span + kPrefetchBytes);
+        typename Simd::Activations activations;
+        decoder.template Decode<kUsedParts>(span, [&](auto group, auto part, Bytes weights) EC_LAMBDA_INLINE {
+          if constexpr (kCount == 1) {
+            if constexpr (part == 0) activations = Simd::ToActivations(Simd::Broadcast4(q + 4 * group));
+            Ints& chain = sum[part][0][group % kChains];
+            chain = Simd::Dot(chain, weights, activations);
+          } else {
+            const auto prepared = Simd::ToWeights(weights);
             for (int m = 0; m < kCount; ++m) {
-              Ints& chain = sum[part][m][i % kChains];
-              chain = Simd::Dot(chain, weights, q + m * count.columns + 4 * i);
+              Ints& chain = sum[part][m][group % kChains];
+              chain = Simd::Dot(chain, prepared, Simd::Broadcast4(q + m * count.columns + 4 * group));
             }
           }
-        }
+        });
       }
-      for (int part = 0; part < kParts; ++part) {
+      for (int part = 0; part < kUsedParts; ++part) {
         for (int m = 0; m < kCount; ++m) {
           Ints whole = sum[part][m][0];
           for (int chain = 1; chain < kChains; ++chain) whole = Simd::Add(whole, sum[part][m][chain]);
@@ -108,7 +128,7 @@ class LutMatMulSimd {
         }
       }
     }
-    for (int part = 0; part < kParts; ++part) {
+    for (int part = 0; part < kUsedParts; ++part) {
       for (int m = 0; m < kCount; ++m) Simd::Store(sums + m * kTileRows + part * kRows, total[part][m]);
     }
   }
@@ -129,15 +149,13 @@ class LutMatMulSimd {
   }
 
   template <int kPlanes>
-  static void Decode(const LutTile& tile, int64_t spans, uint8_t flip, uint8_t* panel) {
-    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, flip);
+  static void Decode(const LutTile& tile, int64_t spans, Panel kind, uint8_t* panel) {
+    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, kind == Panel::kInt8 ? Simd::kFlip : 0);
     const uint8_t* span = tile.codes;
     for (int64_t s = 0; s < spans; ++s, span += kPlanes * kPlaneBytes, panel += kColumnGroups * kPlaneBytes) {
-      for (int part = 0; part < kParts; ++part) {
-        Bytes weights[kColumnGroups];
-        decoder.Decode(span + part * kPartBytes, weights);
-        for (int i = 0; i < kColumnGroups; ++i) Simd::Store(panel + i * kPlaneBytes + part * kPartBytes, weights[i]);
-      }
+      decoder.template Decode<kParts>(span, [&](auto group, auto part, Bytes weights) EC_LAMBDA_INLINE {
+        Simd::Store(panel + group * kPlaneBytes + part * kPartBytes, weights);
+      });
     }
   }
 
@@ -154,8 +172,8 @@ class LutMatMulSimd {
         Ints sum[kCount];
         for (int m = 0; m < kCount; ++m) sum[m] = Simd::StartSum(x.sum[b * x.stride + m]);
         for (int64_t i = 0; i < count.spans_per_block * kColumnGroups; ++i, weights += kPlaneBytes, q += 4) {
-          const Weights w = Simd::ToWeights(Simd::Load(weights));
-          for (int m = 0; m < kCount; ++m) sum[m] = Simd::Dot(sum[m], w, q + m * columns);
+          const auto w = Simd::ToWeights(Simd::Load(weights));
+          for (int m = 0; m < kCount; ++m) sum[m] = Simd::Dot(sum[m], w, Simd::Broadcast4(q + m * columns));
         }
         for (int m = 0; m < kCount; ++m) {
           total[m] =

@@ -2,8 +2,11 @@
 
 namespace edgecomp {
 
+extern const LutMatMulKernels kLutMatMulAvx512Vbmi;
 extern const LutMatMulKernels kLutMatMulAvx512Vnni;
+extern const LutMatMulKernels kLutMatMulAvxVnni;
 extern const LutMatMulKernels kLutMatMulAvx2;
+extern const LutMatMulKernels kLutMatMulNeonI8mm;
 extern const LutMatMulKernels kLutMatMulNeonDotprod;
 extern const LutMatMulKernels kLutMatMulNeon;
 extern const LutMatMulKernels kLutMatMulRef;
@@ -12,9 +15,12 @@ namespace {
 
 constexpr Variant<LutMatMulKernels> kVariants[] = {
 #if defined(__x86_64__)
+    {Isa::kAvx512Vbmi, &kLutMatMulAvx512Vbmi},
     {Isa::kAvx512Vnni, &kLutMatMulAvx512Vnni},
+    {Isa::kAvxVnni, &kLutMatMulAvxVnni},
     {Isa::kAvx2, &kLutMatMulAvx2},
 #elif defined(__aarch64__)
+    {Isa::kNeonI8mm, &kLutMatMulNeonI8mm},
     {Isa::kNeonDotprod, &kLutMatMulNeonDotprod},
     {Isa::kNeon, &kLutMatMulNeon},
 #endif

@@ -1,0 +1,81 @@
+// What the AVX-512 variants share: the 16 rows of a tile are the 16 lanes of a vector. How codes are looked up is theirs.
+#ifndef EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_AVX512_H_
+#define EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_AVX512_H_
+
+#include <immintrin.h>
+
+#include "kernels/lut_matmul/lut_matmul_simd.h"
+
+namespace edgecomp {
+
+template <class Tag>
+struct Avx512 {
+  using Bytes = __m512i;
+  using Ints = __m512i;
+  using Floats = __m512;
+  using Activations = __m512i;
+  static constexpr int kRows = 16;
+  static constexpr int kRowsAtOnce = 8;  // 8 int and 8 float sums of the 32 registers
+
+  // vpdpbusd multiplies unsigned by signed bytes. The weights take the unsigned side, with an offset of 128; a sum then starts at
+  // -128 * (sum of the activations), which is the same for all rows.
+  static constexpr uint8_t kFlip = 0x80;
+  static Ints StartSum(int32_t sum_of_q) { return _mm512_set1_epi32(-128 * sum_of_q); }
+  static constexpr int kDotChains = 2;
+  static Bytes Broadcast4(const int8_t* q) {
+    int32_t four;
+    __builtin_memcpy(&four, q, sizeof(four));
+    return _mm512_set1_epi32(four);
+  }
+  static Bytes ToWeights(Bytes bytes) { return bytes; }
+  static Activations ToActivations(Bytes q) { return q; }
+  static Ints Dot(Ints sum, Bytes weights, Bytes q) { return _mm512_dpbusd_epi32(sum, weights, q); }
+  static Bytes CodesToWeights(Bytes codes) { return codes; }
+
+  static Bytes Load(const uint8_t* bytes) { return _mm512_loadu_si512(bytes); }
+  static void Store(uint8_t* to, Bytes bytes) { _mm512_storeu_si512(to, bytes); }
+  static Bytes LoadTable(const int8_t* table) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  }
+  static Bytes SetBytes(uint8_t byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
+  static Bytes Xor(Bytes a, Bytes b) { return _mm512_xor_si512(a, b); }
+  static Bytes Select(Bytes mask, Bytes if_1, Bytes if_0) { return _mm512_ternarylogic_epi32(mask, if_1, if_0, 0xca); }
+  // By 16-bit lanes.
+  template <int kBits>
+  static Bytes ShiftRight(Bytes bytes) {
+    return _mm512_srli_epi16(bytes, kBits);
+  }
+
+  static Ints ZeroInts() { return _mm512_setzero_si512(); }
+  static Ints Add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+  static Ints MaxMagnitudes(Ints most, const float* x) {
+    return _mm512_max_epi32(most, _mm512_and_si512(_mm512_loadu_si512(x), _mm512_set1_epi32(0x7fffffff)));
+  }
+  static int32_t LargestLane(Ints lanes) { return _mm512_reduce_max_epi32(lanes); }
+  static int32_t SumOfLanes(Ints lanes) { return _mm512_reduce_add_epi32(lanes); }
+  static Ints QuantizeTo(const float* x, float inverse, int8_t* q) {
+    const Ints rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(rounded));
+    return rounded;
+  }
+
+  static Floats ZeroFloats() { return _mm512_setzero_ps(); }
+  static Floats Add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static Floats LoadFloats(const float* from) { return _mm512_loadu_ps(from); }
+  static void Store(float* to, Floats floats) { _mm512_storeu_ps(to, floats); }
+  static Floats ToFloats(Ints ints) { return _mm512_cvtepi32_ps(ints); }
+  static Floats AddScaled(Floats total, Floats sum, const int8_t* scales, float step) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
+    const Floats scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), _mm512_set1_ps(step));
+    return _mm512_fmadd_ps(sum, scale, total);
+  }
+  template <int kByte>
+  static Floats ByteToFloats(Bytes bytes) {
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(bytes, 24 - 8 * kByte), 24));
+  }
+  static Floats MultiplyAdd(Floats weights, float x, Floats sum) { return _mm512_fmadd_ps(weights, _mm512_set1_ps(x), sum); }
+};
+
+}  // namespace edgecomp
+
+#endif  // EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_AVX512_H_
