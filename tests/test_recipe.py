@@ -45,6 +45,7 @@ def test_every_setting_is_written_out() -> None:
         "block_size": 32,
         "weighting": "activations",
         "refits": 8,
+        "books": 1,
         "skip": ["head"],
         "layers": [],
     }
@@ -99,7 +100,9 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
 def within(schema: dict[str, Any], value: float) -> bool:
     """Whether a number keeps a schema's bounds."""
     lowest, highest = schema.get("minimum", value), schema.get("maximum", value)
-    return lowest <= value <= highest and schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf)
+    return lowest <= value <= highest and schema.get("exclusiveMinimum", -math.inf) < value < schema.get(
+        "exclusiveMaximum", math.inf
+    )
 
 
 def fits(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
