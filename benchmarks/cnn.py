@@ -29,6 +29,7 @@ from provenance import print_json
 from torch import Tensor, nn
 
 from edgecomp.artifact.session import AUTO, OnnxArtifact
+from edgecomp.checkpoint import CompressedModel
 from edgecomp.compression import compress
 from edgecomp.exporters import export
 from edgecomp.inspect.model import inspect_model
@@ -133,6 +134,15 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(dim=1) == labels).double().mean()) * 100
 
 
+def exported_logits(compressed: CompressedModel, images: Tensor) -> Tensor:
+    """What the exported model gives, run with the library: `[n, 10]`."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = export(compressed, "onnx", Path(folder) / "model.onnx").files
+        session = OnnxArtifact(files[0], AUTO, 2)
+        logits = [next(iter(session.run({"image": batch.numpy()}).values())) for batch in images.split(500)]
+    return torch.from_numpy(np.concatenate(logits))
+
+
 def calibration(images: Tensor) -> Iterator[dict[str, np.ndarray]]:
     """Batches of training images."""
     for batch in images[: CALIBRATION_BATCHES * CALIBRATION_IMAGES].split(CALIBRATION_IMAGES):
@@ -152,11 +162,9 @@ def main() -> None:
     arguments = parser.parse_args()
     images, labels = read_split(arguments.data_dir / "fashion-mnist", "train")
     model = trained(arguments.model, images[:TRAINING_IMAGES], labels[:TRAINING_IMAGES], arguments.epochs)
-    held = (
-        read_split(arguments.data_dir / "fashion-mnist", "t10k")
-        if arguments.split == "test"
-        else (images[TRAINING_IMAGES:], labels[TRAINING_IMAGES:])
-    )
+    held = images[TRAINING_IMAGES:], labels[TRAINING_IMAGES:]
+    if arguments.split == "test":
+        held = read_split(arguments.data_dir / "fashion-mnist", "t10k")
     with torch.inference_mode():
         original = accuracy(torch.cat([model(batch) for batch in held[0].split(500)]), held[1])
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -169,12 +177,8 @@ def main() -> None:
             model, recipe, calibration(images), overrides=arguments.overrides, quiet=False, samples=CALIBRATION_BATCHES
         )
         seconds = time.monotonic() - started
-        with tempfile.TemporaryDirectory() as folder:
-            files = export(compressed, "onnx", Path(folder) / "model.onnx").files
-            session = OnnxArtifact(files[0], AUTO, 2)
-            logits = [next(iter(session.run({"image": batch.numpy()}).values())) for batch in held[0].split(500)]
         size = inspect_model(compressed, recipe).size
-        got = accuracy(torch.from_numpy(np.concatenate(logits)), held[1])
+        got = accuracy(exported_logits(compressed, held[0]), held[1])
         row = {
             "recipe": Path(recipe).stem,
             "overrides": " ".join(arguments.overrides),

@@ -63,7 +63,7 @@ def tokens() -> list[dict[str, np.ndarray]]:
 
 def recipe(**settings: Any) -> dict[str, Any]:
     passes = [
-        {"method": "lut-kmeans", "bits": 2, "refits": 1},
+        {"method": "lut-kmeans", "bits": 2, "refits": 1, "layers": [{"ops": ["gather"], "bits": 6}]},
         {"method": "jlcm", "block_steps": 20, "steps": 0, "batch": 2, **settings},
     ]
     return {"version": 1, "compute": "float", "dense_dtype": "float32", "passes": passes}
@@ -124,7 +124,7 @@ def test_models_without_blocks_are_refused() -> None:
             y: Tensor = self.layers[0](self.layers[1](x))
             return y
 
-    with pytest.raises(ConfigError, match="one after the other.*block_steps = 0"):
+    with pytest.raises(ConfigError, match=r"one after the other.*block_steps = 0"):
         find_blocks(Backwards(), [torch.ones(1, 4)])
     with pytest.raises(ConfigError, match="block_steps = 0"):
         edgecomp.compress(tiny_models.tied_tokens(), recipe(), tiny_models.tokens())
