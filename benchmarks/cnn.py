@@ -5,7 +5,7 @@
 ResNet-20 (He et al., 2015, arXiv:1512.03385, of the CIFAR kind: 272 thousand parameters; its stem has a stride of 2, so that it
 trains in minutes on two cores) on Fashion-MNIST, whose four idx files DATA/fashion-mnist holds. The first 55,000 training images
 train it, the other 5,000 are `valid`, for the choice of settings; accuracy is reported on the 10,000 of `test`. The trained
-weights are kept in the file that --model names, and used again where it exists. Calibration: 64 batches of 64 training images,
+weights are kept in the file that --model names, and used again where it exists. Calibration: 16 batches of 64 training images,
 without labels. Accuracy is that of the exported file with the library.
 """
 
@@ -37,7 +37,7 @@ from edgecomp.inspect.model import inspect_model
 TRAINING_IMAGES = 55_000
 BATCH = 128
 HEIGHT_RATE = 0.2  # of the learning rate
-CALIBRATION_BATCHES, CALIBRATION_IMAGES = 64, 64
+CALIBRATION_BATCHES, CALIBRATION_IMAGES = 16, 64
 
 
 class Block(nn.Module):
