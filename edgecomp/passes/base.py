@@ -137,7 +137,8 @@ class PassContext:
     def _from(self, draft: Draft, first: str) -> list[str]:
         """That layer and those behind it, as many as the Hessians of fit into the memory meant for them."""
         names = list(self.modules)
-        chosen, total = [], 0
+        total = 0
+        chosen: list[str] = []
         for name in names[names.index(first) :]:
             columns = matrix_of(self.modules[name], self.modules[name].get_parameter("weight").detach()).shape[1]
             total += 4 * columns * columns

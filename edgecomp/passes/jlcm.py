@@ -90,7 +90,7 @@ class Jlcm:
             self._learn_outputs(student, settled_weights(draft, context, names, ""), rates, context)
             take(draft, context, student, "")
 
-    def _learn_outputs(self, student: Student, settled: Mapping[str, Tensor], rates: Rates, context: PassContext) -> None:
+    def _learn_outputs(self, student: Student, settled: dict[str, Tensor], rates: Rates, context: PassContext) -> None:
         divergence = _kullback_leibler if context.kind == "causal-lm" else _relative_square
         stack = self.config.batch if context.device.type == "cuda" else 1
         teacher = context.placed_module
