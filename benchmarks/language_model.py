@@ -71,7 +71,10 @@ def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, fold
         "file_bytes": sum(path.stat().st_size for path in files),
         "split": arguments.split,
     }
-    row |= quality(model, files[0], arguments.data_dir / "text" / f"sotu-{arguments.split}.txt.gz", arguments, "")
+    text = arguments.data_dir / "text" / f"sotu-{arguments.split}.txt.gz"
+    row |= quality(model, files[0], text, arguments, "")
+    if arguments.pytorch:  # the reference is the packed model itself then
+        row["perplexity_pytorch"] = quality(compressed, files[0], text, arguments, "")["perplexity_float32"]
     if arguments.second_text is not None:
         row |= quality(model, files[0], arguments.second_text, arguments, "second_text_")
     return row | {"compress_seconds": round(seconds, 1)}
@@ -110,6 +113,7 @@ def main() -> None:
     parser.add_argument(
         "--second-text", type=Path, help="a text that played no part in calibration or choice, for a second measurement"
     )
+    parser.add_argument("--pytorch", action="store_true", help="also the perplexity of the packed model in PyTorch, which is slow")
     parser.add_argument("--device", default="cpu", help="where methods that learn do so")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="choose settings on valid, report test")

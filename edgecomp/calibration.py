@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -198,19 +198,63 @@ def input_energy(module: nn.Module, layers: Mapping[str, nn.Module], batches: It
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def record(name: str, channel_axis: int, x: Tensor) -> None:
-        axes = [axis for axis in range(x.ndim) if axis != channel_axis % x.ndim]
-        energy = x.detach().to(torch.float64).square().sum(dim=axes)
+    def record(name: str, x: Tensor) -> None:
+        channel_axis = x.ndim - (3 if isinstance(layers[name], nn.Conv2d) else 1)
+        axes = [axis for axis in range(x.ndim) if axis != channel_axis]
+        energy = x.to(torch.float64).square().sum(dim=axes)
         sums[name] = sums[name] + energy if name in sums else energy
         counts[name] = counts.get(name, 0) + x.numel() // x.shape[channel_axis]
 
+    _run_recording(module, layers, batches, record)
+    return {name: _columns(layers[name], name, (total / counts[name]).float()) for name, total in sums.items()}
+
+
+def input_hessian(module: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Sequence[Tensor]]) -> dict[str, Tensor]:
+    """XᵀX/M of the inputs X `[M, K]` of the layers over all calibration positions: float32 `[K, K]`, ordered as a layer's matrix.
+
+    A convolution's X has a row for each output position and group: the patch that it sees, with zeros in the padding channels.
+
+    Args:
+        module: the model, called with each batch.
+        layers: linear and convolution modules of it by name; embeddings, whose inputs are no real numbers, are passed over.
+        batches: the model's inputs.
+
+    Raises:
+        CalibrationError: a layer's inputs are not finite.
+
+    """
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    latest: list[tuple[Tensor, Tensor]] = []  # layers that take the same tensor come one after the other
+
+    def record(name: str, x: Tensor) -> None:
+        layer = layers[name]
+        rows = _patches(layer, x) if isinstance(layer, nn.Conv2d) else x.reshape(-1, x.shape[-1])
+        if isinstance(layer, nn.Conv2d) or not latest or latest[0][0] is not x:
+            latest[:] = [(x, rows.T @ rows)]
+        product = latest[0][1]
+        sums[name] = sums[name] + product if name in sums else product
+        counts[name] = counts.get(name, 0) + len(rows)
+
+    _run_recording(module, layers, batches, record)
+    for name, total in sums.items():
+        _require_finite(name, total)
+    return {name: total / counts[name] for name, total in sums.items()}
+
+
+def _run_recording(
+    module: nn.Module,
+    layers: Mapping[str, nn.Module],
+    batches: Iterable[Sequence[Tensor]],
+    record: Callable[[str, Tensor], None],
+) -> None:
+    """Run the module on the batches, and record each input of each layer that is no embedding."""
     handles = []
     for name, layer in layers.items():
         if not isinstance(layer, nn.Embedding):
-            axis = -3 if isinstance(layer, nn.Conv2d) else -1
 
-            def hook(_: nn.Module, arguments: tuple[Tensor, ...], name: str = name, axis: int = axis) -> None:
-                record(name, axis, arguments[0])
+            def hook(_: nn.Module, arguments: tuple[Tensor, ...], name: str = name) -> None:
+                record(name, arguments[0])
 
             handles.append(layer.register_forward_pre_hook(hook))
     try:
@@ -219,12 +263,30 @@ def input_energy(module: nn.Module, layers: Mapping[str, nn.Module], batches: It
     finally:
         for handle in handles:
             handle.remove()
-    return {name: _columns(layers[name], name, (total / counts[name]).float()) for name, total in sums.items()}
+
+
+def _patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What each output position of a convolution sees, in the order of its matrix's columns: `[positions, K]`."""
+    x = x if x.ndim == 4 else x[None]
+    padding = (
+        layer._reversed_padding_repeated_twice
+        if isinstance(layer.padding, str)
+        else [side for size in reversed(layer.padding) for side in (size, size)]
+    )
+    x = nn.functional.pad(x, padding)
+    channels = layer.in_channels // layer.groups
+    seen = nn.functional.unfold(x, layer.kernel_size, layer.dilation, 0, layer.stride)  # [batch, C * taps, positions]
+    seen = seen.reshape(len(x) * layer.groups, channels, -1, seen.shape[-1]).permute(0, 3, 2, 1)
+    return nn.functional.pad(seen, (0, -channels % lut.SPAN_COLUMNS)).flatten(2).flatten(0, 1)
+
+
+def _require_finite(name: str, statistic: Tensor) -> None:
+    if not torch.isfinite(statistic).all():
+        raise CalibrationError(f"calibration must give finite activations, but the inputs of {name} hold NaN or infinity")
 
 
 def _columns(layer: nn.Module, name: str, energy: Tensor) -> Tensor:
-    if not torch.isfinite(energy).all():
-        raise CalibrationError(f"calibration must give finite activations, but the inputs of {name} hold NaN or infinity")
+    _require_finite(name, energy)
     if not isinstance(layer, nn.Conv2d):
         return energy
     # Groups share rows' columns: average them, then pad the channels and repeat them per tap.

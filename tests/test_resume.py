@@ -24,6 +24,7 @@ from edgecomp.cli import INTERRUPTED, main
 from edgecomp.errors import OutputError
 from edgecomp.formats import lut
 from edgecomp.passes import lut_kmeans
+from edgecomp.passes.lut_fit import LutFit
 from edgecomp.resume import FinishedFactor, Kept, Work, discard, open_work
 from edgecomp.tensor import Factor, TensorSpec
 
@@ -145,7 +146,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     shapes: list[tuple[int, ...]] = []
     fit = lut_kmeans.fit_lut
 
-    def record(matrix: torch.Tensor, *arguments: object, **settings: object) -> lut_kmeans.LutFit:
+    def record(matrix: torch.Tensor, *arguments: object, **settings: object) -> LutFit:
         shapes.append(tuple(matrix.shape))
         return fit(matrix, *arguments, **settings)  # type: ignore[arg-type]
 

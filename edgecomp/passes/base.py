@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -11,13 +11,16 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from edgecomp.calibration import input_energy
+from edgecomp.calibration import input_energy, input_hessian
 from edgecomp.config import PassConfig
 from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError
+from edgecomp.layers import matrix_of
 from edgecomp.resume import FinishedFactor, Kept, Work
 
 Item = TypeVar("Item")
+Statistic = Callable[[nn.Module, Mapping[str, nn.Module], Iterable[Sequence[Tensor]]], dict[str, Tensor]]
+_HESSIAN_BYTES = 1 << 30
 
 
 class Progress(Protocol):
@@ -78,11 +81,7 @@ class PassContext:
             CalibrationError: there is no calibration.
 
         """
-        if not self.batches:
-            raise CalibrationError(
-                "this recipe weights errors by activations and needs calibration inputs: pass --calibration FILE "
-                '(calibration=... in Python), or set weighting="none" in the pass'
-            )
+        self._require_batches()
         if "energy" not in self.statistics:
             self.statistics["energy"] = self._gather_energy()
         return self.statistics["energy"]
@@ -92,13 +91,15 @@ class PassContext:
         kept = work.find("input energy")
         if kept is not None:
             return {name: torch.from_numpy(array) for name, array in kept.arrays.items()}
-        batches = self.progress(self.batches, total=len(self.batches), label="calibration", unit="sample")
-        names = {id(module): name for name, module in self.module.named_modules()}
-        placed = {name: self.placed_module.get_submodule(names[id(module)]) for name, module in self.modules.items()}
-        energy = input_energy(self.placed_module, placed, ([part.to(self.device) for part in batch] for batch in batches))
-        energy = {name: tensor.cpu() for name, tensor in energy.items()}
+        energy = {name: tensor.cpu() for name, tensor in self._gather(input_energy, list(self.modules), "calibration").items()}
         work.keep("input energy", Kept({name: tensor.numpy() for name, tensor in energy.items()}, {}))
         return energy
+
+    def _gather(self, statistic: Statistic, layers: Sequence[str], label: str) -> dict[str, Tensor]:
+        batches = self.progress(self.batches, total=len(self.batches), label=label, unit="sample")
+        names = {id(module): name for name, module in self.module.named_modules()}
+        placed = {name: self.placed_module.get_submodule(names[id(self.modules[name])]) for name in layers}
+        return statistic(self.placed_module, placed, ([part.to(self.device) for part in batch] for batch in batches))
 
     def input_energy(self, draft: Draft, factor: str) -> Tensor | None:
         """Diagonal of XᵀX/M at the input of a layer's own weight, summed over the layers that share it, float32 `[K]`.
@@ -110,23 +111,72 @@ class PassContext:
             ConfigError: the factor is not at the input of a layer.
 
         """
-        total: Tensor | None = None
-        for use in draft.uses(factor):
-            if draft.stage(use).op == "gather":
-                continue
-            if use.stage > 0:
-                raise ConfigError(
-                    f"activations are known at the input of a layer only, and {factor} is a later stage of {use.layer}: "
-                    'set weighting="none" in the pass'
-                )
-            if use.layer not in self.energy:
-                raise CalibrationError(
-                    f"every layer that is compressed must see calibration inputs, but {use.layer} was never called: "
-                    f'give inputs that reach it, or leave it out with skip = ["{use.layer}"]'
-                )
-            energy = self.energy[use.layer]
-            total = energy if total is None else total + energy
-        return total
+        found = [self._of_layer(layer, self.energy) for layer in _layers_at_input(draft, factor)]
+        return torch.stack(found).sum(dim=0) if found else None
+
+    def hessian(self, draft: Draft, factor: str) -> Tensor | None:
+        """XᵀX/M at the input of a layer's own weight, summed over the layers that share it, float32 `[K, K]`; None as above.
+
+        Memory is bounded: they are gathered for as many layers at a time as take a gigabyte together, in the order of the draft.
+
+        Raises:
+            CalibrationError: there was no calibration, or it never reached a layer.
+            ConfigError: the factor is not at the input of a layer.
+
+        """
+        self._require_batches()
+        found = []
+        for layer in _layers_at_input(draft, factor):
+            if layer not in self.statistics.get("hessian", {}):
+                # What was gathered before goes first: both together would not be bounded.
+                self.statistics["hessian"] = {}
+                self.statistics["hessian"] = self._gather(input_hessian, self._from(draft, layer), "calibration, Hessians")
+            found.append(self._of_layer(layer, self.statistics["hessian"]))
+        return torch.stack(found).sum(dim=0) if found else None
+
+    def _from(self, draft: Draft, first: str) -> list[str]:
+        """That layer and those behind it, as many as the Hessians of fit into the memory meant for them."""
+        names = list(self.modules)
+        total = 0
+        chosen: list[str] = []
+        for name in names[names.index(first) :]:
+            columns = matrix_of(self.modules[name], self.modules[name].get_parameter("weight").detach()).shape[1]
+            total += 4 * columns * columns
+            if chosen and total > _HESSIAN_BYTES:
+                break
+            if draft.layers[name].op != "gather":
+                chosen.append(name)
+        return chosen
+
+    def _of_layer(self, layer: str, gathered: Mapping[str, Tensor]) -> Tensor:
+        if layer not in gathered:
+            raise CalibrationError(
+                f"every layer that is compressed must see calibration inputs, but {layer} was never called: "
+                f'give inputs that reach it, or leave it out with skip = ["{layer}"]'
+            )
+        return gathered[layer]
+
+    def _require_batches(self) -> None:
+        if not self.batches:
+            raise CalibrationError(
+                "this recipe weights errors by activations and needs calibration inputs: pass --calibration FILE "
+                '(calibration=... in Python), or set weighting="none" in the pass'
+            )
+
+
+def _layers_at_input(draft: Draft, factor: str) -> list[str]:
+    """The layers, embeddings aside, that multiply their input by the factor."""
+    layers = []
+    for use in draft.uses(factor):
+        if draft.stage(use).op == "gather":
+            continue
+        if use.stage > 0:
+            raise ConfigError(
+                f"activations are known at the input of a layer only, and {factor} is a later stage of {use.layer}: "
+                'set weighting="none" in the pass'
+            )
+        layers.append(use.layer)
+    return layers
 
 
 class Pass(Protocol):

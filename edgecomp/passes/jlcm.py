@@ -1,6 +1,8 @@
 """Method `jlcm`: codebooks, scales and maps of the model's `lut` factors learned together, against the original model.
 
-It takes the factors that `lut-kmeans` made and learns the whole model at once, to give the original's outputs:
+It takes the factors that `lut-kmeans` made. A first stage, if asked for, learns one block of the model after the other
+(`edgecomp.passes.blockwise`): it fits into little memory and time. The end-to-end stage learns the whole model at once, to give the
+original's outputs:
 
     language models:  minimise the mean over positions of KL(original || compressed) of the next-token distributions
     others:           minimise mean((y' - y)²) / mean(y²), y the first output of the original and y' of the compressed model
@@ -8,33 +10,36 @@ It takes the factors that `lut-kmeans` made and learns the whole model at once, 
 What is learned of a factor, and by which gradients, is in `edgecomp.passes.learned_lut`. Norms and biases are learned beside them.
 
 Source: E. Yvinec, A. Dapogny, K. Bailly, "Network Memory Footprint Compression Through Jointly Learnable Codebooks and Mappings",
-ICLR 2024, arXiv:2309.17361. We deviate: block scales are learned too, rows are not regrouped, and instead of one layer after the
-other the whole model is learned against the original's outputs, as in M. Chen et al., "EfficientQAT", 2024, arXiv:2407.11062, its
-end-to-end phase.
+ICLR 2024, arXiv:2309.17361. We deviate: block scales are learned too, rows are regrouped in `lut-kmeans` already (`books`), and a
+block or the whole model is learned instead of a layer, as in M. Chen et al., "EfficientQAT", 2024, arXiv:2407.11062.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgecomp.config import PassConfig
 from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError
 from edgecomp.passes.base import PassContext
+from edgecomp.passes.blocks import first_tensor
+from edgecomp.passes.blockwise import BlockSettings, learn_blocks
 from edgecomp.passes.learned_lut import MapGradient
-from edgecomp.passes.learning import Place, Rates, Replaceable, Student, learnable, optimise
+from edgecomp.passes.learning import Rates, Replaceable, Student, learnable, optimise, sample_order
+from edgecomp.passes.students import settled_weights, student_of, take
 
 
 class JlcmConfig(PassConfig):
     """Settings of `jlcm`.
 
     Args:
-        map_gradient: how codes learn: `proximal`, `straight-through`, or `none`, which leaves the map as it was.
+        map_gradient: how codes learn: `straight-through`, `proximal`, `naive`, or `none`, which leaves the map as it was.
+        block_steps: steps of the block-wise stage for each block; 0 leaves it out.
         steps: steps of the end-to-end stage; 0 leaves it out.
         batch: calibration samples of a step.
         position_rate: learning rate of the codes, in codewords a step.
@@ -47,6 +52,7 @@ class JlcmConfig(PassConfig):
 
     method: Literal["jlcm"] = "jlcm"
     map_gradient: MapGradient = "straight-through"
+    block_steps: int = Field(default=0, ge=0)
     steps: int = Field(default=1000, ge=0)
     batch: int = Field(default=16, ge=1)
     position_rate: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
@@ -68,29 +74,26 @@ class Jlcm:
         """Learn, and put the learned factors in the place of the old.
 
         Raises:
-            ConfigError: there is no factor to learn.
+            ConfigError: there is no factor to learn, or no blocks for the block-wise stage.
             CalibrationError: there are no calibration inputs.
 
         """
         if not context.batches:
             raise CalibrationError("jlcm learns from calibration inputs: pass --calibration FILE (calibration=... in Python)")
-        names = learnable(draft)
-        module = context.placed_module
-        student = _student(draft, context, names, self.config)
-        if self.config.steps:
-            self._learn_outputs(student, module, context)
-        draft.factors |= student.to_factors()
-        draft.records |= {name: {"relative_error": error} for name, error in student.relative_errors().items()}
-        prefix, parameters = _prefix(context), dict(context.module.named_parameters(remove_duplicate=False))
-        for learned_name, tensor in student.dense.items():
-            learned = tensor.detach().cpu()
-            for name, parameter in parameters.items():
-                if parameter is parameters[learned_name]:  # a tensor may have several names
-                    draft.tensors[name.removeprefix(prefix)] = learned
+        config, names = self.config, learnable(draft)
+        rates = Rates(config.position_rate, config.book_rate, config.scale_rate, config.dense_rate)
+        if config.block_steps:
+            settings = BlockSettings(config.block_steps, config.batch, rates, config.map_gradient, config.seed)
+            learn_blocks(draft, context, names, settings)
+        if config.steps:
+            student = student_of(draft, context, names, "", config.map_gradient, dense=config.dense_rate > 0)
+            self._learn_outputs(student, settled_weights(draft, context, names, ""), rates, context)
+            take(draft, context, student, "")
 
-    def _learn_outputs(self, student: Student, teacher: nn.Module, context: PassContext) -> None:
+    def _learn_outputs(self, student: Student, settled: dict[str, Tensor], rates: Rates, context: PassContext) -> None:
         divergence = _kullback_leibler if context.kind == "causal-lm" else _relative_square
         stack = self.config.batch if context.device.type == "cuda" else 1
+        teacher = context.placed_module
         compressed = Replaceable(teacher)
 
         def backward(weights: Mapping[str, Tensor], batch: Sequence[int]) -> None:
@@ -100,37 +103,13 @@ class Jlcm:
                 with torch.autocast(context.device.type, torch.bfloat16, enabled=context.device.type == "cuda"):
                     with torch.no_grad():
                         target = teacher(*placed)
-                    output = compressed(weights, placed)
-                loss = divergence(_first(output), _first(target)) * (len(placed[0]) / len(samples))
+                    output = compressed(settled | dict(weights), placed)
+                loss = divergence(first_tensor(output), first_tensor(target)) * (len(placed[0]) / len(samples))
                 loss.backward()
 
-        order = _order(len(context.batches), self.config.batch, self.config.steps, self.config.seed)
-        rates = Rates(self.config.position_rate, self.config.book_rate, self.config.scale_rate, self.config.dense_rate)
+        order = sample_order(len(context.batches), self.config.batch, self.config.steps, self.config.seed)
         batches = context.progress(order, total=self.config.steps, label="jlcm, end to end", unit="step")
         optimise(student, rates, batches, steps=self.config.steps, backward=backward, work=context.work)
-
-
-def _student(draft: Draft, context: PassContext, names: Sequence[str], config: JlcmConfig) -> Student:
-    parameters = {id(parameter): name for name, parameter in context.module.named_parameters()}
-    layers = {name: context.modules[draft.uses(name)[0].layer] for name in names}
-    places = {name: Place(parameters[id(layer.get_parameter("weight"))], layer) for name, layer in layers.items()}
-    dense: dict[str, Tensor] = {}
-    if config.dense_rate > 0:
-        weights = {id(module.get_parameter("weight")) for module in context.modules.values()}
-        dense = {name: tensor for name, tensor in context.module.named_parameters() if id(tensor) not in weights}
-    return Student({name: draft.factors[name] for name in names}, places, dense, context.device, config.map_gradient)
-
-
-def _prefix(context: PassContext) -> str:
-    """What comes before the names of the draft's tensors in those of the module that is run."""
-    name, layer = next(iter(context.modules.items()))
-    whole = next(full for full, module in context.module.named_modules() if module is layer)
-    return str(whole).removesuffix(name)
-
-
-def _first(output: Any) -> Tensor:
-    first: Tensor = output[0] if isinstance(output, tuple) else output
-    return first
 
 
 def _kullback_leibler(output: Tensor, target: Tensor) -> Tensor:
@@ -153,14 +132,3 @@ def _stacked(samples: Sequence[Sequence[Tensor]], limit: int) -> Iterator[list[T
             waiting = []
         waiting.append(sample)
     yield [torch.cat(parts) for parts in zip(*waiting, strict=True)]
-
-
-def _order(samples: int, batch: int, steps: int, seed: int) -> Iterator[list[int]]:
-    """The samples of each step: every epoch another order."""
-    generator = torch.Generator().manual_seed(seed)
-    waiting: list[int] = []
-    for _ in range(steps):
-        while len(waiting) < batch:
-            waiting += torch.randperm(samples, generator=generator).tolist()
-        yield waiting[:batch]
-        del waiting[:batch]

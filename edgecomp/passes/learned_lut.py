@@ -9,10 +9,14 @@ A weight is `codebook[code] * scale * row_scale`. Learned are
 | block scale | float32, in units of the row scale | round(scale), int8 |
 
 The forward value rounds all three; codebook and scales get the gradient of the rounded value (straight-through). For the map from
-weights to codes there are two gradients, with `g` the gradient of a weight, `s` its step and `c` the codebook:
+weights to codes there are three gradients, with `g` the gradient of a weight, `s` its step and `c` the codebook:
 
     straight-through:  dL/dp = g s
     proximal:          dL/dp = g s / (|c[j] - c[p]| + 1),   j the neighbour of p in the direction of descent, 0 where there is none
+    naive:             dL/dI[k] = g s softmax(I)[k] (c[k] - c[code]),   a score I[k] for each codeword k; the code is argmax I
+
+The last is what the method improves on, kept to measure by how much: it grows with the distance of a codeword, and takes as many
+numbers a weight as there are codewords.
 
 Source: E. Yvinec, A. Dapogny, K. Bailly, "Network Memory Footprint Compression Through Jointly Learnable Codebooks and Mappings",
 ICLR 2024, arXiv:2309.17361: codebooks and mappings learned together, a map gradient that falls with the distance of the codeword,
@@ -34,7 +38,7 @@ from torch import Tensor
 from edgecomp.formats import lut
 from edgecomp.tensor import Factor
 
-MapGradient = Literal["proximal", "straight-through", "none"]
+MapGradient = Literal["proximal", "straight-through", "naive", "none"]
 LEARNABLE_BITS = range(1, 7)  # 7 and 8 bits have a fixed codebook
 
 
@@ -47,7 +51,7 @@ class LearnedLut:
         factors: `lut` factors of 1 to 6 bits, the start.
         originals: the weights that they stand for, `[N, K]` each: they place a weight between its codeword and the next.
         device: where to learn.
-        map_gradient: how codes learn; `none` leaves them.
+        map_gradient: how codes learn; `none` leaves them. For `naive`, `positions` are scores `[N, K, entries]`.
 
     """
 
@@ -70,8 +74,11 @@ class LearnedLut:
         self._block_size = factors[0].attributes["block_size"]
         self.books = joined([start.books for start in starts])
         self.scales = joined([start.scales for start in starts])
-        self.positions = joined([start.codes for start in starts])
-        self.positions += self._offsets(torch.cat([original.to(device) for original in originals]))
+        codes = torch.from_numpy(np.concatenate([start.codes for start in starts])).to(device, torch.int64)
+        self.positions = codes + self._offsets(codes, torch.cat([original.to(device) for original in originals]))
+        if map_gradient == "naive":
+            entries = torch.arange(self.books.shape[1], device=device)
+            self.positions = -(self.positions[..., None] - entries).abs()
         self._empty = [(original == 0).all(dim=0).cpu().numpy() for original in originals]
 
     @property
@@ -98,10 +105,14 @@ class LearnedLut:
             self.positions.grad = of_values
         elif self.map_gradient == "proximal":
             self.positions.grad = of_values * self._nearness(codes, descending=of_values > 0)
+        elif self.map_gradient == "naive":
+            distance = self.books.round()[self._row_book][:, None, :] - values[..., None]
+            self.positions.grad = of_values[..., None] * self.positions.softmax(dim=-1) * distance
 
     def clamp(self) -> None:
         """Keep what is learned within what can be stored; after every step of an optimiser."""
-        self.positions.clamp_(0, self.books.shape[1] - 1)
+        if self.map_gradient != "naive":
+            self.positions.clamp_(0, self.books.shape[1] - 1)
         self.scales.clamp_(-127, 127)
         self.books.copy_(self.books.clamp(-127, 127).sort(dim=1).values)
 
@@ -115,12 +126,15 @@ class LearnedLut:
         return [_packed(factor, empty, *(part.numpy() for part in rest)) for factor, empty, *rest in parts]
 
     def _codes(self) -> Tensor:
-        return self.positions.round().to(torch.int64)
+        return self.positions.argmax(dim=-1) if self.map_gradient == "naive" else self.positions.round().to(torch.int64)
 
     def _values(self) -> tuple[Tensor, Tensor]:
         """Codes int64 and codebook values float32, both `[N, K]`."""
         codes = self._codes()
-        return codes, self.books.round()[self._row_book].gather(1, codes)
+        return codes, self._values_of(codes)
+
+    def _values_of(self, codes: Tensor) -> Tensor:
+        return self.books.round()[self._row_book].gather(1, codes)
 
     def _steps(self) -> Tensor:
         return self.scales.round() * self._row_scale[:, None]
@@ -136,9 +150,9 @@ class LearnedLut:
         above = torch.nn.functional.pad(gaps, (0, 1))[self._row_book].gather(1, codes)
         return torch.where(descending, below, above)
 
-    def _offsets(self, original: Tensor) -> Tensor:
+    def _offsets(self, codes: Tensor, original: Tensor) -> Tensor:
         """How far each weight lies from its codeword towards the next one, in (-0.5, 0.5)."""
-        codes, values = self._values()
+        values = self._values_of(codes)
         steps = self._steps()
         inverse = torch.where(steps == 0, 0, 1 / steps)
         target = (self._blocked(original) * inverse[..., None]).reshape(len(values), -1)[:, : values.shape[1]]

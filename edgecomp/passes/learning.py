@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,7 +23,6 @@ _WARM_UP = 0.05  # of the steps
 _GROUP_WEIGHTS = 1 << 25
 _BETAS = (0.9, 0.95)
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-_STATE = "state"
 _KEEP_SECONDS = 300.0
 
 Batch = TypeVar("Batch")
@@ -81,11 +80,11 @@ class Replaceable:
                 self._names.setdefault(first.setdefault(id(parameter), name), []).append(name)
                 self._parameters[first[id(parameter)]] = parameter.detach()
 
-    def __call__(self, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> Any:
+    def __call__(self, tensors: Mapping[str, Tensor], inputs: Sequence[Any], keywords: Mapping[str, Any] | None = None) -> Any:
         """What the module returns for the inputs, with `tensors` in the place of the parameters of those names."""
         chosen = self._parameters | dict(tensors)
         placed = {name: chosen[first] for first, names in self._names.items() for name in names}
-        return functional_call(self._module, placed, tuple(inputs), tie_weights=False)
+        return functional_call(self._module, placed, tuple(inputs), dict(keywords or {}), tie_weights=False)
 
 
 @dataclass(frozen=True)
@@ -185,6 +184,7 @@ def optimise(
     steps: int,
     backward: Callable[[Mapping[str, Tensor], Batch], None],
     work: Work,
+    state: str = "state",
 ) -> None:
     """Learn by Adam with a short warm-up and a cosine decay to 0.
 
@@ -195,6 +195,7 @@ def optimise(
         steps: how many there are.
         backward: computes the loss for the weights and a batch, and its gradients.
         work: keeps the state every few minutes; an interrupted run continues from there, with the same result.
+        state: its name there, one for each stage of the work.
 
     Raises:
         OutputError: the state cannot be kept.
@@ -207,7 +208,7 @@ def optimise(
     if student.dense:
         groups.append({"params": list(student.dense.values()), "height": rates.dense})
     optimiser = torch.optim.Adam(groups, betas=_BETAS)
-    done = _restore(optimiser, work)
+    done = _restore(optimiser, work, state)
     kept_at = time.monotonic()
     for step, batch in enumerate(batches):
         if step < done:
@@ -223,22 +224,22 @@ def optimise(
             for _, learned in student.groups:
                 learned.clamp()
         if work.outlives and time.monotonic() - kept_at > _KEEP_SECONDS:
-            _keep(optimiser, work, step + 1)
+            _keep(optimiser, work, state, step + 1)
             kept_at = time.monotonic()
 
 
-def _keep(optimiser: torch.optim.Adam, work: Work, done: int) -> None:
+def _keep(optimiser: torch.optim.Adam, work: Work, state_name: str, done: int) -> None:
     arrays = {}
     for index, parameter in enumerate(_parameters(optimiser)):
         state = optimiser.state[parameter]
         for name, tensor in {"value": parameter, **{key: state[key] for key in _MOMENTS if key in state}}.items():
             arrays[f"{index}.{name}"] = tensor.detach().cpu().numpy()
-    work.keep(_STATE, Kept(arrays, {"done": done}))
+    work.keep(state_name, Kept(arrays, {"done": done}))
 
 
-def _restore(optimiser: torch.optim.Adam, work: Work) -> int:
+def _restore(optimiser: torch.optim.Adam, work: Work, state_name: str) -> int:
     """Put a kept state in place; the steps that it had done, 0 where there is none."""
-    kept = work.find(_STATE)
+    kept = work.find(state_name)
     if kept is None:
         return 0
     with torch.no_grad():
@@ -252,6 +253,17 @@ def _restore(optimiser: torch.optim.Adam, work: Work) -> int:
     for state in optimiser.state.values():
         state["step"] = state["step"].cpu()
     return int(kept.facts["done"])
+
+
+def sample_order(samples: int, batch: int, steps: int, seed: int) -> Iterator[list[int]]:
+    """The samples of each step: every epoch another order."""
+    generator = torch.Generator().manual_seed(seed)
+    waiting: list[int] = []
+    for _ in range(steps):
+        while len(waiting) < batch:
+            waiting += torch.randperm(samples, generator=generator).tolist()
+        yield waiting[:batch]
+        del waiting[:batch]
 
 
 def _parameters(optimiser: torch.optim.Adam) -> list[Tensor]:

@@ -19,7 +19,7 @@ from edgecomp.errors import CalibrationError, ConfigError
 from edgecomp.formats import lut, unpack
 from edgecomp.passes import learning
 from edgecomp.passes.learned_lut import LearnedLut, MapGradient
-from edgecomp.passes.lut_kmeans import fit_lut
+from edgecomp.passes.lut_fit import fit_lut
 from edgecomp.tensor import Factor
 
 CPU = torch.device("cpu")
@@ -107,6 +107,26 @@ def test_proximal_gradients_look_at_the_neighbour_in_the_direction_of_descent() 
     torch.testing.assert_close(start.positions.grad[0, :4], torch.tensor([0, 1 / 61, 1 / 51, 1 / 118]))
     start.set_gradients([-torch.ones(1, 32)])
     torch.testing.assert_close(start.positions.grad[0, :4], -torch.tensor([1 / 61, 1 / 51, 1 / 118, 0]))
+
+
+def test_naive_gradients_grow_with_the_distance_of_the_codeword() -> None:
+    factor, weights = permuted_factor()
+    start = LearnedLut([factor], [weights], CPU, "naive")
+    np.testing.assert_array_equal(start.weights()[0].numpy(), weights.numpy())
+    gradient = normal(40, 64, seed=2)
+    start.set_gradients([gradient])
+    # The derivative of sum_k softmax(I)[k] c[k], with the hard codeword in the place of that mean.
+    lanes = torch.from_numpy(lut.lane_of_row(factor))
+    steps = (
+        start.scales.round().repeat_interleave(32, dim=1) * torch.from_numpy(factor.arrays["row_scale"]).reshape(-1)[lanes, None]
+    )
+    books = start.books[torch.from_numpy(factor.arrays["tile_book"].astype(np.int64))[lanes // 16]]
+    hard = books.gather(1, start.positions.argmax(dim=-1))
+    expected = (gradient * steps)[..., None] * start.positions.softmax(dim=-1) * (books[:, None, :] - hard[..., None])
+    torch.testing.assert_close(start.positions.grad, expected)
+    start.positions += torch.tensor([0.0, 0.0, 0.0, 100.0])
+    start.clamp()
+    assert (lut.unpack_codes(start.to_factors()[0])[lanes.numpy(), :64] == 3).all()
 
 
 def test_without_a_map_gradient_codes_stay() -> None:

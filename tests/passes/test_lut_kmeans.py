@@ -17,7 +17,8 @@ from edgecomp.formats import lut, unpack
 from edgecomp.layers import draft_of, find_layers
 from edgecomp.passes import PassContext
 from edgecomp.passes.kmeans import kmeans_1d
-from edgecomp.passes.lut_kmeans import LutFit, LutKmeans, LutKmeansConfig, fit_lut
+from edgecomp.passes.lut_fit import LutFit, fit_lut
+from edgecomp.passes.lut_kmeans import LutKmeans, LutKmeansConfig
 from edgecomp.progress import ProgressBar
 
 

@@ -1,0 +1,183 @@
+"""What each part of JLCM is worth: the whole method, and the same with one part of it taken out.
+
+    python benchmarks/ablation.py cnn --data-dir DATA --model resnet20.pt [--bits 2 3] [--split valid] [--json]
+    python benchmarks/ablation.py encoder --model FOLDER
+    python benchmarks/ablation.py language-model --data-dir DATA [--model FILE.gguf] --device cuda --samples 1000 --steps 700
+
+Every row is one recipe: `method` below, with the settings that the row's name stands for (`CONTROLS`). Measured is the exported
+file with the library: of the network of cnn.py the accuracy, calibrated and chosen as there; of an encoder the mean cosine of
+sentence embeddings to the original's, calibrated on data/calibration-sentences.txt and reported on data/verification-sentences.txt
+(`--split valid`: on the last 22 of the calibration sentences, which are left out of calibration then); of a language model what
+language_model.py measures, on the same texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import cnn
+import language_model
+import torch
+from provenance import print_json
+
+from edgecomp.calibration import Sample
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.compression import compress
+from edgecomp.exporters import export
+from edgecomp.inspect.model import inspect_model
+from edgecomp.models import LoadedModel, load_model
+from edgecomp.verify import VerifyOptions, verify
+
+SENTENCES = Path(__file__).parent / "data"
+HELD_SENTENCES = 22  # of the calibration sentences, for the choice of settings
+
+CONTROLS: dict[str, list[str]] = {
+    "the whole method": [],
+    "one codebook a matrix, no regrouping": ["passes.0.books=1"],
+    "start: k-means weighted by activations": ["passes.0.weighting=activations"],
+    "map gradient: proximal": ["passes.1.map_gradient=proximal"],
+    "map gradient: naive": ["passes.1.map_gradient=naive"],
+    "maps fixed": ["passes.1.map_gradient=none"],
+    "codebooks and scales fixed": ["passes.1.book_rate=0.0", "passes.1.scale_rate=0.0"],
+    "no block-wise stage": ["passes.1.block_steps=0"],
+    "no end-to-end stage": ["passes.1.steps=0"],
+    "no learning": ["passes.1.block_steps=0", "passes.1.steps=0"],
+    "plain k-means": ["passes.0.books=1", "passes.0.weighting=none", "passes.1.block_steps=0", "passes.1.steps=0"],
+}
+
+Measure = Callable[[CompressedModel], dict[str, float]]
+
+
+def method(bits: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The whole method's recipe."""
+    learned = {"block_steps": arguments.block_steps, "steps": arguments.steps, "batch": arguments.batch}
+    return {
+        "version": 1,
+        "name": f"ablation-{bits}bit",
+        "passes": [
+            {"method": "lut-kmeans", "bits": bits, "weighting": "hessian", "books": arguments.books},
+            {"method": "jlcm", "position_rate": arguments.position_rate, **learned},
+        ],
+    }
+
+
+def convolutional(arguments: argparse.Namespace) -> tuple[LoadedModel, list[Sample], Measure]:
+    """The network of cnn.py."""
+    images, labels = cnn.read_split(arguments.data_dir / "fashion-mnist", "train")
+    held = images[cnn.TRAINING_IMAGES :], labels[cnn.TRAINING_IMAGES :]
+    if arguments.split == "test":
+        held = cnn.read_split(arguments.data_dir / "fashion-mnist", "t10k")
+    model = cnn.trained(Path(arguments.model), images[: cnn.TRAINING_IMAGES], labels[: cnn.TRAINING_IMAGES], 8)
+
+    def measure(compressed: CompressedModel) -> dict[str, float]:
+        return {"accuracy": round(cnn.accuracy(cnn.exported_logits(compressed, held[0]), held[1]), 2)}
+
+    return LoadedModel(model, (), ()), list(cnn.calibration(images)), measure
+
+
+def encoder(arguments: argparse.Namespace) -> tuple[LoadedModel, list[Sample], Measure]:
+    """A Hugging Face sentence encoder."""
+    model = load_model(arguments.model)
+    read = partial(model.samples, count=1000, sequence_length=512)
+    calibration = read(str(SENTENCES / "calibration-sentences.txt"))
+    held = read(str(SENTENCES / "verification-sentences.txt"))
+    if arguments.split == "valid":
+        calibration, held = calibration[:-HELD_SENTENCES], calibration[-HELD_SENTENCES:]
+
+    def measure(compressed: CompressedModel) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            files = export(compressed, "onnx", Path(folder) / "model.onnx").files
+            result = verify(files[0], model.run, held, VerifyOptions(stock=False))
+        quality = next(comparison for comparison in result.comparisons if comparison.right == "reference").outputs[0]
+        assert quality.sentence_cosine is not None
+        return {"cosine_sentences": round(quality.sentence_cosine, 5), "cosine_tokens": round(quality.cosine, 5)}
+
+    return model, calibration, measure
+
+
+def causal(arguments: argparse.Namespace) -> tuple[LoadedModel, list[Sample], Measure]:
+    """The model of language_model.py."""
+    model = load_model(arguments.model or str(language_model.packaged_model()))
+    text = arguments.data_dir / "text"
+    calibration = model.samples(str(text / "sotu-train.txt.gz"), count=arguments.samples, sequence_length=512)
+    options = argparse.Namespace(threads=2, window=512, windows=16)
+
+    def measure(compressed: CompressedModel) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            files = export(compressed, "onnx", Path(folder) / "model.onnx").files
+            return language_model.quality(model, files[0], text / f"sotu-{arguments.split}.txt.gz", options, "")
+
+    return model, calibration, measure
+
+
+MODELS = {"cnn": convolutional, "encoder": encoder, "language-model": causal}
+
+
+def ablate(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each width and control."""
+    model, calibration, measure = MODELS[arguments.kind](arguments)
+    rows = []
+    for bits in arguments.bits:
+        for control in arguments.controls or CONTROLS:
+            started = time.monotonic()
+            overrides = [*CONTROLS[control], *arguments.overrides]
+            compressed = compress(
+                model, method(bits, arguments), calibration, overrides=overrides, device=arguments.device, samples=len(calibration)
+            )
+            seconds = round(time.monotonic() - started, 1)
+            row = {"bits": bits, "control": control, "split": arguments.split}
+            row["bits_per_weight"] = round(inspect_model(compressed, control).size.bits_per_weight, 3)
+            rows.append({**row, **measure(compressed), "compress_seconds": seconds})
+            print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "| ---: | --- | --- |" + " ---: |" * (len(columns) - 3)]
+    return "\n".join([*lines, *("| " + " | ".join(str(row[column]) for column in columns) + " |" for row in rows)])
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=list(MODELS))
+    parser.add_argument("--data-dir", type=Path, help="folder with fashion-mnist and text")
+    parser.add_argument("--model", help="weights of cnn.py, a Hugging Face folder, or a GGUF file")
+    parser.add_argument("--bits", type=int, nargs="+", default=[3, 2])
+    parser.add_argument("--controls", nargs="+", choices=list(CONTROLS), help="some rows only")
+    parser.add_argument("--books", type=int, default=4)
+    parser.add_argument("--block-steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--position-rate", type=float, default=1e-2)
+    parser.add_argument("--samples", type=int, default=64, help="calibration windows of a language model")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--split", choices=["valid", "test"], default="test", help="choose settings on valid, report test")
+    parser.add_argument("--device", default="cpu", help="where methods that learn do so")
+    parser.add_argument("--threads", type=int, help="of PyTorch")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    rows = ablate(arguments)
+    if arguments.json:
+        print_json("ablation", rows)
+    else:
+        print(to_markdown(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Finding a model's blocks, and learning one after the other."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from torch import Tensor, nn
+
+import edgecomp
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.errors import ConfigError
+from edgecomp.models import load_model
+from edgecomp.passes import blockwise
+from edgecomp.passes.blocks import capture, capture_value, find_blocks
+
+
+class Residual(nn.Module):
+    """A linear layer with a way around it, a norm, and a keyword."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, *, gain: float) -> tuple[Tensor, None]:
+        return x + gain * self.fc(self.norm(x)).relu(), None
+
+
+class Stacked(nn.Module):
+    """An embedding, residual blocks of which two share a weight, and a head tied to the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(96, 64)
+        self.blocks = nn.ModuleList(Residual(64) for _ in range(4))
+        self.blocks[3].fc.weight = self.blocks[1].fc.weight
+        self.head = nn.Linear(64, 96, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.table(ids)
+        for block in self.blocks:
+            x, _ = block(x, gain=0.5)
+        y: Tensor = self.head(x)
+        return y
+
+
+def stacked() -> nn.Module:
+    torch.manual_seed(0)
+    return Stacked()
+
+
+def tokens() -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [{"ids": rng.integers(0, 96, (1, 24))} for _ in range(4)]
+
+
+def recipe(**settings: Any) -> dict[str, Any]:
+    passes = [
+        {"method": "lut-kmeans", "bits": 2, "refits": 1, "layers": [{"ops": ["gather"], "bits": 6}]},
+        {"method": "jlcm", "block_steps": 20, "steps": 0, "batch": 2, **settings},
+    ]
+    return {"version": 1, "compute": "float", "dense_dtype": "float32", "passes": passes}
+
+
+def distance(model: CompressedModel, original: nn.Module) -> float:
+    """Mean squared difference of what the head is given, over the mean square of the original's."""
+    inputs = [torch.from_numpy(sample["ids"]) for sample in tokens()]
+    outputs = []
+    for module in (model.module, original):
+        last: list[Tensor] = []
+        handle = module.get_submodule("blocks.3").register_forward_hook(lambda *call, last=last: last.append(call[2][0]))
+        with torch.no_grad():
+            for ids in inputs:
+                module(ids)
+        handle.remove()
+        outputs.append(torch.cat(last))
+    return float((outputs[0] - outputs[1]).square().mean() / outputs[1].square().mean())
+
+
+def test_blocks_are_found_where_they_are_a_list_that_runs_in_order() -> None:
+    ids = torch.from_numpy(tokens()[0]["ids"])
+    assert find_blocks(stacked(), [ids]) == [f"blocks.{i}" for i in range(4)]
+    layered = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 64), nn.Linear(64, 2)))
+    assert find_blocks(layered, [torch.ones(1, 4)]) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("save", ["save_llama", "save_bert", "save_gpt2"])
+def test_blocks_of_transformers_are_their_layers(save: str, tmp_path: Path) -> None:
+    model = load_model(str(getattr(tiny_models, save)(tmp_path)))
+    ids = torch.arange(6)[None]
+    inputs = [ids, torch.ones_like(ids)]
+    names = find_blocks(model.module, inputs)
+    assert [name.rpartition(".")[2] for name in names] == ["0", "1"]
+    blocks = [model.module.get_submodule(name) for name in names]
+    given = capture(partial(model.module, *inputs), blocks)
+    torch.testing.assert_close(capture_value(partial(model.module, *inputs), blocks[0]), given.value)
+    assert all(not part._forward_hooks and not part._forward_pre_hooks for part in model.module.modules())
+    value = given.value
+    with torch.no_grad():
+        for block, call in zip(blocks, given.calls, strict=True):
+            output = block(value, *call.arguments, **call.keywords)
+            value = output[0] if isinstance(output, tuple) else output
+        again = capture(partial(model.module, *inputs), blocks[1:])
+        torch.testing.assert_close(
+            again.value, blocks[0](given.value, *given.calls[0].arguments, **given.calls[0].keywords)[..., :]
+        )
+    assert torch.isfinite(value).all()
+
+
+def test_models_without_blocks_are_refused() -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.layers[0](self.layers[1](x))
+            return y
+
+    with pytest.raises(ConfigError, match=r"one after the other.*block_steps = 0"):
+        find_blocks(Backwards(), [torch.ones(1, 4)])
+    with pytest.raises(ConfigError, match="block_steps = 0"):
+        edgecomp.compress(tiny_models.tied_tokens(), recipe(), tiny_models.tokens())
+
+
+def test_learning_brings_the_blocks_nearer_to_the_original() -> None:
+    original = stacked().eval()
+    before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    kmeans = edgecomp.compress(original, recipe() | {"passes": recipe()["passes"][:1]}, tokens())
+    learned = edgecomp.compress(original, recipe(), tokens())
+    assert distance(learned, original) < 0.7 * distance(kmeans, original)
+    assert learned.factors.keys() == kmeans.factors.keys()
+    assert not torch.equal(learned.dense["blocks.1.norm.weight"], original.blocks[1].norm.weight)
+    for key, array in kmeans.factors["table.weight"].arrays.items():  # no block's
+        np.testing.assert_array_equal(array, learned.factors["table.weight"].arrays[key])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in original.state_dict().items())
+
+
+def test_both_stages_together_do_best_on_the_outputs() -> None:
+    original, inputs = stacked().eval(), tokens()
+
+    def error(model: CompressedModel) -> float:
+        with torch.no_grad():
+            pairs = [(model.module(ids), original(ids)) for ids in (torch.from_numpy(sample["ids"]) for sample in inputs)]
+        return float(sum((got - expected).square().mean() / expected.square().mean() for got, expected in pairs))
+
+    blocks, both = (edgecomp.compress(original, recipe(steps=steps), inputs) for steps in (0, 20))
+    assert error(both) < error(blocks)
+
+
+def test_an_interrupted_run_continues_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = edgecomp.compress(stacked(), recipe(), tokens())
+    optimise, learned = blockwise.optimise, []
+
+    def interrupted(*arguments: Any, **settings: Any) -> None:
+        if len(learned) == 2:
+            learned.append("interrupted")
+            raise KeyboardInterrupt
+        learned.append(settings["state"])
+        optimise(*arguments, **settings)
+
+    monkeypatch.setattr(blockwise, "optimise", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        edgecomp.compress(stacked(), recipe(), tokens(), work_folder=tmp_path / "work")
+    continued = edgecomp.compress(stacked(), recipe(), tokens(), work_folder=tmp_path / "work")
+    assert learned == ["state, blocks.0", "state, blocks.1", "interrupted", "state, blocks.2", "state, blocks.3"]
+    for name, factor in whole.factors.items():
+        for key, array in factor.arrays.items():
+            np.testing.assert_array_equal(array, continued.factors[name].arrays[key])
+    assert all(torch.equal(tensor, continued.dense[name]) for name, tensor in whole.dense.items())
