@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 DEVICE_PACKAGES := g++-aarch64-linux-gnu qemu-user qemu-system-arm openssh-client adb cpio
 
 SECONDS ?= 60
-FUZZERS := recipe checkpoint factor calibration onnx_file
+FUZZERS := recipe checkpoint factor calibration onnx_file executorch_file
 
 .PHONY: help demo test check test-cpp test-sanitized test-arm test-device test-python test-compat fuzz install clean
 

@@ -74,11 +74,20 @@ def _onnx_files() -> None:
         _write("onnx_file", "plain", plain.SerializeToString())
 
 
+def _programs() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        sample = {"x": np.ones((1, 32), np.float32)}
+        model = edgecomp.compress("make_corpus:small", "lut-2bit", [sample], overrides=["passes.0.refits=0"])
+        edgecomp.export(model, "executorch", Path(folder) / "m.pte")
+        _write("executorch_file", "small", (Path(folder) / "m.pte").read_bytes())
+
+
 if __name__ == "__main__":
     _recipes()
     _checkpoints()
     _calibration()
     _onnx_files()
+    _programs()
     _write("factor", "zeros", bytes(64))
     _write("factor", "changes", bytes(range(64, 0, -1)))
     _write("kernels", "fitting", bytes([0b00111010]) + bytes(range(1, 255)))

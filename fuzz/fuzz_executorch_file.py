@@ -1,0 +1,21 @@
+"""The reader of ExecuTorch programs' structure."""
+
+from __future__ import annotations
+
+import atheris
+import harness
+
+with atheris.instrument_imports(include=["edgecomp"]):
+    from edgecomp.artifact.executorch_file import read_executorch
+    from edgecomp.artifact.files import hash_files
+
+PATH = harness.scratch_folder() / "m.pte"
+
+
+def read(data: bytes) -> None:
+    """Read the file, and hash it and its data file where it is accepted."""
+    PATH.write_bytes(data)
+    hash_files(read_executorch(PATH))
+
+
+harness.fuzz(read)
