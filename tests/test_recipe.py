@@ -45,6 +45,7 @@ def test_every_setting_is_written_out() -> None:
         "block_size": 32,
         "weighting": "activations",
         "refits": 8,
+        "books": 1,
         "skip": ["head"],
         "layers": [],
     }
