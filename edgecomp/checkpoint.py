@@ -105,6 +105,7 @@ def _write_weights(model: CompressedModel, path: Path) -> dict[str, str]:
             arrays[f"dense/{name}"] = np.asarray(tensor.cpu().numpy(), order="C")
     try:
         save_file(arrays, path)
+        path.chmod(0o644)  # safetensors lets the owner alone read it
     except SafetensorError as error:
         raise OSError(error) from error
     return aliases

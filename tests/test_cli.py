@@ -82,6 +82,26 @@ def test_each_error_ends_with_its_code_and_message(
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("package", "extra"), [("torch", "torch"), ("transformers.utils", "transformers"), ("plotly", "report")])
+def test_a_package_of_an_extra_that_is_missing_is_no_bug(
+    package: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raise_on_listing(monkeypatch, ModuleNotFoundError(f"No module named {package!r}", name=package))
+    assert main(["recipe"]) == errors.RuntimeUnavailableError.exit_code
+    assert capsys.readouterr().err == f"edgecomp recipe: error: No module named {package!r}; pip install 'edgecomp[{extra}]'\n"
+
+
+def test_another_module_that_is_missing_is_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    raise_on_listing(monkeypatch, ModuleNotFoundError("No module named 'edgecomp.x'", name="edgecomp.x"))
+    assert main(["recipe"]) == 1
+    assert "this is a bug" in capsys.readouterr().err
+
+
+def test_programs_are_inspected_by_their_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "m.pte"]) == errors.ConfigError.exit_code
+    assert "give its checkpoint" in capsys.readouterr().err
+
+
 def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     raise_on_listing(monkeypatch, KeyboardInterrupt())
     assert main(["recipe"]) == INTERRUPTED

@@ -11,12 +11,23 @@ from importlib import import_module
 from pathlib import Path
 
 import edgecomp
-from edgecomp.errors import EdgecompError
+from edgecomp.errors import EdgecompError, RuntimeUnavailableError
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
 VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "device-bundle", "doctor")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+# Extras by the packages that they bring, for those that are imported where a command needs them.
+_EXTRAS = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "accelerate": "transformers",
+    "onnx": "onnx",
+    "onnxruntime": "bench",
+    "executorch": "executorch",
+    "plotly": "report",
+    "jinja2": "report",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,6 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  (a mistake of ours: still one line, and the way to report it)
         if arguments.debug:
             traceback.print_exc()
+        extra = _extra_of(error)
+        if extra is not None:
+            print(f"edgecomp {arguments.verb}: error: {error}; pip install 'edgecomp[{extra}]'", file=sys.stderr)
+            return RuntimeUnavailableError.exit_code
         print(
             f"edgecomp {arguments.verb}: internal error: {type(error).__name__}: {error}; this is a bug: please report it with the "
             f"traceback that `edgecomp --debug {arguments.verb} ...` shows",
@@ -65,3 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     return 0
+
+
+def _extra_of(error: Exception) -> str | None:
+    """The extra that brings the package whose absence the error is; None for any other error."""
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    return _EXTRAS.get((error.name or "").split(".")[0])

@@ -13,7 +13,7 @@ from edgecomp.cli.common import add_quiet, parse_sizes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp bench`."""
     parser.add_argument(
-        "artifacts", type=Path, nargs="+", metavar="MODEL.onnx", help="exported models; several alternate, round by round"
+        "artifacts", type=Path, nargs="+", metavar="MODEL", help="exported models (.onnx, .pte); several alternate, round by round"
     )
     parser.add_argument("-t", "--threads", type=int, default=1, metavar="N", help="intra-op threads (default: %(default)s)")
     parser.add_argument("-b", "--batch", type=int, default=1, metavar="N", help="batch size (default: %(default)s)")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecomp.cli.common import add_json, add_model, print_json
+from edgecomp.errors import ConfigError
 
 if TYPE_CHECKING:
     from edgecomp.inspect.result import Inspection, OnnxInspection
@@ -26,6 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
         from edgecomp.inspect.artifact import inspect_onnx
 
         found = inspect_onnx(arguments.checkpoint)
+    elif arguments.checkpoint.suffix == ".pte":
+        raise ConfigError(f"inspect reads a checkpoint folder or an .onnx file, got {arguments.checkpoint}: give its checkpoint")
     else:
         from edgecomp.checkpoint import load
         from edgecomp.inspect.model import inspect_model

@@ -45,8 +45,10 @@ def load(spec: str) -> LoadedModel:
         ModelError: it cannot be found or read, or is of a kind that is not supported.
 
     """
-    transformers = _transformers()
     path = Path(spec)
+    if not path.exists() and (path.suffix == ".gguf" or spec.endswith("/") or spec.startswith((".", "/", "~"))):
+        raise ModelError(f"{spec} must be a Hugging Face folder or a .gguf file, and there is none at that path")
+    transformers = _transformers()
     options: dict[str, Any] = {}
     location = spec
     if path.suffix == ".gguf":

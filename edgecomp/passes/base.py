@@ -156,6 +156,18 @@ class PassContext:
             )
         return gathered[layer]
 
+    def require_calibration(self, draft: Draft, factors: Iterable[str]) -> None:
+        """Check that statistics of the factors' inputs can be had: a long run must not end at its first linear layer.
+
+        Raises:
+            CalibrationError: there is no calibration, and a layer among them takes real inputs.
+            ConfigError: a factor is not at the input of a layer.
+
+        """
+        layers = [layer for factor in factors for layer in _layers_at_input(draft, factor)]
+        if layers:
+            self._require_batches()
+
     def _require_batches(self) -> None:
         if not self.batches:
             raise CalibrationError(

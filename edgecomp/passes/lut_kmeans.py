@@ -99,6 +99,8 @@ class LutKmeans:
         work = {factor: settings for factor, settings in work.items() if not settings.skip}
         _require_block_sizes(draft, work)
         work = {factor: settings for factor, settings in work.items() if _saves_bytes(draft, factor, settings)}
+        if self.config.weighting != "none":
+            context.require_calibration(draft, work)
         for factor in context.progress(work, total=len(work), label="lut-kmeans", unit="matrix"):
             finished = context.finished(factor) or context.keep(factor, self._fit(draft, context, factor, work[factor]))
             draft.factors[factor], draft.records[factor] = finished

@@ -125,7 +125,9 @@ def bad_factories(monkeypatch: pytest.MonkeyPatch) -> None:
         (":f", "importable package.module:attribute"),
         ("missing.pt2", "no such file"),
         ("missing/folder", "must be a Hugging Face folder"),
-        ("missing/model.gguf", "must be a Hugging Face folder"),
+        ("missing/model.gguf", "must be a Hugging Face folder or a .gguf file, and there is none at that path"),
+        ("missing/", "there is none at that path"),
+        ("./missing", "there is none at that path"),
     ],
 )
 def test_specifications_of_no_model_are_refused(spec: str, message: str) -> None:

@@ -216,6 +216,14 @@ def test_a_block_size_that_does_not_fit_is_refused_before_any_work() -> None:
     assert not draft.factors
 
 
+def test_missing_calibration_is_refused_before_any_work() -> None:
+    model = Tied()
+    draft = draft_of(model)
+    with pytest.raises(CalibrationError, match="--calibration"):
+        LutKmeans(LutKmeansConfig(refits=0)).run(draft, context_of(model))
+    assert not draft.factors
+
+
 def test_weighting_by_activations_needs_calibration_that_reaches_the_layers() -> None:
     with pytest.raises(CalibrationError, match="--calibration"):
         run_pass(weighting="activations", skip=["table", "head"])
