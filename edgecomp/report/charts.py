@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -105,9 +106,12 @@ def quality_charts(records: Sequence[Record], qualities: Sequence[Quality | None
     if not measured:
         measured = [(*row, row[3].cosine) for row in rows if row[3] is not None and row[3].cosine is not None]
         title, better = "cosine to the reference", max
-    sized = [(number, record.artifact.bytes / MEBI, value, label) for number, record, label, _, value in measured]
+    sized = [
+        _Point(number, record.artifact.bytes / MEBI, value, label, record.artifact.uses_edgecomp)
+        for number, record, label, _, value in measured
+    ]
     timed = [
-        (number, record.summary.latency.p50_ns / 1e6, value, label)
+        _Point(number, record.summary.latency.p50_ns / 1e6, value, label, record.artifact.uses_edgecomp)
         for number, record, label, _, value in measured
         if record.summary is not None and record.summary.latency is not None
     ]
@@ -115,14 +119,23 @@ def quality_charts(records: Sequence[Record], qualities: Sequence[Quality | None
     return {name: _tradeoff(points, x_title, title, better) for name, (points, x_title) in found.items() if points}
 
 
-def _tradeoff(
-    points: Sequence[tuple[int, float, float, str]], x_title: str, y_title: str, better: Callable[..., float]
-) -> go.Figure:
-    """Points (number, cost, quality, label), and a line through those that no other beats in both."""
+@dataclass(frozen=True)
+class _Point:
+    """An artifact in a chart of quality against cost, by its number in the table; `own` where it has nodes of ours."""
+
+    number: int
+    cost: float
+    quality: float
+    label: str
+    own: bool
+
+
+def _tradeoff(points: Sequence[_Point], x_title: str, y_title: str, better: Callable[..., float]) -> go.Figure:
+    """The points, ours in another colour, and a line through those that no other beats in both."""
     best: list[tuple[float, float]] = []
-    for _, cost, quality, _ in sorted(points, key=lambda point: (point[1], point[2] if better is min else -point[2])):
-        if not best or (quality != best[-1][1] and better(quality, best[-1][1]) == quality):
-            best.append((cost, quality))
+    for point in sorted(points, key=lambda point: (point.cost, point.quality if better is min else -point.quality)):
+        if not best or (point.quality != best[-1][1] and better(point.quality, best[-1][1]) == point.quality):
+            best.append((point.cost, point.quality))
     figure = go.Figure(
         [
             go.Scatter(
@@ -133,21 +146,41 @@ def _tradeoff(
                 hoverinfo="skip",
             ),
             go.Scatter(
-                x=[cost for _, cost, _, _ in points],
-                y=[quality for _, _, quality, _ in points],
-                text=[label for _, _, _, label in points],
+                x=[point.cost for point in points],
+                y=[point.quality for point in points],
+                text=[point.label for point in points],
                 mode="markers",
-                marker={"size": 11, "color": BLUE},
+                marker={"size": 11, "color": [ORANGE if point.own else BLUE for point in points]},
                 hovertemplate="%{text}<br>%{x:.2f}<br>%{y:.4f}<extra></extra>",
             ),
         ]
     )
     # Names beside the points would collide at phone width; the points have the table's numbers instead.
-    for number, cost, quality, _ in points:
-        figure.add_annotation(x=cost, y=quality, text=str(number), showarrow=False, yshift=15)
+    for together in _neighbours(points):
+        numbers = ", ".join(str(point.number) for point in together)
+        figure.add_annotation(x=together[0].cost, y=together[0].quality, text=numbers, showarrow=False, yshift=15)
     figure.update_layout(showlegend=False)
     figure = _framed(figure, 7, x_title, rangemode="tozero")
+    if better is max:  # a cosine: of one point alone, the axis would go far beyond 1
+        worst = min(point.quality for point in points)
+        margin = 0.15 * max(1 - worst, 1e-3)
+        figure.update_yaxes(range=[worst - margin, 1 + margin])
     return figure.update_yaxes(title=y_title, showgrid=True)
+
+
+def _neighbours(points: Sequence[_Point]) -> list[list[_Point]]:
+    """The points in groups that lie so close together that their numbers would cover each other."""
+    width = 0.05 * max(point.cost for point in points)
+    height = 0.08 * (max(point.quality for point in points) - min(point.quality for point in points))
+    groups: list[list[_Point]] = []
+    for point in points:
+        for group in groups:
+            if abs(group[0].cost - point.cost) <= width and abs(group[0].quality - point.quality) <= height:
+                group.append(point)
+                break
+        else:
+            groups.append([point])
+    return groups
 
 
 def parts_chart(inspection: Inspection) -> go.Figure:
