@@ -15,7 +15,7 @@ from edgecomp.bench.runner import run_benches
 from edgecomp.errors import ModelError
 
 DEVICES = ["local", "qemu://cortex-a72", "qemu://cortex-a76", "qemu://max"]
-VARIANTS = {"qemu://cortex-a72": "neon", "qemu://cortex-a76": "neon_dotprod", "qemu://max": "neon_dotprod"}
+VARIANTS = {"qemu://cortex-a72": "neon", "qemu://cortex-a76": "neon_dotprod", "qemu://max": "neon_i8mm"}
 
 
 def assert_alike(records: list[Record]) -> None:
