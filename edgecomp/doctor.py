@@ -26,8 +26,15 @@ from edgecomp.ops import LUT_CONV2D, LUT_GATHER, LUT_MATMUL, Operator
 from edgecomp.tensor import Factor
 
 # Extras in the order in which they are shown; the others are for developers.
-EXTRAS = ("torch", "transformers", "onnx", "bench", "report")
-_VERB_EXTRAS = {"compress": "torch", "export": "onnx", "verify": "onnx", "bench": "bench", "report": "report"}
+EXTRAS = ("torch", "transformers", "onnx", "executorch", "bench", "report")
+_VERB_EXTRAS = {
+    "compress": "torch",
+    "export": "onnx",
+    "export --target executorch": "executorch",
+    "verify": "onnx",
+    "bench": "bench",
+    "report": "report",
+}
 # What the kernels can use, by the names that Linux gives them.
 _FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "asimd", "asimddp", "i8mm", "sve")
 
@@ -74,6 +81,7 @@ class Diagnosis:
     library: str | None
     variants: tuple[Variant, ...]
     nodes: tuple[NodeRun, ...]
+    executorch_library: str
     problems: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -95,6 +103,7 @@ class Diagnosis:
             yield f"ONNX Runtime: not installed: {_install('bench')}"
         for node in self.nodes:
             yield f"  {node.operator} in ONNX Runtime: {node.problem or f'correct (difference {node.relative_difference:.1e})'}"
+        yield f"ExecuTorch library: {self.executorch_library}"
         yield "packages:"
         for package in self.packages:
             yield f"  {package.name}{package.wanted}: {package.version or f'missing: {_install(package.extras[0])}'}"
@@ -124,6 +133,7 @@ def diagnose() -> Diagnosis:
         library=library,
         variants=variants,
         nodes=nodes,
+        executorch_library=_executorch_library(),
         problems=tuple(problems),
     )
 
@@ -218,6 +228,14 @@ def _kernels(problems: list[str]) -> tuple[str | None, tuple[Variant, ...]]:
     except RuntimeUnavailableError as error:  # EDGECOMP_FORCE_ISA
         problems.append(str(error))
     return library, tuple(Variant(variant.name, variant.available, variant.name == selected) for variant in found)
+
+
+def _executorch_library() -> str:
+    """Path of the library of our operators for ExecuTorch, or why there is none: ExecuTorch is optional, so that is no problem."""
+    try:
+        return native.get_library_path("executorch")
+    except RuntimeUnavailableError as error:
+        return str(error)
 
 
 def _run_nodes(library: str) -> Iterator[NodeRun]:

@@ -31,6 +31,7 @@ def test_everything_works_here(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert f"{native.selected_variant()}: selected" in printed
     assert "LutConv2D in ONNX Runtime: correct" in printed
+    assert f"ExecuTorch library: {native.get_library_path('executorch')}" in printed
 
 
 def test_missing_packages_come_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +48,7 @@ def test_missing_packages_come_with_the_command_that_installs_them(monkeypatch: 
     assert diagnosis.verbs == {
         "compress": "needs torch: pip install 'edgecomp[torch]'",
         "export": "needs torch, onnxruntime: pip install 'edgecomp[onnx]'",
+        "export --target executorch": "needs torch: pip install 'edgecomp[executorch]'",
         "verify": "needs torch, onnxruntime: pip install 'edgecomp[onnx]'",
         "bench": "needs onnxruntime: pip install 'edgecomp[bench]'",
         "report": "needs plotly: pip install 'edgecomp[report]'",
@@ -54,6 +56,13 @@ def test_missing_packages_come_with_the_command_that_installs_them(monkeypatch: 
     text = diagnosis.to_text()
     assert "torch~=2.13.0: missing: pip install 'edgecomp[torch]'" in text
     assert "ONNX Runtime: not installed: pip install 'edgecomp[bench]'" in text
+
+
+def test_a_build_without_executorch_is_told_and_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native, "_EXECUTORCH_LIBRARY", tmp_path / "none.so")
+    diagnosis = doctor.diagnose()
+    assert diagnosis.problems == ()
+    assert "ExecuTorch library: this edgecomp was built without ExecuTorch" in diagnosis.to_text()
 
 
 def run_doctor(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
