@@ -46,9 +46,6 @@ class Backend {
 
   // Versions of the runtime and of what it is made of.
   virtual NamedTexts Versions() const = 0;
-
-  // Kernel variant of each operator of ours; empty where our library is not in use.
-  virtual NamedTexts Kernels() const = 0;
 };
 
 // Defined by each backend, once a program. The request outlives the backend.

@@ -9,7 +9,6 @@
 #include <cstring>
 #include <mutex>
 
-#include "edgecomp/edgecomp.h"
 #include "runner/backend.h"
 #include "runner/empty_program.h"
 #include "runner/fail.h"
@@ -194,20 +193,6 @@ class ExecuTorch : public Backend {
   }
 
   NamedTexts Versions() const override { return {{"executorch", EDGECOMP_EXECUTORCH_VERSION}}; }
-
-  NamedTexts Kernels() const override {
-    if (request_.library.empty()) return {};
-    // Loaded already; another library than ours has no such function.
-    void* library = dlopen(request_.library.c_str(), RTLD_NOW | RTLD_NOLOAD);
-    const auto variant_of =
-        library == nullptr ? nullptr : reinterpret_cast<decltype(&ec_variant_of)>(dlsym(library, "ec_variant_of"));
-    NamedTexts kernels;
-    for (const char* operator_name : {"lut_matmul", "lut_gather", "lut_conv2d", "lut_conv2d_grouped"}) {
-      const char* variant = nullptr;
-      if (variant_of != nullptr && variant_of(operator_name, &variant) == EC_OK) kernels.emplace_back(operator_name, variant);
-    }
-    return kernels;
-  }
 
  private:
   void Check(ErrorClass kind, const std::string& what, Error error) const {

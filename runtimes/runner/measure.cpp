@@ -11,6 +11,7 @@
 #include "runner/machine.h"
 #include "runner/memory.h"
 #include "runner/sha256.h"
+#include "runner/variants.h"
 
 namespace edgecomp::runner {
 namespace {
@@ -176,7 +177,7 @@ void Measure(Backend* backend, const Request& request, Json* json) {
   json->BeginObject();
   json->Member("runtime", backend->Name());
   json->Member("versions", backend->Versions());
-  json->Member("kernels", backend->Kernels());
+  json->Member("kernels", LoadedVariants(request.library));
   NamedTexts types;
   for (const Tensor& input : inputs) types.emplace_back(input.name, input.Describe());
   json->Member("inputs", types);

@@ -4,7 +4,6 @@
 #include <cstdlib>
 
 #include "adapters/onnxruntime/ort_abi.h"
-#include "edgecomp/edgecomp.h"
 #include "runner/backend.h"
 #include "runner/fail.h"
 
@@ -153,20 +152,6 @@ class OnnxRuntime : public Backend {
   }
 
   NamedTexts Versions() const override { return {{"onnxruntime", base_->GetVersionString()}}; }
-
-  NamedTexts Kernels() const override {
-    if (request_.library.empty()) return {};
-    // The runtime has loaded it; another library than ours has no such function.
-    void* library = dlopen(request_.library.c_str(), RTLD_NOW | RTLD_NOLOAD);
-    const auto variant_of =
-        library == nullptr ? nullptr : reinterpret_cast<decltype(&ec_variant_of)>(dlsym(library, "ec_variant_of"));
-    NamedTexts kernels;
-    for (const char* operator_name : {"lut_matmul", "lut_gather", "lut_conv2d", "lut_conv2d_grouped"}) {
-      const char* variant = nullptr;
-      if (variant_of != nullptr && variant_of(operator_name, &variant) == EC_OK) kernels.emplace_back(operator_name, variant);
-    }
-    return kernels;
-  }
 
  private:
   // Ends the process where `status` is an error, with "WHAT: its message".
