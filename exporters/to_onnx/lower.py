@@ -16,10 +16,11 @@ from onnxscript.values import Op, Opset
 
 from edgecomp.errors import ExportError, first_line
 from edgecomp.exporters.capture import Capture
+from edgecomp.exporters.to_onnx.attention import decompose_attention
 from edgecomp.ops import DOMAIN, DOMAIN_VERSION, NAMESPACE, OPERATORS, AttributeType, Operator
 
-# The newest versions that ONNX Runtime 1.18 reads are 21 and 10. 18 is the first with BitwiseAnd, which the functions need.
-OPSET = 18
+# The newest versions that ONNX Runtime 1.18 reads. Operators that came with an opset, such as Gelu with 20, are one node each.
+OPSET = 21
 MAX_IR_VERSION = 10
 
 _ATTRIBUTE_TYPES: dict[AttributeType, OpSchema.AttrType] = {
@@ -40,7 +41,7 @@ def lower(capture: Capture, input_names: Iterable[str], output_names: Iterable[s
     try:
         with _quiet_exporter():
             program = torch.onnx.export(
-                capture.program,
+                decompose_attention(capture.program),
                 dynamo=True,
                 opset_version=OPSET,
                 custom_translation_table=_translations(),

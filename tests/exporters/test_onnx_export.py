@@ -42,8 +42,8 @@ def test_every_packed_layer_is_our_node_with_every_attribute(tmp_path: Path) -> 
         expected = {"N", "K", "bits", "block_size"} | ({"compute"} if node.op_type == "LutMatMul" else set())
         assert {attribute.name for attribute in node.attribute} == expected
     assert {function.name for function in proto.functions} == {"LutGather", "LutMatMul"}
-    assert all({(o.domain, o.version) for o in f.opset_import} == {("", 18)} for f in proto.functions)
-    assert {(o.domain, o.version) for o in proto.opset_import} == {("", 18), ("ai.edgecomp", 1)}
+    assert all({(o.domain, o.version) for o in f.opset_import} == {("", 21)} for f in proto.functions)
+    assert {(o.domain, o.version) for o in proto.opset_import} == {("", 21), ("ai.edgecomp", 1)}
     assert proto.ir_version <= 10
 
 
