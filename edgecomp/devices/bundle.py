@@ -66,6 +66,11 @@ class Bundle:
         return LIBRARIES[_runtime_of(artifact)]
 
     @property
+    def runs(self) -> tuple[str, ...]:
+        """Suffixes of the artifacts that it has a program for."""
+        return tuple(suffix for suffix, name in RUNNERS.items() if f"edgecomp-run-{name}" in self.files)
+
+    @property
     def runtime(self) -> str | None:
         """Name of ONNX Runtime's library."""
         return next((name for name in self.files if name.startswith("libonnxruntime.so")), None)
