@@ -65,7 +65,7 @@ def condense(times: OperatorTimes) -> list[OperatorTime]:
     rest = times.operators[len(lines) :]
     if rest:
         sums = {name: sum(getattr(time, name) for time in rest) for name in ("nodes", "calls", "total_ns")}
-        lines.append(OperatorTime(operator=f"{len(rest)} others", **sums))
+        lines.append(OperatorTime(operator=f"{len(rest)} other{'s' if len(rest) > 1 else ''}", **sums))
     between = max(times.total_ns - sum(time.total_ns for time in times.operators), 0)
     return [*lines, OperatorTime(operator="the runtime itself", nodes=0, calls=0, total_ns=between)]
 

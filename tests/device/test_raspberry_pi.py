@@ -179,6 +179,17 @@ def test_a_folder_that_programs_may_not_run_in(pi: RaspberryPi, bundle: Path, mo
     assert "noexec" in failure_of(bench(model, pi, other, url=f"{pi.url}/noexec"))
 
 
+def test_a_machine_of_another_architecture(pi: RaspberryPi, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system of 32 bits, as far as it tells."""
+    shell = SshDevice.shell
+    monkeypatch.setattr(
+        SshDevice, "shell", lambda self, script, timeout_s: shell(self, script.replace("uname -m", "echo armv7l"), timeout_s)
+    )
+    reached, failed = run_benches([model], QUICK, devices=["local", pi.url])
+    assert reached.failure is None
+    assert "must be aarch64, as its `uname -m` says it, got armv7l" in failure_of(failed)
+
+
 def test_a_bundle_for_another_machine(pi: RaspberryPi, bundle: Path, model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(bundle, other)
