@@ -41,9 +41,11 @@ def to_markdown(records: Sequence[Record]) -> str:
         lines[-1] += " outputs differ: norm of the difference to the first device's, relative."
     lines += [f"! {record.label}: {reason}" for record in records for reason in record.validity.reasons]
     lines += [f"  {record.label}: {note}" for record in records for note in record.validity.notes if note.startswith(SHOWN_NOTES)]
-    for record in records:
-        if record.operators is not None:
-            lines += ["", *_operator_lines(record.label, record.operators)]
+    timed = [(record.label, record.operators) for record in records if record.operators is not None]
+    for label, times in timed:
+        lines += ["", *_operator_lines(label, times)]
+    if timed:
+        lines += ["", "traced in processes of their own, which takes time itself: shares of an inference, not latencies"]
     return "\n".join(lines) + "\n"
 
 
@@ -54,8 +56,6 @@ def _operator_lines(label: str, times: OperatorTimes) -> Iterator[str]:
     for time in condense(times):
         milliseconds, share = _ms(round(time.total_ns / times.inferences)), f"{100 * times.share(time):.1f} %"
         yield _row([time.operator, str(time.nodes or ""), milliseconds, share])
-    yield ""
-    yield f"{times.inferences} inferences in a process of their own, traced, which takes time itself: shares, not latencies."
 
 
 def _cells(record: Record) -> dict[str, str]:
