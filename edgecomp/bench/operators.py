@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ _NODE = "_kernel_time"
 class _Operator:
     """What was gathered of an operator."""
 
-    nodes: set[str] = field(default_factory=set)
+    nodes: set[tuple[str, ...]] = field(default_factory=set)
     calls: int = 0
     total_ns: float = 0
 
@@ -46,11 +46,11 @@ def read_operator_times(trace: Path, runs: int, instructions: Sequence[str]) -> 
     start = inferences[0]["ts"]
     nodes = [event for event in events if event["name"].endswith(_NODE) and event["ts"] >= start]
     operators: dict[str, _Operator] = {}
-    for event, own_us in _own_times(nodes):
-        found = operators.setdefault(_name(event["args"], instructions), _Operator())
-        found.nodes.add(event["name"])
+    for call in _calls(nodes):
+        found = operators.setdefault(_name(call.event["args"], instructions), _Operator())
+        found.nodes.add(call.node)
         found.calls += 1
-        found.total_ns += own_us * 1000
+        found.total_ns += max(call.own_us, 0) * 1000
     total_ns = round(sum(event["dur"] for event in inferences) * 1000)
     times = [
         OperatorTime(operator=name, nodes=len(found.nodes), calls=found.calls, total_ns=round(found.total_ns))
@@ -70,18 +70,33 @@ def condense(times: OperatorTimes) -> list[OperatorTime]:
     return [*lines, OperatorTime(operator="the runtime itself", nodes=0, calls=0, total_ns=between)]
 
 
-def _own_times(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], float]]:
-    """Each event with its time less that of the events inside it; one thread runs all."""
-    own = [event["dur"] for event in events]
-    open_events: list[int] = []
+@dataclass
+class _Call:
+    """An event: which node ran, by the names from the outermost node on, and its time less that of the events inside it."""
+
+    event: Mapping[str, Any]
+    node: tuple[str, ...]
+    own_us: float
+
+    @property
+    def end(self) -> float:
+        return float(self.event["ts"] + self.event["dur"])
+
+
+def _calls(events: Sequence[Mapping[str, Any]]) -> list[_Call]:
+    """Of one thread, which runs all."""
+    calls: list[_Call] = []
+    around: list[_Call] = []
     # Of two that begin together, the longer one holds the other.
-    for index in sorted(range(len(events)), key=lambda index: (events[index]["ts"], -events[index]["dur"])):
-        while open_events and events[open_events[-1]]["ts"] + events[open_events[-1]]["dur"] <= events[index]["ts"]:
-            open_events.pop()
-        if open_events:
-            own[open_events[-1]] -= events[index]["dur"]
-        open_events.append(index)
-    return zip(events, (max(time, 0) for time in own), strict=True)
+    for event in sorted(events, key=lambda event: (event["ts"], -event["dur"])):
+        while around and around[-1].end <= event["ts"]:
+            around.pop()
+        call = _Call(event, (*(around[-1].node if around else ()), event["name"]), event["dur"])
+        if around:
+            around[-1].own_us -= event["dur"]
+        around.append(call)
+        calls.append(call)
+    return calls
 
 
 def _name(arguments: Mapping[str, Any], instructions: Sequence[str]) -> str:

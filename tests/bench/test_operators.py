@@ -40,7 +40,7 @@ def test_a_nodes_body_counts_for_what_it_is(tmp_path: Path) -> None:
         event("a_kernel_time", 2, 20, op_name="MatMul"),
         event("a_kernel_time", 22, 30, op_name="MatMul"),
         event("scan_kernel_time_fence_before", 1, 1, op_name="Scan"),
-        event("b_kernel_time", 61, 10, op_name="MatMul"),  # begins as the other ends: beside it, not in it
+        event("a_kernel_time", 61, 10, op_name="MatMul"),  # begins as the other ends: another node of that name, not in its body
     ]
     times = read(tmp_path, events)
     assert times_of(times) == {"MatMul": (2, 3, 60_000), "Scan": (1, 1, 10_000)}
