@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peers import Encoder, build_peers
+from peers import Encoder, build_peers, silence_packages
 from provenance import print_json
 from transformers import AutoTokenizer
 
@@ -96,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
     options = parser.parse_args(arguments)
-    logging.disable(logging.INFO)  # the quantisers log every node
+    silence_packages()
     bench = BenchOptions(threads=options.threads, sequence=options.sequence, rounds=options.rounds)
     rows = compare(options.model, options.output, options.artifact, bench, quiet=options.json)
     if options.json:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,12 @@ class Encoder(torch.nn.Module):
         """Hidden states of the last layer: float32 `[batch, sequence, hidden]`."""
         output: torch.Tensor = self.model(input_ids, attention_mask, token_type_ids).last_hidden_state
         return output
+
+
+def silence_packages() -> None:
+    """Keep back what other packages log and warn of while peers are made: every node, kernels that a CPU lacks, changes to come."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
 
 
 def export_fp32(model: Encoder, output: Path) -> None:
@@ -94,7 +101,7 @@ def build_peers(folder: Path, output: Path) -> dict[str, Path]:
     """Write the fp32 export and every peer below `output`; returns their paths by name, fp32 first."""
     output.mkdir(parents=True, exist_ok=True)
     paths = {"fp32": output / "fp32.onnx"}
-    export_fp32(Encoder(folder), paths["fp32"])
+    export_fp32(Encoder(folder).eval(), paths["fp32"])
     for name, quantize in PEERS.items():
         paths[name] = output / f"{name}.onnx"
         quantize(paths["fp32"], paths[name])
@@ -107,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model", type=Path, help="folder of a Hugging Face encoder")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the ONNX files")
     options = parser.parse_args(arguments)
-    logging.disable(logging.INFO)  # the quantisers log every node
+    silence_packages()
     for name, path in build_peers(options.model, options.output).items():
         print(f"{name}: {path.stat().st_size} bytes")
 

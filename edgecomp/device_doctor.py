@@ -9,13 +9,14 @@ from typing import Any
 
 from edgecomp.devices import open_device
 from edgecomp.devices.base import Emulation
+from edgecomp.devices.bundle import RUNNERS, Bundle
 from edgecomp.devices.session import Session
 from edgecomp.doctor import kernel_features
 
 
 @dataclass(frozen=True)
 class DeviceDiagnosis:
-    """What was found; `advice` names what the device lacks, and what that costs."""
+    """What was found; `runs` are suffixes of artifacts, `advice` names what the device lacks, and what that costs."""
 
     url: str
     architecture: str
@@ -30,6 +31,7 @@ class DeviceDiagnosis:
     folder: str
     free_bytes: int | None
     emulation: Emulation
+    runs: tuple[str, ...]
     brought: tuple[str, ...]
     advice: tuple[str, ...]
 
@@ -51,7 +53,8 @@ class DeviceDiagnosis:
         yield f"governor: {self.governor or 'not told'}"
         zones = ", ".join(f"{name} {value:.1f} °C" for name, value in self.temperatures_celsius.items())
         yield f"temperatures: {zones or 'not told'}"
-        yield f"runs: {', '.join(self.brought)}"
+        yield f"runs: {', '.join(f'*{suffix}' for suffix in self.runs)}"
+        yield f"brought: {', '.join(self.brought)}"
         yield from (f"note: {line}" for line in self.advice)
 
 
@@ -82,12 +85,15 @@ def diagnose_device(url: str, bundle: Path | None) -> DeviceDiagnosis:
         folder=probe.folder,
         free_bytes=probe.free_bytes,
         emulation=probe.emulation,
+        runs=session.bundle.runs,
         brought=tuple(sorted(session.bundle.files)),
-        advice=tuple(_advice(machine, state, probe.emulation)),
+        advice=tuple(_advice(machine, state, probe.emulation, session.bundle)),
     )
 
 
-def _advice(machine: dict[str, Any], state: dict[str, Any], emulation: Emulation) -> Iterator[str]:
+def _advice(machine: dict[str, Any], state: dict[str, Any], emulation: Emulation, bundle: Bundle) -> Iterator[str]:
+    for suffix in RUNNERS.keys() - set(bundle.runs):
+        yield f"no *{suffix}: the bundle was made without its runtime ({RUNNERS[suffix]})"
     if emulation != "no":
         yield "emulated: no time is measured here"
         return

@@ -26,6 +26,13 @@ def save_tied(folder: Path, *, external: bool = False) -> Path:
     return path
 
 
+def save_tied_onnx(folder: Path) -> Path:
+    """The same as an ONNX model."""
+    path = folder / "tied.onnx"
+    export(tied_model(), "onnx", path)
+    return path
+
+
 def save_linear(folder: Path) -> Path:
     """One packed layer of 512 inputs."""
     path = folder / "linear.pte"

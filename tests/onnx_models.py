@@ -51,3 +51,26 @@ def save_with_our_node(path: Path) -> Path:
     graph = helper.make_graph([helper.make_node("Twice", ["x"], ["y"], domain="ai.edgecomp")], "twice", [x], [y])
     onnx.save_model(helper.make_model(graph, opset_imports=opsets, functions=[body], ir_version=8), path)
     return path
+
+
+def save_loop(path: Path, times: int) -> Path:
+    """`y = x + 1`, so many times: a loop whose body is one addition."""
+    scalar = helper.make_tensor_value_info
+    one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+    condition = [scalar(name, TensorProto.BOOL, []) for name in ("go_on_in", "go_on_out")]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go_on_in"], ["go_on_out"]), helper.make_node("Add", ["sum_in", "one"], ["sum_out"])],
+        "body",
+        [scalar("step", TensorProto.INT64, []), condition[0], scalar("sum_in", TensorProto.FLOAT, [1])],
+        [condition[1], scalar("sum_out", TensorProto.FLOAT, [1])],
+        [one],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["times", "", "x"], ["y"], body=body)],
+        "loop",
+        [scalar("x", TensorProto.FLOAT, [1])],
+        [scalar("y", TensorProto.FLOAT, [1])],
+        [helper.make_tensor("times", TensorProto.INT64, [], [times])],
+    )
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path

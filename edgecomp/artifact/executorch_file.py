@@ -6,10 +6,11 @@ Python package imports PyTorch, and a device has neither. Field numbers are thos
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,12 @@ MANIFEST_SCHEMA = 1
 _PROGRAM_IDENTIFIER, _PROGRAM_HEADER = b"ET12", b"eh00"
 _DATA_IDENTIFIER, _DATA_HEADER = b"FT01", b"FH01"
 _PROGRAM_PLANS = 1
-_PLAN_NAME, _PLAN_VALUES, _PLAN_INPUTS, _PLAN_OUTPUTS, _PLAN_OPERATORS, _PLAN_DELEGATES, _PLAN_BUFFERS = 0, 2, 3, 4, 6, 7, 8
+_PLAN_NAME, _PLAN_VALUES, _PLAN_INPUTS, _PLAN_OUTPUTS = 0, 2, 3, 4
+_PLAN_CHAINS, _PLAN_OPERATORS, _PLAN_DELEGATES, _PLAN_BUFFERS = 5, 6, 7, 8
+_CHAIN_INSTRUCTIONS = 2
+_INSTRUCTION_TYPE, _INSTRUCTION = 0, 1
+_KERNEL_CALL, _DELEGATE_CALL = 1, 2  # of the union InstructionArguments
+_CALLED = 0  # which of the operators or delegates, in either call
 _VALUE_TYPE, _VALUE = 0, 1
 _TENSOR, _STRING = 5, 6  # of the union KernelTypes
 _TENSOR_SCALAR, _TENSOR_SIZES, _TENSOR_DYNAMISM = 0, 2, 8
@@ -72,6 +78,7 @@ class ExecutorchFile:
         outputs: as above.
         operators: names of the operators that it calls, such as `edgecomp::lut_matmul.out`.
         backends: names of the backends that it delegates to.
+        instructions: what each instruction calls: an operator or a backend; empty where it only moves values or jumps.
         activation_bytes: what the program plans for its activations.
         manifest: ours, or empty for a program of another tool.
 
@@ -82,6 +89,7 @@ class ExecutorchFile:
     outputs: tuple[ProgramTensor, ...]
     operators: frozenset[str]
     backends: frozenset[str]
+    instructions: tuple[str, ...]
     activation_bytes: int
     manifest: Mapping[str, Any]
 
@@ -161,6 +169,7 @@ def _read_program(path: Path, data: memoryview) -> ExecutorchFile:
     plan = plans[METHOD]
     values = list(plan.tables(_PLAN_VALUES))
     names = [_qualified(operator) for operator in plan.tables(_PLAN_OPERATORS)]
+    backends = [delegate.text(0) for delegate in plan.tables(_PLAN_DELEGATES)]
     return ExecutorchFile(
         path=path,
         inputs=_tensors(values, plan.numbers(_PLAN_INPUTS, "i"), "input", _described(manifest, "inputs")),
@@ -168,7 +177,8 @@ def _read_program(path: Path, data: memoryview) -> ExecutorchFile:
             values, plan.numbers(_PLAN_OUTPUTS, "i"), "output", [{"name": n} for n in _described(manifest, "outputs")]
         ),
         operators=frozenset(names),
-        backends=frozenset(delegate.text(0) for delegate in plan.tables(_PLAN_DELEGATES)),
+        backends=frozenset(backends),
+        instructions=tuple(_instructions(plan, {_KERNEL_CALL: names, _DELEGATE_CALL: backends})),
         activation_bytes=sum(plan.numbers(_PLAN_BUFFERS, "q")),
         manifest=manifest,
     )
@@ -220,6 +230,17 @@ def _tensors(values: list[Table], indices: tuple[int, ...], kind: str, entries: 
 def _qualified(operator: Table) -> str:
     name, overload = operator.text(_OPERATOR_NAME), operator.text(_OPERATOR_OVERLOAD)
     return f"{name}.{overload}" if overload else name
+
+
+def _instructions(plan: Table, called: Mapping[int, list[str]]) -> Iterator[str]:
+    """Of the plan's first chain: all programs of today have one."""
+    for chain in itertools.islice(plan.tables(_PLAN_CHAINS), 1):
+        for instruction in chain.tables(_CHAIN_INSTRUCTIONS):
+            names, call = called.get(instruction.number(_INSTRUCTION_TYPE, "B"), []), instruction.table(_INSTRUCTION)
+            index = -1 if call is None or not names else call.number(_CALLED, "i")
+            if index >= len(names):
+                raise ValueError(f"an instruction calls number {index} of {len(names)}")
+            yield names[index] if index >= 0 else ""
 
 
 def _check_manifest(program: ExecutorchFile) -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgecomp.artifact.executorch_file import ExecutorchFile, read_executorch
 from edgecomp.artifact.onnx_file import OnnxFile, read_onnx
+from edgecomp.errors import ModelError
+
+_READERS: Mapping[str, Callable[[Path], OnnxFile | ExecutorchFile]] = {".onnx": read_onnx, ".pte": read_executorch}
 
 
 def read_artifact(path: Path) -> OnnxFile | ExecutorchFile:
-    """Read an artifact's structure, and check that it is complete: a `.pte`, or else an ONNX model.
+    """Read an artifact's structure, and check that it is complete.
 
     Raises:
-        ModelError: no such file.
+        ModelError: no such file, or one of another kind.
         CheckpointError: the artifact is incomplete, or made for another edgecomp.
 
     """
-    return read_executorch(path) if path.suffix == ".pte" else read_onnx(path)
+    if path.suffix not in _READERS:
+        raise ModelError(
+            f"an exported model must be a file *{' or *'.join(_READERS)}, got {path}: `edgecomp export MODEL.ec --target onnx` "
+            "makes one"
+        )
+    return _READERS[path.suffix](path)

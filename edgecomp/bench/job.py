@@ -16,14 +16,18 @@ from edgecomp.artifact.inputs import InputSizes, InputSpec, count_items, count_t
 from edgecomp.artifact.library import AUTO
 from edgecomp.artifact.onnx_file import OnnxFile
 from edgecomp.bench.host import now
+from edgecomp.bench.operators import read_operator_times
 from edgecomp.bench.options import BenchOptions
-from edgecomp.bench.record import Conditions, Machine, Measurement, Round
+from edgecomp.bench.record import Conditions, Machine, Measurement, OperatorTimes, Round
 from edgecomp.devices.qemu import INSTRUCTIONS_FILE, QemuDevice
 from edgecomp.devices.session import Session
 from edgecomp.errors import ConfigError, DeviceError
 
 # Emulated, no time is measured: as many samples as it takes to see steady memory.
 _EMULATED_SAMPLES = 2
+# Shares of operators differ little between inferences, and a trace has an event for every node of each.
+_TRACED_WARMUP, _TRACED_SAMPLES = 2, 10
+_TRACE_FILE = "trace.json"  # the runner's name for it
 _LARGEST_OUTPUTS_BYTES = 256 * 1024 * 1024
 _COOLING_STEP_S = 2.0
 
@@ -58,9 +62,9 @@ class Job:
             self._request.append(("library", path))
         description = session.ask(model.path, [*self._request, ("action", "describe")], options.timeout_s)
         self.machine = Machine.model_validate(description["machine"])
-        self._inputs = _make_inputs(_specs(model, description["description"]["inputs"]), options)
-        names = {name: f"input-{number}.npy" for number, name in enumerate(self._inputs)}
-        for name, array in self._inputs.items():
+        self.inputs = _make_inputs(_specs(model, description["description"]["inputs"]), options)
+        names = {name: f"input-{number}.npy" for number, name in enumerate(self.inputs)}
+        for name, array in self.inputs.items():
             np.save(scratch / names[name], np.ascontiguousarray(array), allow_pickle=False)
         paths = session.push({name: scratch / name for name in names.values()})
         self._request += [("input", f"{name}={paths[file]}") for name, file in names.items()]
@@ -76,7 +80,7 @@ class Job:
         cooled_s = self._cool_down()
         started = now()
         answer = self._session.ask(self._model.path, [*self._request, *self._sampling()], self._options.timeout_s)
-        counts = {"batch": count_items(self._inputs), "tokens": count_tokens(self._inputs)}
+        counts = {"batch": count_items(self.inputs), "tokens": count_tokens(self.inputs)}
         try:
             return Round(
                 started_utc=started,
@@ -89,9 +93,31 @@ class Job:
         except (ValidationError, KeyError) as error:
             raise DeviceError(f"{self._session.device.url}: the answer is not what this version expects: {error}") from error
 
+    def time_operators(self) -> OperatorTimes | None:
+        """Trace some inferences in a fresh process; None on an emulated device, where times say nothing.
+
+        Raises:
+            DeviceError: the device fails.
+            EdgecompError: of the class that the measuring program names.
+
+        """
+        if self._session.probe.emulation != "no":
+            return None
+        limit = ("max_duration_ns", round(self._options.max_duration_s * 1e9))
+        lines = [*self._request, *_brought_back(), ("warmup", _TRACED_WARMUP), ("min_iterations", _TRACED_SAMPLES), limit]
+        answer = self._session.ask(self._model.path, [*lines, ("action", "trace")], self._options.timeout_s)
+        instructions = self._model.instructions if isinstance(self._model, ExecutorchFile) else ()
+        with tempfile.TemporaryDirectory() as temporary:
+            trace = Path(temporary, _TRACE_FILE)
+            self._session.device.pull(_TRACE_FILE, trace)
+            try:
+                return read_operator_times(trace, answer["trace"]["runs"], instructions)
+            except (ValueError, LookupError) as error:
+                raise DeviceError(f"{self.url}: the trace of operators is not what this version expects: {error}") from error
+
     def _sampling(self) -> list[tuple[str, object]]:
         options = self._options
-        keys: list[tuple[str, object]] = [("output_folder", "."), ("max_output_bytes", _LARGEST_OUTPUTS_BYTES)]
+        keys = _brought_back()
         if self._session.probe.emulation != "no":
             return [*keys, ("warmup", 1), ("min_iterations", _EMULATED_SAMPLES)]
         return [
@@ -130,6 +156,11 @@ class Job:
                 self._session.device.pull(f"output-{number}.npy", target)
                 outputs[output.name] = np.load(target, allow_pickle=False)
         return outputs
+
+
+def _brought_back() -> list[tuple[str, object]]:
+    """Where the runner leaves files for the host: in the session's folder."""
+    return [("output_folder", "."), ("max_output_bytes", _LARGEST_OUTPUTS_BYTES)]
 
 
 def _specs(model: OnnxFile | ExecutorchFile, described: Sequence[Mapping[str, Any]]) -> Sequence[InputSpec]:

@@ -36,6 +36,7 @@ class BenchOptions:
             orders, and where activations are rounded to int8 a last digit decides between two values.
         timeout_s: after so many seconds a round is given up.
         count_instructions: count the instructions of an inference, on devices that are emulated.
+        time_operators: time each operator, in a process after the rounds, on devices that are not emulated.
 
     Raises:
         ConfigError: a value is out of range.
@@ -63,6 +64,7 @@ class BenchOptions:
     max_output_difference: float = 0.05
     timeout_s: float = 600.0
     count_instructions: bool = False
+    time_operators: bool = False
 
     def __post_init__(self) -> None:
         least = {"threads": 1, "batch": 1, "sequence": 1, "token_ids": 2, "rounds": 1, "warmup": 0, "min_iterations": 1}

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from edgecomp.bench.record import Latency, Memory, Parity, Record, Throughput
+from edgecomp.bench.operators import condense
+from edgecomp.bench.record import Latency, Memory, OperatorTimes, Parity, Record, Throughput
 from edgecomp.errors import ConfigError
 
 MEBI = 1024 * 1024
+# Notes that explain what is missing begin with one of these; the others stay in the record and the report.
+SHOWN_NOTES = ("emulated", "operators")
 
 
 def to_markdown(records: Sequence[Record]) -> str:
@@ -37,8 +40,22 @@ def to_markdown(records: Sequence[Record]) -> str:
     if several:
         lines[-1] += " outputs differ: norm of the difference to the first device's, relative."
     lines += [f"! {record.label}: {reason}" for record in records for reason in record.validity.reasons]
-    lines += [f"  {record.label}: {note}" for record in records for note in record.validity.notes if note.startswith("emulated")]
+    lines += [f"  {record.label}: {note}" for record in records for note in record.validity.notes if note.startswith(SHOWN_NOTES)]
+    timed = [(record.label, record.operators) for record in records if record.operators is not None]
+    for label, times in timed:
+        lines += ["", *_operator_lines(label, times)]
+    if timed:
+        lines += ["", "traced in processes of their own, which takes time itself: shares of an inference, not latencies"]
     return "\n".join(lines) + "\n"
+
+
+def _operator_lines(label: str, times: OperatorTimes) -> Iterator[str]:
+    """A table of the time by operator."""
+    yield _row([label, "nodes", "ms an inference", "share"])
+    yield _row(["---", "---:", "---:", "---:"])
+    for time in condense(times):
+        milliseconds, share = _ms(round(time.total_ns / times.inferences)), f"{100 * times.share(time):.1f} %"
+        yield _row([time.operator, str(time.nodes or ""), milliseconds, share])
 
 
 def _cells(record: Record) -> dict[str, str]:

@@ -110,6 +110,27 @@ class Round(_Model):
     instructions: int | None = Field(default=None, description="of all samples, where they were counted")
 
 
+class OperatorTime(_Model):
+    """An operator of all nodes of its type."""
+
+    operator: str = Field(description="`LutMatMul`, `aten::add.out`; a delegate's part has the delegate's own name for it")
+    nodes: int = Field(description="of this type that ran")
+    calls: int = Field(description="in all inferences")
+    total_ns: int = Field(description="in all inferences, less what other operators inside it took")
+
+
+class OperatorTimes(_Model):
+    """Time by operator, of a process of its own with the runtime's tracing on: for shares, since tracing takes time itself."""
+
+    inferences: int
+    total_ns: int = Field(description="of the inferences; what no operator took is the runtime's")
+    operators: list[OperatorTime] = Field(description="the most time first")
+
+    def share(self, operator: OperatorTime) -> float:
+        """The part of the inferences' time that an operator took."""
+        return operator.total_ns / max(self.total_ns, 1)
+
+
 class Machine(_Model):
     """The machine that measured."""
 
@@ -226,6 +247,7 @@ class Record(_Model):
     rounds: list[Round] = Field(description="those that were completed")
     summary: Summary | None = Field(description="null where no round was completed")
     parity: Parity | None = None
+    operators: OperatorTimes | None = Field(default=None, description="where they were asked for, and the device is not emulated")
     failure: str | None = Field(default=None, description="why the record is partial")
     validity: Validity
 

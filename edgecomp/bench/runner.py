@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ from edgecomp.artifact.read import read_artifact
 from edgecomp.bench.host import git_commit, now
 from edgecomp.bench.job import Job
 from edgecomp.bench.options import BenchOptions
-from edgecomp.bench.record import Artifact, ArtifactFile, Environment, Parity, Record, Round
+from edgecomp.bench.record import Artifact, ArtifactFile, Environment, OperatorTimes, Parity, Record, Round
+from edgecomp.bench.saved_outputs import SavedOutputs
 from edgecomp.bench.stats import summarize
 from edgecomp.bench.validity import check_validity
 from edgecomp.devices import open_device
 from edgecomp.devices.base import Device
 from edgecomp.devices.qemu import QemuDevice
 from edgecomp.devices.session import Session
-from edgecomp.errors import ConfigError, DeviceError
+from edgecomp.errors import ConfigError, DeviceError, RuntimeUnavailableError
 
 
 def run_bench(artifact: Path, options: BenchOptions, *, command: Sequence[str] | None = None) -> Record:
@@ -51,6 +52,7 @@ def run_benches(
     *,
     devices: Sequence[str] = ("local",),
     bundle: Path | None = None,
+    outputs: Path | None = None,
     command: Sequence[str] | None = None,
     quiet: bool = False,
 ) -> list[Record]:
@@ -63,6 +65,7 @@ def run_benches(
         options: what to measure.
         devices: URLs, see `edgecomp.devices`.
         bundle: what is brought to devices of another architecture; None for the default place.
+        outputs: a folder for each device's outputs, see `edgecomp.bench.saved_outputs`.
         command: the command line to record; by default this process's.
         quiet: no progress bar, not even on a terminal.
 
@@ -72,29 +75,38 @@ def run_benches(
     Raises:
         ModelError: no such file, or the model does not run on the inputs.
         CheckpointError: an artifact is incomplete or not readable.
-        ConfigError: a device's URL is wrong, no device can count instructions, a dynamic size is not known, or the input file does
-            not fit.
+        ConfigError: a device's URL is wrong, no device can do what is asked for, a dynamic size is not known, the input file does
+            not fit, or two outputs would have one name.
+        OutputError: the outputs cannot be written.
         RuntimeUnavailableError: onnxruntime or the library does not load, or there is no bundle for a device.
 
     """
     models = [read_artifact(path) for path in artifacts]
+    saved = None if outputs is None else SavedOutputs(outputs, artifacts, devices)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecomp-")))
         counting = options.count_instructions
         opened = [stack.enter_context(open_device(url, count_instructions=counting)) for url in devices]
+        if options.time_operators and all(isinstance(device, QemuDevice) for device in opened):
+            raise ConfigError(f"operators are timed on devices that are not emulated, got {', '.join(devices)} alone")
         if counting and not any(isinstance(device, QemuDevice) for device in opened):
             raise ConfigError(f"instructions are counted on emulated devices alone (qemu://CPU), got {', '.join(devices)}")
         targets = [_Target(device, bundle) for device in opened]
         runs = [
             _Run(model, target, options, scratch / f"{m}-{t}") for m, model in enumerate(models) for t, target in enumerate(targets)
         ]
-        total = options.rounds * len(runs)
+        keep = len(devices) > 1 or saved is not None
+        total = (options.rounds + options.time_operators) * len(runs)
         with tqdm(total=total, desc="bench", unit="process", file=sys.stderr, disable=quiet or None) as progress:
             for number in range(options.rounds):
                 for run in runs:
                     progress.set_postfix_str(f"{run.model.path.name} on {run.target.device.url}")
-                    run.advance(keep_outputs=number == 0 and len(devices) > 1)
+                    run.advance(keep_outputs=number == 0 and keep, saved=saved)
                     progress.update()
+            for run in runs if options.time_operators else ():
+                progress.set_postfix_str(f"operators of {run.model.path.name} on {run.target.device.url}")
+                run.time_operators()
+                progress.update()
     words = list(sys.argv if command is None else command)
     return [run.to_record(words, runs[index - index % len(targets)]) for index, run in enumerate(runs)]
 
@@ -128,21 +140,44 @@ class _Run:
         self.library = resolve_library(options.library, model)
         self.rounds: list[Round] = []
         self.outputs: dict[str, np.ndarray] = {}
+        self.operators: OperatorTimes | None = None
+        self.notes: list[str] = []
         self.failure: str | None = None
         self._job: Job | None = None
         self._created = now()
 
-    def advance(self, *, keep_outputs: bool) -> None:
-        """Run the next round, unless one failed."""
+    def advance(self, *, keep_outputs: bool, saved: SavedOutputs | None) -> None:
+        """Run the next round."""
+
+        def measure(job: Job) -> None:
+            self.rounds.append(job.run_round())
+            if keep_outputs:
+                self.outputs = job.pull_outputs(self.rounds[-1])
+                if saved is not None:
+                    saved.save(self.model.path, self.target.device.url, job.inputs, self.outputs)
+
+        self._unless_failed(measure)
+
+    def time_operators(self) -> None:
+        """Trace the operators, where the runtime can."""
+
+        def trace(job: Job) -> None:
+            try:
+                self.operators = job.time_operators()
+            except RuntimeUnavailableError as error:
+                self.notes.append(f"operators are not timed: {error}")
+
+        self._unless_failed(trace)
+
+    def _unless_failed(self, work: Callable[[Job], None]) -> None:
+        """Work with the device, unless it failed before."""
         if self.failure is not None:
             return
         try:
             if self._job is None:
                 self._scratch.mkdir()
                 self._job = Job(self.target.session, self.model, self.library, self.options, self._scratch)
-            self.rounds.append(self._job.run_round())
-            if keep_outputs:
-                self.outputs = self._job.pull_outputs(self.rounds[-1])
+            work(self._job)
         except DeviceError as error:
             self.failure = str(error)
 
@@ -159,6 +194,7 @@ class _Run:
         emulation = "no" if environment is None else environment.emulation
         summary = summarize(self.rounds, emulation) if self.rounds else None
         parity = None if self is first else _compare(self.outputs, first)
+        validity = check_validity(self.rounds, summary, self.options, emulation, parity=parity, failure=self.failure)
         return Record(
             created_utc=self._created,
             command=command,
@@ -169,8 +205,9 @@ class _Run:
             rounds=self.rounds,
             summary=summary,
             parity=parity,
+            operators=self.operators,
             failure=self.failure,
-            validity=check_validity(self.rounds, summary, self.options, emulation, parity=parity, failure=self.failure),
+            validity=validity.model_copy(update={"notes": [*validity.notes, *self.notes]}),
         )
 
 

@@ -38,7 +38,7 @@ def check_validity(
     if parity is not None and (parity.relative_difference is None or parity.relative_difference > options.max_output_difference):
         found = "not finite" if parity.relative_difference is None else f"{parity.relative_difference:.2e}"
         reasons.append(f"outputs differ from those on {parity.reference}: {found}, above {options.max_output_difference}")
-    return Validity(valid=not reasons, reasons=reasons, notes=_notes(rounds, emulation))
+    return Validity(valid=not reasons, reasons=reasons, notes=_notes(rounds, options, emulation))
 
 
 def _reasons_of_times(round_: Round, options: BenchOptions) -> Iterator[str]:
@@ -83,11 +83,13 @@ def _reasons_of_spread(latency: Latency, options: BenchOptions) -> Iterator[str]
         yield f"the rounds' p50 differ by {drift:.3f} of the fastest, above {options.max_spread}"
 
 
-def _notes(rounds: Sequence[Round], emulation: Emulation) -> list[str]:
+def _notes(rounds: Sequence[Round], options: BenchOptions, emulation: Emulation) -> list[str]:
     notes = []
     if emulation != "no":
         falsified = "times" if emulation == "machine" else "times and memory"
-        notes.append(f"emulated: {falsified} say nothing of a device and are left out")
+        counted = emulation == "machine" or options.count_instructions
+        hint = "" if counted else "; --count instructions tells what an inference executes"
+        notes.append(f"emulated: {falsified} say nothing of a device and are left out{hint}")
     measurements = [round_.measurement for round_ in rounds]
     cached = max((m.load.cached_bytes_before_cold for m in measurements), default=0)
     if not all(m.load.page_cache_dropped for m in measurements):

@@ -49,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpus", default="", metavar="N,N", help="processors to run on (default: all)")
     parser.add_argument("--count", choices=["instructions"], help="count the instructions of an inference, on qemu:// devices")
     parser.add_argument(
+        "--operators", action="store_true", help="also time each operator, in a process of its own; not on emulated devices"
+    )
+    parser.add_argument(
+        "--outputs", type=Path, metavar="FOLDER", help="keep inputs and each device's outputs here, as FOLDER/MODEL/DEVICE.npz"
+    )
+    parser.add_argument(
         "--max-start-celsius",
         type=float,
         default=70.0,
@@ -88,12 +94,14 @@ def run(arguments: argparse.Namespace) -> None:
         cooldown_s=arguments.cooldown,
         timeout_s=arguments.timeout,
         count_instructions=arguments.count is not None,
+        time_operators=arguments.operators,
     )
     records = run_benches(
         arguments.artifacts,
         options,
         devices=arguments.devices or ["local"],
         bundle=arguments.bundle,
+        outputs=arguments.outputs,
         command=["edgecomp", *sys.argv[1:]],
         quiet=arguments.quiet,
     )

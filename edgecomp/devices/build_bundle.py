@@ -13,11 +13,10 @@ from importlib import metadata
 from pathlib import Path
 
 import edgecomp
-from edgecomp.devices.bundle import DESCRIPTION, LIBRARIES, LOADER, Bundle, read_bundle
+from edgecomp.devices.bundle import ARCHITECTURES, DESCRIPTION, LIBRARIES, LOADER, Bundle, read_bundle
 from edgecomp.errors import ConfigError, RuntimeUnavailableError
 from edgecomp.files import replace_folder
 
-ARCHITECTURES = ("aarch64",)
 COMPILER = "aarch64-linux-gnu-g++"
 # Debian's and Ubuntu's cross compilers: the C library, and what ONNX Runtime and the runner ask of it.
 _TARGET_LIB = Path("/usr/aarch64-linux-gnu/lib")

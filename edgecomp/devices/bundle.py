@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edgecomp
-from edgecomp.errors import CheckpointError, ConfigError, RuntimeUnavailableError
+from edgecomp.errors import CheckpointError, ConfigError, DeviceError, RuntimeUnavailableError
 
 DESCRIPTION = "bundle.json"
+# That bundles are made for.
+ARCHITECTURES = ("aarch64",)
 # Our operators by the runtime.
 LIBRARIES: Mapping[str, str] = {"onnxruntime": "libedgecomp_onnxruntime.so", "executorch": "libedgecomp_executorch.so"}
 LOADER = "ld-linux-aarch64.so.1"
@@ -64,6 +66,11 @@ class Bundle:
 
         """
         return LIBRARIES[_runtime_of(artifact)]
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Suffixes of the artifacts that it has a program for."""
+        return tuple(suffix for suffix, name in RUNNERS.items() if f"edgecomp-run-{name}" in self.files)
 
     @property
     def runtime(self) -> str | None:
@@ -160,9 +167,15 @@ def bundle_for(architecture: str, folder: Path | None) -> Bundle:
         RuntimeUnavailableError: there is none.
         CheckpointError: it is not complete.
         ConfigError: `folder` holds one for another architecture.
+        DeviceError: none can be made for it.
 
     """
     here = architecture == platform.machine()
+    if not here and folder is None and architecture not in ARCHITECTURES:
+        raise DeviceError(
+            f"a device must be {' or '.join(ARCHITECTURES)}, as its `uname -m` says it, got {architecture}; a Raspberry Pi 3 or "
+            "later is that with a 64-bit system"
+        )
     if folder is None and here:
         return host_bundle()
     bundle = read_bundle(folder or default_folder(architecture))

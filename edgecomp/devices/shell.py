@@ -2,7 +2,7 @@
 
 Everything lies in one folder of ours:
 
-    objects/KEY/     files that were pushed together, KEY from their names and contents; kept for the next time
+    objects/KEY/     files that were pushed together, KEY from their names and contents; kept until unused for a month
     incoming/ID/     files on their way; renamed to objects/KEY when their digests are right
     runs/ID/         one session's working folder
 """
@@ -26,6 +26,8 @@ from edgecomp.errors import DeviceError, first_line
 # What a board's shell answers may take, over a slow line.
 _ANSWER_S = 60
 _LEAST_BYTES_PER_S = 50_000
+_KEPT_DAYS = 30  # what no session used for so long is removed by the next one
+_NO_SPACE = "No space left on device"  # ENOSPC, as every C library says it
 # QEMU's board "virt" with its kernel loaded directly; whether its processor is emulated cannot be told, so no time is believed.
 _EMULATED_BOARD = "linux,dummy-virt"
 
@@ -66,7 +68,9 @@ class ShellDevice(ABC):
         # What a session left that lost its device is a day old when it goes: younger folders may be another session's.
         script = (
             f"cd {self._parent} && mkdir -p edgecomp/objects edgecomp/incoming edgecomp/runs/{self._id} && cd edgecomp && "
-            "find incoming runs -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} + && pwd -P && uname -m && uname -sr && "
+            "find incoming runs -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} + && "
+            f"find objects -mindepth 1 -maxdepth 1 -mtime +{_KEPT_DAYS - 1} -exec rm -rf {{}} + && "
+            "pwd -P && uname -m && uname -sr && "
             "df -Pk . | tail -n 1 && { cat /proc/device-tree/compatible 2>/dev/null; true; }"
         )
         done = self.shell(script, _ANSWER_S)
@@ -93,7 +97,8 @@ class ShellDevice(ABC):
         key = hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items())).encode()).hexdigest()
         root = self.probe().folder
         target = f"{root}/objects/{key}"
-        if self.shell(f"test -d {shlex.quote(target)}", _ANSWER_S).exit_code != 0:
+        there = shlex.quote(target)
+        if self.shell(f"test -d {there} && touch {there}", _ANSWER_S).exit_code != 0:
             self._bring(files, digests, f"{root}/incoming/{self._id}", target)
         return {name: f"{target}/{name}" for name in files}
 
@@ -101,14 +106,13 @@ class ShellDevice(ABC):
         needed = sum(path.stat().st_size for path in files.values())
         free = self.probe().free_bytes
         if free is not None and needed > free:
-            raise DeviceError(
-                f"{self.url}: {self.probe().folder} must have room for {needed} bytes, and {free} are free; make room there, or "
-                "give another folder in the device's URL"
-            )
+            raise self._no_room(f"must have room for {needed} bytes, and {free} are free")
         folders = sorted({str(PurePosixPath(incoming, name).parent) for name in files})
         self._require(f"mkdir -p {shlex.join(folders)}", "a folder for the files")
         for name, path in files.items():
             done = self.upload(path, f"{incoming}/{name}")
+            if done.exit_code != 0 and _NO_SPACE in done.stderr + done.stdout:
+                raise self._no_room(f"must have room for {name} ({path.stat().st_size} bytes), and was full before it was copied")
             if done.exit_code != 0:
                 raise DeviceError(f"{self.url}: {name} ({path.stat().st_size} bytes) could not be copied: {_reason(done)}")
         names = shlex.join(files)
@@ -148,6 +152,13 @@ class ShellDevice(ABC):
         )
         with contextlib.suppress(DeviceError):  # what broke the connection was already said
             self.shell(script, _ANSWER_S)
+
+    def _no_room(self, what: str) -> DeviceError:
+        root = self.probe().folder
+        return DeviceError(
+            f"{self.url}: {root} {what}; make room there (what earlier sessions brought may go: rm -r {root}/objects), or give "
+            "another folder in the device's URL"
+        )
 
     def _require(self, script: str, what: str) -> Completed:
         done = self.shell(script, _ANSWER_S)

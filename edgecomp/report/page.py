@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import edgecomp
+from edgecomp.bench.operators import condense
+from edgecomp.bench.output import SHOWN_NOTES
 from edgecomp.bench.record import Record
 from edgecomp.errors import RuntimeUnavailableError
 from edgecomp.files import replace_file, require_writable_target
@@ -86,6 +88,7 @@ def render(runs: Runs, baseline: Sequence[Record] = ()) -> str:
         comparisons=compare_records(runs.records, baseline),
         compared=bool(baseline),
         figures=figures,
+        shown_notes=SHOWN_NOTES,
         raw=_raw_downloads(runs),
         plotly_script=get_plotlyjs(),
         version=edgecomp.__version__,
@@ -104,6 +107,7 @@ def _row(runs: Runs, record: Record, quality: Quality | None) -> dict[str, Any]:
         "latency": None if summary is None else summary.latency,
         "above": None if summary is None else summary.above_empty_session,
         "steady": None if summary is None else summary.steady,
+        "operators": None if record.operators is None else condense(record.operators),
         "instructions": None if summary is None else summary.instructions,
     }
 

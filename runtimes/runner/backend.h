@@ -16,6 +16,7 @@ namespace edgecomp::runner {
 using NamedTexts = std::vector<std::pair<std::string, std::string>>;
 
 // Calls come in this order: Start, Load, then Inputs and Outputs or SetInputs and Run as often as asked, Unload, and Load again.
+// To trace, StartTrace comes before Load and EndTrace after the last Run.
 // Every function ends the process by Fail (fail.h) where it cannot do what it says.
 class Backend {
  public:
@@ -43,6 +44,15 @@ class Backend {
 
   // Of the last run, valid until the next.
   virtual std::vector<TensorView> LastOutputs() const = 0;
+
+  // Records when each operator of each run began and how long it took, by the runtime's own means; EndTrace writes `file`. That
+  // costs time itself, so no time is quoted from a run that is traced.
+  //
+  // The file is in Chrome's trace format: an event "model_run" for each run, and for each operator one named NODE_kernel_time, with
+  // args.op_name; or with args.instruction, where the program alone tells what that calls, and args.part for a part of a
+  // delegate's work. An event within another's time is a part of it.
+  virtual void StartTrace(const std::string& file) = 0;
+  virtual void EndTrace() = 0;
 
   // Versions of the runtime and of what it is made of.
   virtual NamedTexts Versions() const = 0;

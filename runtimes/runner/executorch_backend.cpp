@@ -11,6 +11,7 @@
 
 #include "runner/backend.h"
 #include "runner/empty_program.h"
+#include "runner/executorch_tracer.h"
 #include "runner/fail.h"
 
 // Exported by libexecutorch_threadpool.so; the wheel has no header for it.
@@ -134,7 +135,7 @@ class ExecuTorch : public Backend {
     }
     // Mapped: the default reads the whole file into memory of the process's own.
     module_ = std::make_unique<Module>(request_.artifact, data_files, Module::LoadMode::Mmap);
-    const Error error = module_->load_method(kMethod);
+    const Error error = module_->load_method(kMethod, nullptr, tracer_.get());
     if (error == Error::OperatorMissing) {
       Fail(ErrorClass::kRuntimeUnavailable, request_.artifact + " calls an operator that is not registered (" +
                                                 ErrorLog::First(error) + "): give the library that has it");
@@ -192,6 +193,13 @@ class ExecuTorch : public Backend {
     return views;
   }
 
+  void StartTrace(const std::string& file) override {
+    trace_file_ = file;
+    tracer_ = std::make_unique<ExecuTorchTracer>();
+  }
+
+  void EndTrace() override { tracer_->Write(trace_file_); }
+
   NamedTexts Versions() const override { return {{"executorch", EDGECOMP_EXECUTORCH_VERSION}}; }
 
  private:
@@ -231,6 +239,8 @@ class ExecuTorch : public Backend {
   }
 
   const Request& request_;
+  std::unique_ptr<ExecuTorchTracer> tracer_;  // outlives the module
+  std::string trace_file_;
   std::unique_ptr<Module> module_;
   std::vector<std::string> input_names_, output_names_;
   std::vector<Input> inputs_;

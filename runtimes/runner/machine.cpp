@@ -13,7 +13,7 @@
 #include <gnu/libc-version.h>
 #endif
 
-#include "runner/text_file.h"
+#include "runner/files.h"
 
 namespace edgecomp::runner {
 namespace {

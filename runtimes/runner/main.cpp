@@ -2,7 +2,8 @@
 //
 //   edgecomp-run-NAME < request        --version
 //
-// Answers are {"machine", "before", "after"} and the action's own object, "description" or "measurement"; or {"error", "message"}.
+// Answers are {"machine", "before", "after"} and the action's own object, "description", "measurement" or "trace"; or {"error",
+// "message"}.
 #include <sched.h>
 #include <unistd.h>
 
@@ -49,6 +50,9 @@ int Answer() {
     if (request.action == Action::kDescribe) {
       json.Key("description");
       Describe(backend.get(), &json);
+    } else if (request.action == Action::kTrace) {
+      json.Key("trace");
+      Trace(backend.get(), request, &json);
     } else {
       json.Key("measurement");
       Measure(backend.get(), request, &json);

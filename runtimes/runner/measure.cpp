@@ -1,15 +1,20 @@
 #include "runner/measure.h"
 
+#include <sys/stat.h>
 #include <time.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <optional>
 #include <utility>
 
 #include "runner/count_mark.h"
 #include "runner/fail.h"
+#include "runner/files.h"
 #include "runner/machine.h"
 #include "runner/memory.h"
+#include "runner/npy.h"
 #include "runner/sha256.h"
 #include "runner/variants.h"
 
@@ -73,12 +78,22 @@ std::vector<Tensor> ReadInputs(const std::vector<TensorSpec>& specs, const Reque
     const auto given =
         std::find_if(request.inputs.begin(), request.inputs.end(), [&](const auto& i) { return i.first == spec.name; });
     if (given == request.inputs.end()) Fail(ErrorClass::kConfig, "the model's input " + spec.name + " must be given");
-    inputs.push_back(ReadNpy(spec.name, given->second));
+    inputs.push_back({spec.name, nullptr, {}, {}});
+    const std::string wrong = ReadNpy(given->second, &inputs.back());
+    if (!wrong.empty()) {
+      Fail(ErrorClass::kConfig, "input " + spec.name + ": " + given->second + " must be a .npy file " + wrong);
+    }
     if (inputs.back().type != spec.type) {
       Fail(ErrorClass::kConfig, "input " + spec.name + " must be " + spec.type->name + ", got " + inputs.back().Describe());
     }
   }
   return inputs;
+}
+
+void WriteOutput(const std::string& path, const TensorView& output) {
+  if (!WriteFile(path, {NpyHeader(output), {static_cast<const char*>(output.data), output.bytes}})) {
+    Fail(ErrorClass::kDevice, "output " + output.name + " cannot be written to " + path + ": " + std::strerror(errno));
+  }
 }
 
 // Digests of the last run's outputs; their files, where a folder is asked for.
@@ -91,7 +106,7 @@ void WriteOutputs(const std::vector<TensorView>& outputs, const Request& request
   }
   json->BeginArray();
   for (size_t i = 0; i < outputs.size(); ++i) {
-    if (!request.output_folder.empty()) WriteNpy(request.output_folder + "/output-" + std::to_string(i) + ".npy", outputs[i]);
+    if (!request.output_folder.empty()) WriteOutput(request.output_folder + "/output-" + std::to_string(i) + ".npy", outputs[i]);
     json->BeginObject();
     json->Member("name", outputs[i].name);
     json->Member("type", DescribeTensor(*outputs[i].type, outputs[i].shape));
@@ -204,6 +219,25 @@ void Measure(Backend* backend, const Request& request, Json* json) {
   json->Key("memory");
   WriteMemory(memory, json);
   json->Member("peak_reset", peak_reset);
+  json->EndObject();
+}
+
+void Trace(Backend* backend, const Request& request, Json* json) {
+  const std::string file = request.output_folder + "/trace.json";
+  backend->Start();
+  backend->StartTrace(file);
+  backend->Load();
+  const std::vector<Tensor> inputs = ReadInputs(backend->Inputs(), request);
+  backend->SetInputs(inputs);
+  const Samples samples = Sample(backend, request);
+  backend->EndTrace();
+  struct stat status = {};
+  if (stat(file.c_str(), &status) != 0 || status.st_size > request.max_output_bytes) {
+    Fail(ErrorClass::kDevice, "the trace of operators holds " + std::to_string(status.st_size) + " bytes, and at most " +
+                                  std::to_string(request.max_output_bytes) + " are brought back; give smaller inputs");
+  }
+  json->BeginObject();
+  json->Member("runs", static_cast<int64_t>(samples.samples_ns.size()));
   json->EndObject();
 }
 

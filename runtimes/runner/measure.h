@@ -14,6 +14,10 @@ void Describe(Backend* backend, Json* json);
 // Writes the measurement, as an object.
 void Measure(Backend* backend, const Request& request, Json* json);
 
+// The same warm-up and samples with the time of each operator, in trace.json of the request's folder (Backend::StartTrace).
+// Writes how many of the last runs are samples, as an object.
+void Trace(Backend* backend, const Request& request, Json* json);
+
 }  // namespace edgecomp::runner
 
 #endif  // EDGECOMP_RUNNER_MEASURE_H_

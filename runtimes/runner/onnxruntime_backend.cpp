@@ -1,7 +1,10 @@
 // ONNX Runtime as a backend: its library is loaded at run time, from wherever the wheel or the device has it.
 #include <dlfcn.h>
 
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "adapters/onnxruntime/ort_abi.h"
 #include "runner/backend.h"
@@ -77,6 +80,7 @@ class OnnxRuntime : public Backend {
 
   void Load() override {
     OrtSessionOptions* options = MakeOptions();
+    if (!trace_file_.empty()) Require(ort::EnableProfiling::Call(api_, options, trace_file_.c_str()));
     if (!request_.library.empty()) {
       void* handle = nullptr;
       Check(ErrorClass::kRuntimeUnavailable, "the custom-op library " + request_.library + " does not load",
@@ -149,6 +153,19 @@ class OnnxRuntime : public Backend {
       views.push_back(view);
     }
     return views;
+  }
+
+  void StartTrace(const std::string& file) override { trace_file_ = file; }
+
+  void EndTrace() override {
+    OrtAllocator* allocator = nullptr;
+    Require(ort::GetAllocatorWithDefaultOptions::Call(api_, &allocator));
+    char* name = nullptr;  // the file's, with the time of day in it
+    Require(ort::SessionEndProfiling::Call(api_, session_, allocator, &name));
+    if (std::rename(name, trace_file_.c_str()) != 0) {
+      Fail(ErrorClass::kDevice, "the trace of operators cannot be written to " + trace_file_ + ": " + std::strerror(errno));
+    }
+    Require(ort::AllocatorFree::Call(api_, allocator, name));
   }
 
   NamedTexts Versions() const override { return {{"onnxruntime", base_->GetVersionString()}}; }
@@ -252,6 +269,7 @@ class OnnxRuntime : public Backend {
   std::vector<OrtValue*> values_;   // inputs
   std::vector<OrtValue*> results_;  // of the last run; null before
   std::string described_inputs_;
+  std::string trace_file_;  // empty where runs are not traced
 };
 
 }  // namespace

@@ -23,7 +23,8 @@ Action ParseAction(const std::string& value) {
   if (value == "machine") return Action::kMachine;
   if (value == "describe") return Action::kDescribe;
   if (value == "measure") return Action::kMeasure;
-  Fail(ErrorClass::kConfig, "request: action must be machine, describe or measure, got '" + value + "'");
+  if (value == "trace") return Action::kTrace;
+  Fail(ErrorClass::kConfig, "request: action must be machine, describe, measure or trace, got '" + value + "'");
 }
 
 void Set(Request* request, const std::string& key, const std::string& value) {

@@ -14,6 +14,7 @@ enum class Action {
   kMachine,   // what machine this is, and its state
   kDescribe,  // the artifact's inputs and outputs
   kMeasure,
+  kTrace,  // the time of each operator
 };
 
 struct Request {
@@ -25,8 +26,8 @@ struct Request {
   int threads = 1;
   std::vector<int> cpus;                                    // to run on; empty for all
   std::vector<std::pair<std::string, std::string>> inputs;  // name of an input, its .npy file
-  std::string output_folder;                                // for output-0.npy and so on; empty for none
-  int64_t max_output_bytes = INT64_MAX;                     // of all outputs' files together
+  std::string output_folder;                                // for output-0.npy and so on, or trace.json; empty for none
+  int64_t max_output_bytes = INT64_MAX;                     // of all these files together
   int64_t warmup = 0;
   int64_t min_iterations = 1;
   int64_t min_duration_ns = 0;

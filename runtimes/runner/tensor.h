@@ -1,4 +1,4 @@
-// Named arrays in and out of a model, and the .npy files they travel in.
+// Named arrays in and out of a model.
 #ifndef EDGECOMP_RUNNER_TENSOR_H_
 #define EDGECOMP_RUNNER_TENSOR_H_
 
@@ -18,6 +18,7 @@ struct ElementType {
 
 // The types that a model's inputs and outputs may have: bool, float16 to 64, int8 to 64, uint8 to 64. Null for another name.
 const ElementType* ElementTypeNamed(const std::string& name);
+const ElementType* ElementTypeOfDescr(const std::string& descr);
 
 // One axis of an input or output: `size` is -1 where it is only known by name, or not at all.
 struct Dimension {
@@ -50,15 +51,6 @@ struct TensorView {
 };
 
 std::string DescribeTensor(const ElementType& type, const std::vector<int64_t>& shape);
-
-// Reads a file of version 1.0, C order, little endian; fails with ConfigError where it is none.
-Tensor ReadNpy(const std::string& name, const std::string& path);
-
-// The file's bytes before the data.
-std::string NpyHeader(const TensorView& tensor);
-
-// Fails with DeviceError where the file cannot be written whole.
-void WriteNpy(const std::string& path, const TensorView& tensor);
 
 }  // namespace edgecomp::runner
 

@@ -25,6 +25,13 @@ def test_no_file(tmp_path: Path) -> None:
         read_executorch(tmp_path / "none.pte")
 
 
+def test_instructions_are_named_by_what_they_call(tied_program: Path) -> None:
+    program = read_executorch(tied_program)
+    assert program.instructions.count("edgecomp::lut_matmul.out") >= 1
+    assert set(program.instructions) - {""} <= program.operators | program.backends
+    assert set(program.own_operators) <= set(program.instructions)
+
+
 @pytest.mark.parametrize("content", [b"", b"no program", b"\x10\0\0\0ET12" + bytes(60)])
 def test_what_is_no_program(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.pte").write_bytes(content)

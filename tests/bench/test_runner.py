@@ -135,6 +135,8 @@ def test_failures_are_one_clear_error_each(tmp_path: Path) -> None:
     model = save_encoder(tmp_path / "m.onnx", embedding_table(), external=True)
     with pytest.raises(ModelError, match="no ONNX model"):
         run_bench(tmp_path / "none.onnx", QUICK)
+    with pytest.raises(ModelError, match=r"must be a file \*\.onnx or \*\.pte, got .*x\.toml"):
+        run_bench(tmp_path / "x.toml", QUICK)
 
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(model.read_bytes()[:-20])
@@ -156,7 +158,7 @@ def test_the_runner_refuses_what_it_does_not_know(tmp_path: Path) -> None:
         for lines, message in {
             (("colour", "red"),): "unknown key 'colour'",
             (("threads", "-1"),): "whole number of at least 0, got '-1'",
-            (("action", "dance"),): "machine, describe or measure",
+            (("action", "dance"),): "machine, describe, measure or trace",
             (("cpu", "5000"),): "no processor 5000",
         }.items():
             with pytest.raises(ConfigError, match=message):

@@ -172,4 +172,8 @@ def test_what_an_emulator_falsifies_is_left_out() -> None:
     assert process.above_empty_session is process.steady is None
     validity = check_validity(rounds, machine, BenchOptions(), "machine")  # the rules about times do not apply
     assert validity.valid
-    assert validity.notes[0].startswith("emulated: times say nothing")
+    assert validity.notes[0] == "emulated: times say nothing of a device and are left out"
+    for options, hinted in ((QUIET, True), (BenchOptions(count_instructions=True), False)):
+        note = check_validity(rounds, process, options, "process").notes[0]
+        assert note.startswith("emulated: times and memory say nothing")
+        assert note.endswith("--count instructions tells what an inference executes") == hinted

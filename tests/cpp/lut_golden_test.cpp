@@ -4,7 +4,7 @@
 #include <string>
 
 #include "check.h"
-#include "npy.h"
+#include "golden.h"
 #include "support.h"
 
 namespace edgecomp::test {
@@ -13,13 +13,13 @@ namespace {
 const std::string kVectors = EDGECOMP_VECTORS "/lut";
 
 struct GoldenCase {
-  std::map<std::string, Npy> arrays;
+  std::map<std::string, Array> arrays;
   std::map<std::string, int64_t> meta;
   ec_lut_factor factor;
 
   std::vector<float> Floats(const std::string& name) {
-    const Npy& npy = arrays[name];
-    return std::vector<float>(npy.As<float>(), npy.As<float>() + npy.bytes.size() / sizeof(float));
+    const Array& array = arrays[name];
+    return std::vector<float>(As<float>(array), As<float>(array) + array.data.size() / sizeof(float));
   }
 };
 
@@ -29,12 +29,12 @@ bool Load(const std::string& name, GoldenCase* golden) {
   for (int64_t value = 0; meta >> key >> value;) golden->meta[key] = value;
   for (const char* array :
        {"codes", "codebooks", "tile_book", "scales", "row_scale", "x", "bias", "weights", "y_int8", "y_float"}) {
-    if (!CHECK_MESSAGE(ReadNpy(kVectors + "/" + name + "/" + array + ".npy", &golden->arrays[array]), "%s/%s.npy", name.c_str(),
+    if (!CHECK_MESSAGE(ReadArray(kVectors + "/" + name + "/" + array + ".npy", &golden->arrays[array]), "%s/%s.npy", name.c_str(),
                        array)) {
       return false;
     }
   }
-  const bool permuted = ReadNpy(kVectors + "/" + name + "/row_index.npy", &golden->arrays["row_index"]);
+  const bool permuted = ReadArray(kVectors + "/" + name + "/row_index.npy", &golden->arrays["row_index"]);
   auto& arrays = golden->arrays;
   golden->factor = {golden->meta["n"],
                     golden->meta["k"],
@@ -42,12 +42,12 @@ bool Load(const std::string& name, GoldenCase* golden) {
                     golden->meta["block_size"],
                     arrays["codes"].shape[0],
                     arrays["codebooks"].shape[0],
-                    arrays["codes"].As<uint8_t>(),
-                    arrays["codebooks"].As<int8_t>(),
-                    arrays["tile_book"].As<uint16_t>(),
-                    arrays["scales"].As<int8_t>(),
-                    arrays["row_scale"].As<float>(),
-                    permuted ? arrays["row_index"].As<int32_t>() : nullptr};
+                    As<uint8_t>(arrays["codes"]),
+                    As<int8_t>(arrays["codebooks"]),
+                    As<uint16_t>(arrays["tile_book"]),
+                    As<int8_t>(arrays["scales"]),
+                    As<float>(arrays["row_scale"]),
+                    permuted ? As<int32_t>(arrays["row_index"]) : nullptr};
   return true;
 }
 
@@ -62,10 +62,9 @@ TEST(LutGoldenVectors) {
     ec_lut_bytes bytes;
     CHECK(ec_lut_array_bytes(&golden.factor, &bytes) == EC_OK);
     CHECK_MESSAGE(
-        bytes.codes == golden.arrays["codes"].bytes.size() && bytes.codebooks == golden.arrays["codebooks"].bytes.size() &&
-            bytes.tile_book == golden.arrays["tile_book"].bytes.size() && bytes.scales == golden.arrays["scales"].bytes.size() &&
-            bytes.row_scale == golden.arrays["row_scale"].bytes.size() &&
-            bytes.row_index == golden.arrays["row_index"].bytes.size(),
+        bytes.codes == golden.arrays["codes"].data.size() && bytes.codebooks == golden.arrays["codebooks"].data.size() &&
+            bytes.tile_book == golden.arrays["tile_book"].data.size() && bytes.scales == golden.arrays["scales"].data.size() &&
+            bytes.row_scale == golden.arrays["row_scale"].data.size() && bytes.row_index == golden.arrays["row_index"].data.size(),
         "%s: array bytes", name.c_str());
     CHECK_MESSAGE(Weights(golden.factor) == golden.Floats("weights"), "%s: weights must be equal to the last bit", name.c_str());
     const std::vector<float> bias = golden.Floats("bias");

@@ -24,7 +24,7 @@ def given(name: str) -> Path:
 
 def left_on(pi: RaspberryPi) -> list[str]:
     """Sessions' folders, files on their way, and measuring programs that are still there."""
-    folders = "for d in .cache /small /noexec; do ls -d $d/edgecomp/runs/* $d/edgecomp/incoming/*; done 2>/dev/null"
+    folders = "for d in .cache /small /filling /noexec; do ls -d $d/edgecomp/runs/* $d/edgecomp/incoming/*; done 2>/dev/null"
     return [*pi.shell(f"{folders}; true").splitlines(), *programs_on(pi, "[e]dgecomp-run")]
 
 

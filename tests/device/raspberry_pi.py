@@ -32,17 +32,19 @@ MODULES = (
 MEMORY_MIB = 1024  # the smallest Raspberry Pi 4
 BOOT_S = 240
 
-# Runs as the first process. /small is a file system with little room, /noexec one that programs may not be run on.
+# Runs as the first process. /small and /filling are file systems with little room and with some, /noexec one that programs may
+# not be run on.
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mkdir -p /dev/pts /small /noexec /root/.cache
+mkdir -p /dev/pts /small /filling /noexec /root/.cache
 mount -t devpts pts /dev/pts
 mount -t tmpfs tmpfs /root/.cache
 mount -t tmpfs -o size=2m tmpfs /small
+mount -t tmpfs -o size=96m tmpfs /filling
 mount -t tmpfs -o noexec tmpfs /noexec
 for module in {modules}; do insmod /modules/$module.ko; done
 ip link set lo up

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import adb_standin
@@ -76,11 +77,34 @@ def test_a_phone_computes_what_this_machine_does(phone: tuple[str, Path], bundle
     assert len(list((ours / "objects").iterdir())) == 3  # bundle, artifact, inputs
 
 
+def test_what_was_not_used_for_a_month_goes(phone: tuple[str, Path], bundle: Path, tmp_path: Path) -> None:
+    url, root = phone
+    objects = root / "data/local/tmp/edgecomp/objects"
+    names = {}
+    for name, rows in (("old", 3), ("new", 4)):
+        before = set(objects.iterdir()) if objects.exists() else set()
+        model = save_encoder(tmp_path / f"{name}.onnx", embedding_table()[:rows])
+        run_benches([model], replace(QUICK, token_ids=3), devices=[url], bundle=bundle)
+        (names[name],) = [path for path in set(objects.iterdir()) - before if (path / model.name).is_file()]
+    month_ago = time.time() - 31 * 24 * 3600
+    for path in objects.iterdir():
+        os.utime(path, (month_ago, month_ago))
+    os.utime(names["new"])  # as a session does that uses it
+    (record,) = run_benches([tmp_path / "new.onnx"], replace(QUICK, token_ids=3), devices=[url], bundle=bundle)
+    assert record.failure is None
+    assert not names["old"].exists()
+    assert names["new"].exists()
+    # Everything that is left was used by that session: the bundle, the artifact, its inputs.
+    assert len(list(objects.iterdir())) == 3
+    assert all(path.stat().st_mtime > month_ago + 1 for path in objects.iterdir())
+
+
 def test_doctor_over_adb(phone: tuple[str, Path], bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--device", phone[0], "--bundle", str(bundle), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["architecture"] == "aarch64"
     assert found["folder"].endswith("/data/local/tmp/edgecomp")
+    assert found["runs"] == [".onnx", ".pte"]
 
 
 def test_a_phone_that_is_not_there(bundle: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import executorch_programs
 import numpy as np
 import pytest
 from on_device import QUICK, bundle_with, given, programs_on, save_expansion
@@ -25,6 +26,8 @@ from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.record import Record, Round
 from edgecomp.bench.runner import run_benches
 from edgecomp.cli import main
+from edgecomp.devices.base import Completed
+from edgecomp.devices.ssh import SshDevice
 from edgecomp.errors import CheckpointError, ConfigError, DeviceError
 
 
@@ -71,6 +74,40 @@ def test_minilm_computes_the_same_and_takes_less_memory(pi: RaspberryPi, bundle:
     assert ratio <= 0.35
 
 
+def test_one_table_of_all_devices(
+    pi: RaspberryPi, bundle: Path, tied_program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each artifact here, over ssh and emulated: what each device can tell, and nothing else."""
+    model = executorch_programs.save_tied_onnx(tmp_path)
+    devices = ["local", pi.url, "qemu://cortex-a76"]
+    command = ["bench", str(model), str(tied_program), *(word for url in devices for word in ("--device", url))]
+    command += ["--bundle", str(bundle), "--rounds", "1", "--min-iterations", "3", "--min-duration", "0", "--quiet", "-s", "8"]
+    command += ["--operators", "--outputs", str(tmp_path / "outputs"), "--save", str(tmp_path / "bench.json")]
+    assert main(command) == 0
+    table = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    rows = [dict(zip(table[0], cells, strict=True)) for cells in table[2:8]]
+    assert [(row["model"].removesuffix(" !"), row["device"]) for row in rows] == [
+        (artifact.name, url) for artifact in (model, tied_program) for url in devices
+    ]
+    for row, (timed, remembered) in zip(rows, [(True, True), (False, True), (False, False)] * 2, strict=True):
+        assert (row["p50 ms"] != "-", row["cold load ms"] != "-") == (timed, timed)
+        assert (row["anon MiB"] != "-", row["peak MiB"] != "-") == (remembered, remembered)
+    for record in json.loads((tmp_path / "bench.json").read_text(encoding="utf-8")):
+        assert record["failure"] is None
+        assert (record["operators"] is not None) == (record["device"] == "local")
+        if record["device"] != "local":
+            assert record["parity"]["relative_difference"] < 1e-5
+    for artifact in (model, tied_program):
+        folder = tmp_path / "outputs" / artifact.name
+        assert sorted(path.name for path in folder.iterdir()) == [
+            *("inputs.npz", "local.npz", "qemu-cortex-a76.npz", "ssh-raspberrypi.npz"),
+        ]
+        here, there = np.load(folder / "local.npz"), np.load(folder / "ssh-raspberrypi.npz")
+        for name in here:
+            np.testing.assert_allclose(there[name], here[name], rtol=1e-3, atol=1e-4)
+    assert main(["report", str(tmp_path), "-o", str(tmp_path / "report.html")]) == 0
+
+
 def test_doctor_says_what_the_device_is(pi: RaspberryPi, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--device", pi.url, "--bundle", str(bundle), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -79,6 +116,7 @@ def test_doctor_says_what_the_device_is(pi: RaspberryPi, bundle: Path, capsys: p
     assert found["folder"] == "/root/.cache/edgecomp"
     assert 0.9e9 < found["memory_bytes"] < 1.1e9
     assert found["free_bytes"] > 0
+    assert found["runs"] == [".onnx", ".pte"]
 
 
 def test_what_is_there_is_not_brought_again(pi: RaspberryPi, bundle: Path, model: Path) -> None:
@@ -111,9 +149,45 @@ def test_no_room_on_the_device(pi: RaspberryPi, bundle: Path, model: Path) -> No
     assert "must have room for" in failure_of(bench(model, pi, bundle, url=f"{pi.url}/small"))
 
 
+def test_a_disk_that_fills_while_files_are_copied(
+    pi: RaspberryPi, bundle: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/filling has room for the bundle when it is asked, and somebody else takes the room after the first file."""
+    upload, copied = SshDevice.upload, []
+
+    def upload_beside_another(device: SshDevice, source: Path, target: str) -> Completed:
+        if len(copied) == 1:
+            pi.shell("dd if=/dev/zero of=/filling/other bs=1M 2>/dev/null; true")
+        copied.append(target)
+        return upload(device, source, target)
+
+    monkeypatch.setattr(SshDevice, "upload", upload_beside_another)
+    try:
+        reached, record = run_benches([model], QUICK, devices=["local", f"{pi.url}/filling"], bundle=bundle)
+    finally:
+        pi.shell("rm -f /filling/other")
+    assert reached.failure is None
+    failure = failure_of(record)
+    assert "was full before it was copied; make room there" in failure
+    assert "\n" not in failure
+    assert (record.rounds, record.summary) == ([], None)
+    assert pi.shell("cd /filling/edgecomp && ls -A objects incoming runs").split() == ["incoming:", "objects:", "runs:"]
+
+
 def test_a_folder_that_programs_may_not_run_in(pi: RaspberryPi, bundle: Path, model: Path, tmp_path: Path) -> None:
     other = bundle_with(bundle, tmp_path / "other", "int main() {}")
     assert "noexec" in failure_of(bench(model, pi, other, url=f"{pi.url}/noexec"))
+
+
+def test_a_machine_of_another_architecture(pi: RaspberryPi, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system of 32 bits, as far as it tells."""
+    shell = SshDevice.shell
+    monkeypatch.setattr(
+        SshDevice, "shell", lambda self, script, timeout_s: shell(self, script.replace("uname -m", "echo armv7l"), timeout_s)
+    )
+    reached, failed = run_benches([model], QUICK, devices=["local", pi.url])
+    assert reached.failure is None
+    assert "must be aarch64, as its `uname -m` says it, got armv7l" in failure_of(failed)
 
 
 def test_a_bundle_for_another_machine(pi: RaspberryPi, bundle: Path, model: Path, tmp_path: Path) -> None:

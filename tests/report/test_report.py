@@ -12,7 +12,7 @@ from onnx_models import embedding_table, save_encoder
 
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.output import format_records
-from edgecomp.bench.record import Record, Validity
+from edgecomp.bench.record import OperatorTime, OperatorTimes, Record, Validity
 from edgecomp.bench.runner import run_benches
 from edgecomp.bench.stats import summarize
 from edgecomp.errors import CheckpointError, ModelError, OutputError
@@ -235,3 +235,16 @@ def test_runs_without_a_common_benchmark_say_so(run_folder: Path, tmp_path: Path
     first = records_of(run_folder)[0]
     text = write_report([first], tmp_path / "page.html", baseline=[other(first, device="adb://", samples=[1])])
     assert "No benchmark of the earlier run" in text.read_text(encoding="utf-8")
+
+
+def test_time_by_operator_is_shown_with_its_bars(run_folder: Path, tmp_path: Path) -> None:
+    operators = [OperatorTime(operator=name, nodes=3, calls=30, total_ns=ns) for name, ns in (("Mat<Mul", 7_500_000), ("B", 1_000))]
+    record = records_of(run_folder)[0]
+    timed = record.model_copy(update={"operators": OperatorTimes(inferences=10, total_ns=10_000_000, operators=operators)})
+    text = write_report([timed, record], tmp_path / "page.html").read_text(encoding="utf-8")
+    section = text[text.index("<h2>Time by operator</h2>") :].split("<h2>Memory over")[0]
+    assert section.count("<section>") == 1  # none for the record without
+    assert re.findall(r'<th scope="row">([^<]+)<', section) == ["Mat&lt;Mul", "1 other", "the runtime itself"]
+    assert re.findall(r"width: ([0-9.]+)%", section) == ["75.0", "0.0", "25.0"]
+    assert '<td class="number" data-value="0.75">75.0 %</td>' in section
+    assert "Time by operator" not in write_report([record], tmp_path / "other.html").read_text(encoding="utf-8")

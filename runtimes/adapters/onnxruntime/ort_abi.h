@@ -90,6 +90,7 @@ using CreateSessionFromArray = Entry<8, OrtStatus*, const OrtEnv*, const void*, 
 using Run = Entry<9, OrtStatus*, OrtSession*, const OrtRunOptions*, const char* const*, const OrtValue* const*, size_t,
                   const char* const*, size_t, OrtValue**>;
 using CreateSessionOptions = Entry<10, OrtStatus*, OrtSessionOptions**>;
+using EnableProfiling = Entry<14, OrtStatus*, OrtSessionOptions*, const char*>;
 using SetIntraOpNumThreads = Entry<24, OrtStatus*, OrtSessionOptions*, int>;
 using SetInterOpNumThreads = Entry<25, OrtStatus*, OrtSessionOptions*, int>;
 using CreateCustomOpDomain = Entry<26, OrtStatus*, const char*, OrtCustomOpDomain**>;
@@ -129,6 +130,7 @@ using ReleaseTypeInfo = Entry<98, void, OrtTypeInfo*>;
 using ReleaseTensorTypeAndShapeInfo = Entry<99, void, OrtTensorTypeAndShapeInfo*>;
 using ReleaseSessionOptions = Entry<100, void, OrtSessionOptions*>;
 using ReleaseCustomOpDomain = Entry<101, void, OrtCustomOpDomain*>;
+using SessionEndProfiling = Entry<110, OrtStatus*, OrtSession*, OrtAllocator*, char**>;
 using ReleaseAllocator = Entry<132, void, OrtAllocator*>;
 using GetIntsAttribute = Entry<163, OrtStatus*, const OrtKernelInfo*, const char*, int64_t*, size_t*>;
 using GetNodeName = Entry<244, OrtStatus*, const OrtKernelInfo*, char*, size_t*>;

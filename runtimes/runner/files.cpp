@@ -1,7 +1,8 @@
-#include "runner/text_file.h"
+#include "runner/files.h"
 
 #include <glob.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -32,6 +33,14 @@ std::vector<std::string> Glob(const std::string& pattern) {
   if (glob(pattern.c_str(), 0, nullptr, &found) == 0) paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
   globfree(&found);
   return paths;
+}
+
+bool WriteFile(const std::string& path, std::initializer_list<std::string_view> parts) {
+  std::FILE* file = std::fopen(path.c_str(), "wb");
+  if (file == nullptr) return false;
+  bool written = true;
+  for (const std::string_view part : parts) written = written && std::fwrite(part.data(), 1, part.size(), file) == part.size();
+  return std::fclose(file) == 0 && written;
 }
 
 }  // namespace edgecomp::runner

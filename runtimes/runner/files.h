@@ -1,9 +1,11 @@
-// Small text files of the kernel's: /proc and /sys.
-#ifndef EDGECOMP_RUNNER_TEXT_FILE_H_
-#define EDGECOMP_RUNNER_TEXT_FILE_H_
+// Files: the kernel's small texts in /proc and /sys, and what the runner leaves for the host.
+#ifndef EDGECOMP_RUNNER_FILES_H_
+#define EDGECOMP_RUNNER_FILES_H_
 
+#include <initializer_list>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace edgecomp::runner {
@@ -15,6 +17,9 @@ std::optional<long long> ReadNumber(const std::string& path);
 // Paths that match the pattern, sorted.
 std::vector<std::string> Glob(const std::string& pattern);
 
+// Writes the parts one after another; false, with errno set, where they cannot all be written.
+bool WriteFile(const std::string& path, std::initializer_list<std::string_view> parts);
+
 }  // namespace edgecomp::runner
 
-#endif  // EDGECOMP_RUNNER_TEXT_FILE_H_
+#endif  // EDGECOMP_RUNNER_FILES_H_
