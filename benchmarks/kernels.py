@@ -5,7 +5,7 @@ exceed the cache several times; a sample is one run of the model divided by its 
 adjacent runs. Bytes are those that a node reads; the roof is what plain loads from memory reach. Before any timing each side's
 result is held against its own weights in float64: the errors in the table are what `int8` activations cost.
 
-    python benchmarks/kernels.py [--quick] [--shapes 11008x4096,1536x576] [--rows 1,128] [--threads 1,2] [--json]
+    python benchmarks/kernels.py [--shapes 11008x4096,1536x576] [--rows 1,128] [--threads 1,2] [--cold-mib N] [--json]
 
 On a busy machine --cpu-time counts the calling thread's own time (one thread only): time lost to others does not count then, what
 they take of caches and memory does.
@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -36,10 +37,16 @@ from edgecomp import native
 from edgecomp.formats import lut
 from edgecomp.tensor import Factor
 
-COLD_BYTES = 160 << 20  # five times the largest cache of the machines at hand
+LEAST_COLD_MIB = 160
 MANY_ROWS = 16  # from here on one read of the weights serves so much work that few nodes will do, and float32 is compared too
 PEER_BITS = (2, 4, 8)
 LARGEST_ERROR = 0.02  # of the result's norm: what int8 activations cost, and a wrong layout exceeds by far
+
+
+def cold_mib() -> int:
+    """Of weights, and of what the roof reads: so many that no cache holds them."""
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")  # like "32768K"; none where the system tells nothing
+    return max(LEAST_COLD_MIB, 5 * max((int(size.read_text().rstrip("K\n")) // 1024 for size in sizes), default=0))
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Row:
     bits: int
     block_size: int
     threads: int
+    cold_mib: int
     lut_us: float
     peer_us: float | None
     peer_over_lut: float | None
@@ -92,10 +100,11 @@ class Problem:
     bits: int
     block_size: int
     threads: int
+    cold_mib: int
 
     def copies(self, node_bytes: int) -> int:
         """As many nodes as exceed the caches, or two where the weights' bytes hardly count."""
-        return -(-COLD_BYTES // node_bytes) if self.rows < MANY_ROWS else 2
+        return -(-(self.cold_mib << 20) // node_bytes) if self.rows < MANY_ROWS else 2
 
     def x(self, rng: np.random.Generator) -> np.ndarray:
         """The activations, float32 [rows, K]."""
@@ -214,15 +223,15 @@ def compare(problem: Problem, pairs: int, clock: Callable[[], int]) -> Row:
         peer_bytes=peer.node_bytes if peer else None,
         lut_gb_per_s=ours.node_bytes / lut_us / 1e3,
         peer_gb_per_s=peer.node_bytes / peer_us / 1e3 if peer and peer_us else None,
-        roof_gb_per_s=read_roof(problem.threads, clock),
+        roof_gb_per_s=read_roof(problem.threads, problem.cold_mib << 20, clock),
         lut_error=ours.error,
         peer_error=peer.error if peer else None,
     )
 
 
-def read_roof(threads: int, clock: Callable[[], int]) -> float:
+def read_roof(threads: int, cold_bytes: int, clock: Callable[[], int]) -> float:
     """GB/s of numpy.dot over arrays that no cache holds, one a thread: the median of nine."""
-    parts = [np.ones(COLD_BYTES // 4 // threads, np.float32) for _ in range(threads)]
+    parts = [np.ones(cold_bytes // 4 // threads, np.float32) for _ in range(threads)]
     ns = []
     for _ in range(9):
         workers = [threading.Thread(target=np.dot, args=(part, part)) for part in parts[1:]]
@@ -265,8 +274,9 @@ def main() -> None:
     parser.add_argument("--block-sizes", default="32,128", help="separated by commas; those that do not divide K are left out")
     parser.add_argument("--rows", default="1", help="of x, separated by commas")
     parser.add_argument("--threads", default="1,2", help="separated by commas")
+    parser.add_argument("--cold-mib", type=int, default=cold_mib(), help="of weights (default: 5 times the largest cache)")
     parser.add_argument("--cpu-time", action="store_true", help="the calling thread's time, not the clock's; one thread only")
-    parser.add_argument("--quick", action="store_true", help="3 pairs of runs in place of 21")
+    parser.add_argument("--pairs", type=int, default=21, help="of runs, ours and the peer's")
     parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
     arguments = parser.parse_args()
     if arguments.cpu_time and arguments.threads != "1":
@@ -279,9 +289,9 @@ def main() -> None:
         for m, bits, block_size, threads in itertools.product(*(map(int, choice.split(",")) for choice in choices)):
             if k % block_size != 0:
                 continue
-            problem = Problem(n, k, m, bits, block_size, threads)
+            problem = Problem(n, k, m, bits, block_size, threads, arguments.cold_mib)
             print(problem, file=sys.stderr)
-            rows.append(compare(problem, pairs=3 if arguments.quick else 21, clock=clock))
+            rows.append(compare(problem, pairs=arguments.pairs, clock=clock))
     if arguments.json:
         print_json("kernels", [asdict(row) for row in rows])
     else:
