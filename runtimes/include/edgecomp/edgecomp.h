@@ -74,8 +74,8 @@ typedef struct ec_lut_factor {
 /* Checks sizes: cheap (constant time), called by every function below. */
 EC_API ec_status ec_lut_check_sizes(const ec_lut_factor* factor);
 
-/* Checks what keeps the functions below inside the arrays: sizes, tile_book, and that row_index holds rows. Time linear in these two:
- * for a caller that cannot know whether the memory still holds what it once checked. */
+/* Checks what keeps the functions below inside the arrays: sizes, tile_book, and that row_index holds rows. Time linear in these
+ * two: for a caller that cannot know whether the memory still holds what it once checked. */
 EC_API ec_status ec_lut_check_bounds(const ec_lut_factor* factor);
 
 /* Checks sizes and every value: once per factor, time linear in all arrays but the codes. Results mean something only for a factor
