@@ -1,31 +1,38 @@
-"""Our operators inside ExecuTorch against XNNPACK's fp32, int8 dynamic and 8da4w (torchao): one row of x, weights beyond any cache.
+"""Our operators inside ExecuTorch against XNNPACK's fp32, int8 dynamic and 8da4w (torchao): one row of x, cold weights.
 
-    python benchmarks/executorch_kernels.py [--shapes 8192x2048,1536x576] [--sides 'lut 4/32,8da4w g32'] [--threads 1] [--json]
+    python benchmarks/executorch_layers.py FOLDER     # makes the programs, in minutes
+    python benchmarks/executorch_kernels.py FOLDER [--shapes 8192x2048,1536x576] [--sides 'lut 4/32,8da4w g32']
 
-A program holds as many layers with weights and inputs of their own as it takes to exceed the cache several times (at most 200); a
-sample is one run divided by its layers, so the cost of calling the program from Python is shared by all. Runs of all sides take
-turns, and a ratio is the median over turns. Before any timing each side is held against its own eager result. `anonymous` is memory
-of the process's own that loading took, a layer: XNNPACK repacks its weights, ours are mapped. Needs torchao, which comes with
-executorch.
+A program holds many layers with weights and inputs of their own. A sample is one run divided by its layers, on caches that were
+emptied before: a run reads every weight once, from memory. Inputs and outputs are handed over outside. Runs of all sides take
+turns, and a ratio is the median over turns. Before any timing each side is held against its own eager result. `anonymous` is
+memory of the process's own that loading took, a layer: XNNPACK repacks its weights, ours are mapped.
+
+Not called executorch.py, which Python would import in place of the package.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import sys
+import time
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import torch
 from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
-from executorch_layers import Side, group_size, make_side
+from executorch.runtime import Runtime
+from executorch_sides import SHAPES, SIDES, add_selection, selected, weight_bytes
 from provenance import commit, machine, print_json
 
 import edgecomp
 
-SIDES = "lut 4/32,lut 4/128,lut 2/32,8da4w g32,8da4w g128,int8 dynamic,fp32"
 REFERENCE = "8da4w"  # the peer of the same width; the ratio is over its faster group size
-SHAPES = "8192x2048,2048x8192,1536x576,576x1536,49152x576"  # SmolLM2-135M's from the third on
+LARGEST_ERROR = 1e-5  # of a side's result to its own eager result, by norms: one activation rounded otherwise makes 1e-3
+_EVICTING = np.zeros(128 << 20, np.uint8)  # four times the largest cache of the machines at hand
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Row:
     k: int
     side: str
     threads: int
-    copies: int
+    layers: int
     us: float
     over_8da4w: float | None
     weight_bytes: int
@@ -45,36 +52,65 @@ class Row:
     error: float
 
 
-def compare(n: int, k: int, names: list[str], threads: int, turns: int) -> list[Row]:
+class Program:
+    """A loaded program of one side, held against eager; bytes are a layer's."""
+
+    def __init__(self, side: str, path: Path) -> None:
+        with np.load(path.with_suffix(".npz")) as arrays:
+            self._inputs = [torch.from_numpy(x) for x in arrays["inputs"]]
+            expected = torch.from_numpy(arrays["expected"])
+        self.side, self.layers = side, len(self._inputs)
+        self.file_bytes = path.stat().st_size // self.layers
+        ctypes.CDLL(None).malloc_trim(0)  # or a program would take what an earlier one has left
+        before = _anonymous_bytes()
+        loaded = Runtime.get().load_program(path).load_method("forward")
+        assert loaded is not None
+        # Below the public class, which can only hand over inputs, run and copy outputs in one.
+        self._method = loaded._method
+        outputs = torch.stack(self._method(self._inputs)[: len(expected)])
+        self.anonymous_bytes = max(0, _anonymous_bytes() - before) // self.layers
+        self.error = float((outputs - expected).norm() / expected.norm())
+        if not self.error < LARGEST_ERROR:
+            raise SystemExit(f"{path} must be within {LARGEST_ERROR} of eager before it is timed, got {self.error}")
+
+    def run_us(self) -> float:
+        """Microseconds a layer, of one run on cold caches."""
+        self._method.set_inputs(self._inputs)  # anew: the program may use their memory for its own
+        _EVICTING.max()
+        start = time.perf_counter_ns()
+        self._method.execute()
+        return (time.perf_counter_ns() - start) / 1e3 / self.layers
+
+
+def _anonymous_bytes() -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+
+def compare(n: int, k: int, programs: list[Program], threads: int, turns: int) -> list[Row]:
     """Time all sides at one shape, in turns."""
-    rng = np.random.default_rng(0)
-    sides: list[Side] = []
-    for name in names:
-        if k % group_size(name) == 0:
-            print(f"{n}x{k} {name}", file=sys.stderr)
-            sides.append(make_side(name, n, k, rng))
-    for side in sides:
-        side.run_us()
-    samples = np.array([[side.run_us() for side in sides] for _ in range(turns)])
+    for program in programs:
+        program.run_us()
+    samples = np.array([[program.run_us() for program in programs] for _ in range(turns)])
     medians = np.median(samples, axis=0)
-    peers = [i for i, side in enumerate(sides) if side.name.startswith(REFERENCE)]
+    peers = [i for i, program in enumerate(programs) if program.side.startswith(REFERENCE)]
     best = min(peers, key=lambda i: medians[i]) if peers else None
     ratios = None if best is None else np.median(samples / samples[:, best : best + 1], axis=0)
     return [
         Row(
             n=n,
             k=k,
-            side=side.name,
+            side=program.side,
             threads=threads,
-            copies=side.copies,
+            layers=program.layers,
             us=float(medians[i]),
             over_8da4w=None if ratios is None else float(ratios[i]),
-            weight_bytes=side.weight_bytes,
-            file_bytes=side.file_bytes,
-            anonymous_bytes=side.anonymous_bytes,
-            error=side.error,
+            weight_bytes=weight_bytes(program.side, n, k),
+            file_bytes=program.file_bytes,
+            anonymous_bytes=program.anonymous_bytes,
+            error=program.error,
         )
-        for i, side in enumerate(sides)
+        for i, program in enumerate(programs)
     ]
 
 
@@ -88,7 +124,7 @@ def markdown(rows: list[Row]) -> str:
         ratio = "-" if r.over_8da4w is None else f"{r.over_8da4w:.2f}"
         numbers = [
             str(r.threads),
-            str(r.copies),
+            str(r.layers),
             f"{r.us:.1f}",
             ratio,
             f"{r.file_bytes:,}",
@@ -102,8 +138,7 @@ def markdown(rows: list[Row]) -> str:
 def main() -> None:
     """Compare what the arguments ask for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--shapes", default=SHAPES, help="NxK, separated by commas (default: %(default)s)")
-    parser.add_argument("--sides", default=SIDES, help="separated by commas (default: %(default)s)")
+    add_selection(parser, SHAPES, SIDES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=31, help="samples of each side (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
@@ -111,9 +146,10 @@ def main() -> None:
     torch.ops.load_library(edgecomp.get_library_path("executorch"))
     _unsafe_reset_threadpool(arguments.threads)
     rows: list[Row] = []
-    for shape in arguments.shapes.split(","):
-        n, k = map(int, shape.split("x"))
-        rows += compare(n, k, arguments.sides.split(","), arguments.threads, arguments.turns)
+    for (n, k), choices in groupby(selected(arguments), key=lambda choice: choice[:2]):
+        print(f"{n}x{k}", file=sys.stderr, flush=True)
+        programs = [Program(side, path) for _, _, side, path in choices]
+        rows += compare(n, k, programs, arguments.threads, arguments.turns)
     if arguments.json:
         print_json("executorch_kernels", [asdict(row) for row in rows])
     else:

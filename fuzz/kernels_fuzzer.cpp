@@ -190,7 +190,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (repair) Repair(factor, bytes);
 
   const Buffer scratch(static_cast<size_t>(factor.n), nullptr);
-  if (ec_lut_check(&factor, scratch.as<uint8_t>()) != EC_OK) return 0;
+  const bool valid = ec_lut_check(&factor, scratch.as<uint8_t>()) == EC_OK;
+  const bool in_bounds = ec_lut_check_bounds(&factor) == EC_OK;
+  if (valid && !in_bounds) std::abort();
+  if (!in_bounds) return 0;  // wrong values give wrong results, and no more
   MatMul(factor, m, compute, parallel, &input);
   Gather(factor, parallel, &input);
   Conv2d(factor, conv, compute, parallel, &input);

@@ -97,9 +97,11 @@ def test_another_module_that_is_missing_is_a_bug(monkeypatch: pytest.MonkeyPatch
     assert "this is a bug" in capsys.readouterr().err
 
 
-def test_programs_are_inspected_by_their_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", "m.pte"]) == errors.ConfigError.exit_code
-    assert "give its checkpoint" in capsys.readouterr().err
+def test_a_program_is_inspected(capsys: pytest.CaptureFixture[str], tied_program: Path) -> None:
+    assert main(["inspect", str(tied_program)]) == 0
+    assert "- operators: edgecomp::lut_gather.out, edgecomp::lut_matmul.out" in capsys.readouterr().out
+    assert main(["inspect", "none.pte"]) == errors.ModelError.exit_code
+    assert "no ExecuTorch program at none.pte" in capsys.readouterr().err
 
 
 def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from onnx_models import embedding_table, save_encoder
 
 from edgecomp.errors import ConfigError
 from edgecomp.formats import dense, lut
-from edgecomp.inspect.artifact import inspect_onnx
+from edgecomp.inspect.artifact import inspect_executorch, inspect_onnx
 from edgecomp.inspect.model import inspect_layers, inspect_model
 from edgecomp.size import count_bytes
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, TensorSpec
@@ -112,3 +112,15 @@ def test_an_exported_model_is_inspected_by_its_files(tmp_path: Path) -> None:
     assert result.bytes == path.stat().st_size + (tmp_path / "m.data").stat().st_size
     assert result.inputs["input_ids"] == "tensor(int64) ['batch', 'sequence']"
     assert "sha256" in result.to_markdown()
+
+
+def test_a_program_is_inspected_by_its_files(external_program: Path) -> None:
+    result = inspect_executorch(external_program)
+    assert result.bytes == external_program.stat().st_size + external_program.with_suffix(".ptd").stat().st_size
+    assert result.inputs == {"ids": "int64 [batch <= 4, sequence <= 16]"}
+    assert result.outputs == {"y": "float32 [any <= 4, any <= 16, any <= 200]"}
+    assert (result.operators, result.backends) == (("edgecomp::lut_gather.out", "edgecomp::lut_matmul.out"), ())
+    text = result.to_markdown()
+    assert '- recipe: {"method": "random"}' in text
+    assert "- backends: none" in text
+    assert result.to_json()["manifest"]["provenance"] == {"source": "test"}

@@ -67,6 +67,14 @@ class ProgramTensor(InputSpec):
 
     max_shape: tuple[int, ...]
 
+    def describe(self) -> str:
+        """Dtype and shape, such as `int64 [batch <= 4, 16]`."""
+        dims = (
+            str(largest) if isinstance(size, int) else f"{size or 'any'} <= {largest}"
+            for size, largest in zip(self.shape, self.max_shape, strict=True)
+        )
+        return f"{self.dtype} [{', '.join(dims)}]"
+
 
 @dataclass(frozen=True)
 class ExecutorchFile:

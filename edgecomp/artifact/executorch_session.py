@@ -123,20 +123,16 @@ class ExecutorchArtifact:
 
 def _checked(spec: ProgramTensor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """An input's array, in row-major order."""
-    dims = ", ".join(
-        str(largest) if isinstance(size, int) else f"{size or 'any'} <= {largest}"
-        for size, largest in zip(spec.shape, spec.max_shape, strict=True)
-    )
     array = inputs.get(spec.name)
     if array is None:
-        raise ModelError(f"the program needs an input {spec.name}, {spec.dtype} [{dims}], and got {', '.join(inputs) or 'none'}")
+        raise ModelError(f"the program needs an input {spec.name}, {spec.describe()}, and got {', '.join(inputs) or 'none'}")
     fits = len(array.shape) == len(spec.shape) and all(
         got == size if isinstance(size, int) else got <= largest
         for got, size, largest in zip(array.shape, spec.shape, spec.max_shape, strict=True)
     )
     if array.dtype.name != spec.dtype or not fits:
         raise ModelError(
-            f"input {spec.name} must be {spec.dtype} [{dims}], got {array.dtype.name} {list(array.shape)}; "
+            f"input {spec.name} must be {spec.describe()}, got {array.dtype.name} {list(array.shape)}; "
             "a program takes sizes up to those that it was exported for (`edgecomp export --max-size NAME=VALUE`)"
         )
     return np.ascontiguousarray(array)

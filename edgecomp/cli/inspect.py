@@ -7,28 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecomp.cli.common import add_json, add_model, print_json
-from edgecomp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edgecomp.inspect.result import Inspection, OnnxInspection
+    from edgecomp.inspect.result import ExecutorchInspection, Inspection, OnnxInspection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp inspect`."""
-    parser.add_argument("checkpoint", type=Path, metavar="PATH", help="a checkpoint folder, or an exported .onnx")
+    parser.add_argument("checkpoint", type=Path, metavar="PATH", help="a checkpoint folder, or an exported .onnx or .pte")
     add_model(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Inspect and print."""
-    found: Inspection | OnnxInspection
+    found: Inspection | OnnxInspection | ExecutorchInspection
     if arguments.checkpoint.suffix == ".onnx":
         from edgecomp.inspect.artifact import inspect_onnx
 
         found = inspect_onnx(arguments.checkpoint)
     elif arguments.checkpoint.suffix == ".pte":
-        raise ConfigError(f"inspect reads a checkpoint folder or an .onnx file, got {arguments.checkpoint}: give its checkpoint")
+        from edgecomp.inspect.artifact import inspect_executorch
+
+        found = inspect_executorch(arguments.checkpoint)
     else:
         from edgecomp.checkpoint import load
         from edgecomp.inspect.model import inspect_model

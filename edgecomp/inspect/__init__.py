@@ -1,1 +1,1 @@
-"""What a compressed model or an exported artifact is made of: `model.inspect_model`, `artifact.inspect_onnx`."""
+"""What a compressed model (`inspect_model`) or an exported one (`inspect_onnx`, `inspect_executorch`) is made of."""

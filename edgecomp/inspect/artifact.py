@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgecomp.artifact.executorch_file import read_executorch
 from edgecomp.artifact.files import hash_files
 from edgecomp.artifact.library import NONE
 from edgecomp.artifact.session import OnnxArtifact
-from edgecomp.inspect.result import OnnxInspection
+from edgecomp.inspect.result import ExecutorchInspection, OnnxInspection
 
 
 def inspect_onnx(path: Path) -> OnnxInspection:
@@ -29,4 +30,25 @@ def inspect_onnx(path: Path) -> OnnxInspection:
         outputs={spec.name: f"{spec.type} {spec.shape}" for spec in session.get_outputs()},
         producer=meta.producer_name,
         metadata=dict(meta.custom_metadata_map),
+    )
+
+
+def inspect_executorch(path: Path) -> ExecutorchInspection:
+    """Inspect a program by its files.
+
+    Raises:
+        ModelError: no such file.
+        CheckpointError: the program is incomplete, or made for other operators than this edgecomp's.
+
+    """
+    file = read_executorch(path)
+    return ExecutorchInspection(
+        name=path.name,
+        files=hash_files(file),
+        inputs={spec.name: spec.describe() for spec in file.inputs},
+        outputs={spec.name: spec.describe() for spec in file.outputs},
+        operators=tuple(sorted(file.operators)),
+        backends=tuple(sorted(file.backends)),
+        activation_bytes=file.activation_bytes,
+        manifest=file.manifest,
     )

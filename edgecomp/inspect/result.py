@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -112,15 +113,66 @@ class OnnxInspection:
 
     def to_markdown(self) -> str:
         """Files, signature and metadata."""
-        lines = [f"- {file.name}: {file.bytes} bytes, sha256 {file.sha256}" for file in self.files]
-        lines += [f"- input {name}: {spec}" for name, spec in self.inputs.items()]
-        lines += [f"- output {name}: {spec}" for name, spec in self.outputs.items()]
+        lines = _common_lines(self.files, self.inputs, self.outputs)
         lines += [
             f"- operator domains: {', '.join(domain or 'ai.onnx' for domain in self.domains)}",
             f"- producer: {self.producer}",
         ]
         lines += [f"- {key}: {value}" for key, value in self.metadata.items()]
         return "\n".join(lines) + f"\ntotal: {self.bytes} bytes\n"
+
+
+@dataclass(frozen=True)
+class ExecutorchInspection:
+    """A program for ExecuTorch, as far as its files tell without that package.
+
+    Args:
+        name: file name.
+        files: the program and its external constants.
+        inputs: dtype and shape by name; a dynamic size as `name <= largest`.
+        outputs: as above.
+        operators: that it calls.
+        backends: that it hands parts to.
+        activation_bytes: planned for activations.
+        manifest: what edgecomp wrote of it; empty for a program of another tool.
+
+    """
+
+    name: str
+    files: tuple[FileInfo, ...]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    operators: tuple[str, ...]
+    backends: tuple[str, ...]
+    activation_bytes: int
+    manifest: Mapping[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.bytes for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """The inspection as JSON values."""
+        return {"kind": "inspect-executorch", "schema_version": SCHEMA_VERSION, **asdict(self), "bytes": self.bytes}
+
+    def to_markdown(self) -> str:
+        """Files, signature, what runs it, and the manifest without the provenance, which is long."""
+        lines = _common_lines(self.files, self.inputs, self.outputs)
+        lines += [
+            f"- operators: {', '.join(self.operators)}",
+            f"- backends: {', '.join(self.backends) or 'none'}",
+            f"- planned for activations: {self.activation_bytes} bytes",
+        ]
+        left_out = {"inputs", "outputs", "provenance"}
+        lines += [f"- {key}: {json.dumps(value)}" for key, value in self.manifest.items() if key not in left_out]
+        return "\n".join(lines) + f"\ntotal: {self.bytes} bytes\n"
+
+
+def _common_lines(files: tuple[FileInfo, ...], inputs: Mapping[str, str], outputs: Mapping[str, str]) -> list[str]:
+    lines = [f"- {file.name}: {file.bytes} bytes, sha256 {file.sha256}" for file in files]
+    lines += [f"- input {name}: {spec}" for name, spec in inputs.items()]
+    return lines + [f"- output {name}: {spec}" for name, spec in outputs.items()]
 
 
 def _joined(values: tuple[int | None, ...]) -> str:

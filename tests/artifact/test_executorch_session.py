@@ -13,10 +13,12 @@ import executorch_programs
 import numpy as np
 import pytest
 import torch
+from packed_models import chain_model, features, linear, plan, random_factor
 
 from edgecomp import native
 from edgecomp.artifact.executorch_session import ExecutorchArtifact
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
+from edgecomp.exporters import export
 
 IDS = np.random.default_rng(0).integers(0, 200, (2, 5))
 
@@ -104,3 +106,67 @@ def test_loading_the_library_twice_registers_once(tied_program: Path, tmp_path: 
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("array", "bad", "message"),
+    [
+        ("scales", np.int8(-128), r"scales must lie in \[-127, 127\]"),
+        ("tile_book", np.uint16(3), "every entry of tile_book must name a codebook that is there"),
+        ("row_scale", np.float32(np.nan), "row_scale must be finite"),
+    ],
+)
+def test_damaged_values_are_refused(books_program: Path, tmp_path: Path, array: str, bad: np.generic, message: str) -> None:
+    path = Path(shutil.copy(books_program, tmp_path))
+    with path.open("r+b") as file:
+        file.seek(position_of(array, books_program))
+        file.write(bad.tobytes())
+    with ExecutorchArtifact(path) as artifact, pytest.raises(ModelError, match=message):
+        artifact.run({"x": np.ones((1, 64), np.float32)})
+
+
+# The file is mapped: written in place, it changes under a program whose factors were checked in full before.
+CHANGED_UNDER_WAY = """
+import sys
+import torch
+from executorch.runtime import Runtime
+library, program, position = sys.argv[1], sys.argv[2], int(sys.argv[3])
+torch.ops.load_library(library)
+method = Runtime.get().load_program(program).load_method("forward")
+x = torch.ones(1, 64)
+assert torch.equal(method.execute([x])[0], method.execute([x])[0])
+with open(program, "r+b") as file:
+    file.seek(position)
+    file.write(b"\\xff\\xff")
+try:
+    method.execute([x])
+except RuntimeError:
+    print("refused")
+"""
+
+
+def test_bounds_are_checked_at_every_call(books_program: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(books_program, tmp_path))
+    arguments = [native.get_library_path("executorch"), str(path), str(position_of("tile_book", books_program))]
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", CHANGED_UNDER_WAY, *arguments], capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "refused\n", result.stderr
+    assert "every entry of tile_book must name a codebook that is there" in result.stderr
+
+
+BOOKS_FACTOR = random_factor(512, 64, books=3)
+
+
+@pytest.fixture(scope="module")
+def books_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A matrix with several codebooks, so that each of its arrays is found in the file."""
+    path = tmp_path_factory.mktemp("books") / "books.pte"
+    export(chain_model({"fc": plan([linear()])}, {"w": BOOKS_FACTOR}, features(64)), "executorch", path)
+    return path
+
+
+def position_of(array: str, program: Path) -> int:
+    values, content = BOOKS_FACTOR.arrays[array].tobytes(), program.read_bytes()
+    assert content.count(values) == 1
+    return content.index(values)

@@ -80,6 +80,32 @@ TEST(ValuesAreChecked) {
   CHECK(ec_lut_check(&wide.view(), nullptr) == EC_ERR_CODEBOOKS);
 }
 
+TEST(BoundsAreCheckedAlone) {
+  RandomFactor factor = MakeFactor(/*permuted=*/true);
+  const ec_lut_factor& view = factor.view();
+  CHECK(ec_lut_check_bounds(nullptr) == EC_ERR_NULL_POINTER);
+  CHECK(ec_lut_check_bounds(&view) == EC_OK);
+
+  // What gives wrong results is left to ec_lut_check: odd values, a row named twice.
+  auto* row_index = const_cast<int32_t*>(view.row_index);
+  int used = 0;
+  while (row_index[used] < 0) ++used;
+  const int32_t row = row_index[used];
+  const_cast<int8_t*>(view.scales)[5] = INT8_MIN;
+  const_cast<int8_t*>(view.codebooks)[31] = INT8_MIN;
+  const_cast<float*>(view.row_scale)[47] = std::numeric_limits<float>::infinity();
+  row_index[used] = (row + 1) % 20;
+  CHECK(ec_lut_check_bounds(&view) == EC_OK);
+
+  for (const int32_t bad : {-2, 20}) {
+    row_index[used] = bad;
+    CHECK(ec_lut_check_bounds(&view) == EC_ERR_ROW_INDEX);
+  }
+  row_index[used] = row;
+  const_cast<uint16_t*>(view.tile_book)[2] = 2;
+  CHECK(ec_lut_check_bounds(&view) == EC_ERR_TILE_BOOK);
+}
+
 TEST(MatMulRefusesBadCalls) {
   const RandomFactor factor = MakeFactor();
   const ec_lut_factor* f = &factor.view();

@@ -8,6 +8,7 @@ from pathlib import Path
 import executorch_programs
 import numpy as np
 import pytest
+from executorch_programs import Example
 from on_device import QUICK
 
 from edgecomp.bench.record import Record
@@ -16,6 +17,16 @@ from edgecomp.errors import ModelError
 
 DEVICES = ["local", "qemu://cortex-a72", "qemu://cortex-a76", "qemu://max"]
 VARIANTS = {"qemu://cortex-a72": "neon", "qemu://cortex-a76": "neon_dotprod", "qemu://max": "neon_i8mm"}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory, llama_folder: str, text_file: str) -> list[Example]:
+    """A convolutional network and a language model, in both compute modes."""
+    made = []
+    for compute in ("float", "int8"):
+        made.append(executorch_programs.save_network(tmp_path_factory.mktemp("network"), compute))
+        made.append(executorch_programs.save_language_model(llama_folder, text_file, tmp_path_factory.mktemp("lm"), compute))
+    return made
 
 
 def assert_alike(records: list[Record]) -> None:
@@ -32,6 +43,12 @@ def test_every_processor_computes_the_same(tmp_path: Path, tied_program: Path, e
     records = run_benches(artifacts, QUICK, devices=DEVICES, bundle=bundle)
     for first in range(0, len(records), len(DEVICES)):
         assert_alike(records[first : first + len(DEVICES)])
+
+
+@pytest.mark.parametrize("device", DEVICES[1:])
+def test_every_processor_computes_what_the_packed_weights_do(examples: list[Example], device: str, bundle: Path) -> None:
+    for example in examples:
+        example.check(executorch_programs.run_by_runner(example, device, bundle))
 
 
 def test_too_large_an_input_is_refused_by_name(tied_program: Path, tmp_path: Path) -> None:

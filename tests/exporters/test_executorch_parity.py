@@ -113,7 +113,7 @@ def test_convolutions(tmp_path: Path, compute: Compute) -> None:
         name: (plan([conv(params)], bias=name != "strided"), {"w": conv_factor(n, params, bits=3)})
         for name, (n, params) in CONVOLUTIONS.items()
     }
-    # Height and width are fixed: ExecuTorch takes minutes to order the strides of symbolic images.
+    # Height and width are fixed: with symbolic ones the lowering of this program takes minutes.
     model = parallel_model(cases, TensorSpec("x", "float32", ("batch", 8, 11, 14)), compute)
     inputs = [normal(1, 8, 11, 14), normal(2, 8, 11, 14)]
     assert_parity(model, tmp_path, inputs, ExportOptions(max_sizes={"batch": 2}), like_onnx=compute == "int8")

@@ -1,5 +1,6 @@
 #include "adapters/executorch/factor_arguments.h"
 
+#include "adapters/executorch/checked_factors.h"
 #include "kernels/lut/lut_layout.h"
 
 namespace edgecomp::et {
@@ -55,6 +56,18 @@ bool CheckShapes(const Arguments& arguments, const Tensor* const (&arrays)[kFact
   return true;
 }
 
+// All values of a factor that is met for the first time; of a known one, what keeps a kernel inside the arrays.
+bool CheckValues(const Arguments& arguments, const ec_lut_factor& factor) {
+  const uint64_t fingerprint = FingerprintOf(factor);
+  const bool known = WasChecked(fingerprint);
+  void* scratch = nullptr;
+  if (!known && factor.row_index != nullptr && !arguments.AllocateTemporary(static_cast<size_t>(factor.n), &scratch)) return false;
+  const ec_status status = known ? ec_lut_check_bounds(&factor) : ec_lut_check(&factor, static_cast<uint8_t*>(scratch));
+  if (status != EC_OK) return FailWithFactor(arguments, status, factor);
+  if (!known) RememberChecked(fingerprint);
+  return true;
+}
+
 }  // namespace
 
 bool ReadFactor(const Arguments& arguments, size_t first_integer, ec_lut_factor* factor) {
@@ -91,10 +104,7 @@ bool ReadFactor(const Arguments& arguments, size_t first_integer, ec_lut_factor*
   factor->row_index = arrays[kRowIndex] == nullptr ? nullptr : arrays[kRowIndex]->const_data_ptr<int32_t>();
   if (!CheckShapes(arguments, arrays, *factor)) return false;
 
-  void* scratch = nullptr;
-  if (factor->row_index != nullptr && !arguments.AllocateTemporary(static_cast<size_t>(factor->n), &scratch)) return false;
-  const ec_status status = ec_lut_check(factor, static_cast<uint8_t*>(scratch));
-  return status == EC_OK || FailWithFactor(arguments, status, *factor);
+  return CheckValues(arguments, *factor);
 }
 
 }  // namespace edgecomp::et

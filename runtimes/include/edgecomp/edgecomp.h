@@ -74,8 +74,12 @@ typedef struct ec_lut_factor {
 /* Checks sizes: cheap (constant time), called by every function below. */
 EC_API ec_status ec_lut_check_sizes(const ec_lut_factor* factor);
 
-/* Checks sizes and every value that a kernel trusts: once per factor, time linear in the small arrays. `scratch` holds N bytes and
- * is needed only with row_index. */
+/* Checks what keeps the functions below inside the arrays: sizes, tile_book, and that row_index holds rows. Time linear in these
+ * two: for a caller that cannot know whether the memory still holds what it once checked. */
+EC_API ec_status ec_lut_check_bounds(const ec_lut_factor* factor);
+
+/* Checks sizes and every value: once per factor, time linear in all arrays but the codes. Results mean something only for a factor
+ * that passes. `scratch` holds N bytes and is needed only with row_index. */
 EC_API ec_status ec_lut_check(const ec_lut_factor* factor, uint8_t* scratch);
 
 /* Bytes that each array must have: the adapters hold a tensor's size against them. EC_ERR_OVERFLOW where one does not fit. */
