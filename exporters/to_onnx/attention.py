@@ -17,7 +17,8 @@ def decompose_attention(program: ExportedProgram) -> ExportedProgram:
     """The program with its attention in matrix products; all other operators stay."""
     if all(node.target is not _ATTENTION for node in program.graph.nodes):
         return program
-    return program.run_decompositions({_ATTENTION: _attention})
+    decomposed: ExportedProgram = program.run_decompositions({_ATTENTION: _attention})
+    return decomposed
 
 
 def _attention(
