@@ -144,3 +144,11 @@ def test_the_schema_refuses_what_recipes_refuse() -> None:
     assert fits(schema, SETTINGS, schema)
     for change in ({"version": 2}, {"colour": "red"}, {"passes": [{"method": "zip"}]}, {"passes": [{"bits": 9}]}):
         assert not fits(schema, {**SETTINGS, **change}, schema)
+
+
+def test_the_schema_says_what_each_setting_is() -> None:
+    definitions = recipe_schema()["$defs"]
+    for name in ("LutKmeansConfig", "JlcmConfig"):
+        described = {key for key, value in definitions[name]["properties"].items() if value.get("description")}
+        assert described == set(definitions[name]["properties"]) - {"method"}
+    assert definitions["LutKmeansConfig"]["properties"]["books"]["description"].endswith("is stored, 32 bits a row.")
