@@ -24,9 +24,17 @@ def test_builtin_recipes_load_under_their_own_name(name: str) -> None:
 
 
 def test_there_are_recipes_of_several_widths() -> None:
-    assert {"lut-2bit", "lut-3bit", "lut-4bit", "lut-8bit", "encoder-4bit", "jlcm-2bit", "jlcm-3bit", "jlcm-4bit"} <= set(
-        builtin_recipes()
-    )
+    assert {
+        "lut-2bit",
+        "lut-3bit",
+        "lut-4bit",
+        "lut-8bit",
+        "encoder-4bit",
+        "encoder-3bit",
+        "jlcm-2bit",
+        "jlcm-3bit",
+        "jlcm-4bit",
+    } <= set(builtin_recipes())
 
 
 def test_toml_json_and_mappings_give_the_same_recipe(tmp_path: Path) -> None:
