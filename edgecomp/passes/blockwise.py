@@ -26,7 +26,7 @@ from edgecomp.draft import Draft
 from edgecomp.passes.base import PassContext
 from edgecomp.passes.blocks import Call, capture, capture_value, find_blocks, first_tensor
 from edgecomp.passes.learned_lut import MapGradient
-from edgecomp.passes.learning import Rates, Replaceable, optimise, sample_order
+from edgecomp.passes.learning import Rates, Replaceable, hold_back, optimise, sample_order
 from edgecomp.passes.students import factors_within, settled_tensors, settled_weights, student_of, take, take_dense
 from edgecomp.resume import FinishedFactor, Kept
 
@@ -88,14 +88,30 @@ def _learn(draft: Draft, context: PassContext, names: Sequence[str], root: str, 
     block = Replaceable(context.placed_module.get_submodule(root))
     settled = settled_weights(draft, context, names, root)
 
+    def error(weights: Mapping[str, Tensor], sample: int) -> Tensor:
+        call = data.calls[sample]
+        output = first_tensor(block(settled | dict(weights), (data.values[sample], *call.arguments), call.keywords))
+        return _row_error(output, data.targets[sample])
+
     def backward(weights: Mapping[str, Tensor], batch: Sequence[int]) -> None:
         for sample in batch:
-            call = data.calls[sample]
-            output = first_tensor(block(settled | dict(weights), (data.values[sample], *call.arguments), call.keywords))
-            (_row_error(output, data.targets[sample]) / len(batch)).backward()
+            (error(weights, sample) / len(batch)).backward()
 
-    order = sample_order(len(data.values), settings.batch, settings.steps, settings.seed)
-    optimise(student, settings.rates, order, steps=settings.steps, backward=backward, work=context.work, state=f"state, {root}")
+    @torch.no_grad()
+    def judge(weights: Mapping[str, Tensor]) -> float:
+        return sum(float(error(weights, sample)) for sample in held)
+
+    learned, held = hold_back(len(data.values))
+    optimise(
+        student,
+        settings.rates,
+        sample_order(learned, settings.batch, settings.steps, settings.seed),
+        steps=settings.steps,
+        backward=backward,
+        judge=judge if held else None,
+        work=context.work,
+        state=f"state, {root}",
+    )
     take(draft, context, student, root)
     for name in names:
         context.keep(f"{name}, block by block", FinishedFactor(draft.factors[name], draft.records[name]))

@@ -30,7 +30,7 @@ from edgecomp.passes.base import PassContext
 from edgecomp.passes.blocks import first_tensor
 from edgecomp.passes.blockwise import BlockSettings, learn_blocks
 from edgecomp.passes.learned_lut import MapGradient
-from edgecomp.passes.learning import Rates, Replaceable, Student, learnable, optimise, sample_order
+from edgecomp.passes.learning import Rates, Replaceable, Student, hold_back, learnable, optimise, sample_order
 from edgecomp.passes.students import settled_weights, student_of, take
 
 
@@ -96,7 +96,8 @@ class Jlcm:
         teacher = context.placed_module
         compressed = Replaceable(teacher)
 
-        def backward(weights: Mapping[str, Tensor], batch: Sequence[int]) -> None:
+        def losses(weights: Mapping[str, Tensor], batch: Sequence[int]) -> Iterator[Tensor]:
+            """Parts of the mean over the batch."""
             samples = [context.batches[i] for i in batch]
             for inputs in _stacked(samples, stack):
                 placed = [tensor.to(context.device) for tensor in inputs]
@@ -104,12 +105,31 @@ class Jlcm:
                     with torch.no_grad():
                         target = teacher(*placed)
                     output = compressed(settled | dict(weights), placed)
-                loss = divergence(first_tensor(output), first_tensor(target)) * (len(placed[0]) / len(samples))
+                yield divergence(first_tensor(output), first_tensor(target)) * (len(placed[0]) / len(samples))
+
+        def backward(weights: Mapping[str, Tensor], batch: Sequence[int]) -> None:
+            for loss in losses(weights, batch):
                 loss.backward()
 
-        order = sample_order(len(context.batches), self.config.batch, self.config.steps, self.config.seed)
-        batches = context.progress(order, total=self.config.steps, label="jlcm, end to end", unit="step")
-        optimise(student, rates, batches, steps=self.config.steps, backward=backward, work=context.work)
+        @torch.no_grad()
+        def judge(weights: Mapping[str, Tensor]) -> float:
+            return sum(float(loss) for loss in losses(weights, held))
+
+        learned, held = hold_back(len(context.batches))
+        optimise(
+            student,
+            rates,
+            context.progress(
+                sample_order(learned, self.config.batch, self.config.steps, self.config.seed),
+                total=self.config.steps,
+                label="jlcm, end to end",
+                unit="step",
+            ),
+            steps=self.config.steps,
+            backward=backward,
+            judge=judge if held else None,
+            work=context.work,
+        )
 
 
 def _kullback_leibler(output: Tensor, target: Tensor) -> Tensor:
@@ -126,7 +146,7 @@ def _relative_square(output: Tensor, target: Tensor) -> Tensor:
 def _stacked(samples: Sequence[Sequence[Tensor]], limit: int) -> Iterator[list[Tensor]]:
     """Samples of equal shapes joined along axis 0, at most `limit` at a time."""
     waiting: list[Sequence[Tensor]] = []
-    for sample in samples:
+    for sample in sorted(samples, key=lambda sample: [tuple(t.shape) for t in sample]) if limit > 1 else samples:
         if waiting and (len(waiting) == limit or [t.shape for t in sample] != [t.shape for t in waiting[0]]):
             yield [torch.cat(parts) for parts in zip(*waiting, strict=True)]
             waiting = []

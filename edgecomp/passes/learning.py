@@ -24,6 +24,9 @@ _GROUP_WEIGHTS = 1 << 25
 _BETAS = (0.9, 0.95)
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _KEEP_SECONDS = 300.0
+_JUDGED = 8  # times in the course of learning, the start aside
+_HELD_SHARE = 8
+_HELD_MOST = 16
 
 Batch = TypeVar("Batch")
 
@@ -183,10 +186,14 @@ def optimise(
     *,
     steps: int,
     backward: Callable[[Mapping[str, Tensor], Batch], None],
+    judge: Callable[[Mapping[str, Tensor]], float] | None,
     work: Work,
     state: str = "state",
 ) -> None:
-    """Learn by Adam with a short warm-up and a cosine decay to 0.
+    """Learn by Adam with a short warm-up and a cosine decay to 0, and end with the best state on samples held back.
+
+    Adam moves every parameter by about its rate in each step, however small the gradient: what a few steps on a few samples do may
+    be worse than doing nothing. So the start counts as a state too.
 
     Args:
         student: what is learned.
@@ -194,6 +201,7 @@ def optimise(
         batches: one for each step.
         steps: how many there are.
         backward: computes the loss for the weights and a batch, and its gradients.
+        judge: the loss for the weights on samples that are in no batch; None where there are none: the last state stays then.
         work: keeps the state every few minutes; an interrupted run continues from there, with the same result.
         state: its name there, one for each stage of the work.
 
@@ -208,11 +216,14 @@ def optimise(
     if student.dense:
         groups.append({"params": list(student.dense.values()), "height": rates.dense})
     optimiser = torch.optim.Adam(groups, betas=_BETAS)
-    done = _restore(optimiser, work, state)
+    best = _Best(_parameters(optimiser))
+    done = _restore(optimiser, best, work, state)
     kept_at = time.monotonic()
     for step, batch in enumerate(batches):
         if step < done:
             continue
+        if judge is not None and step % max(1, steps // _JUDGED) == 0:
+            best.offer(judge(student.weights()))
         for group in optimiser.param_groups:
             group["lr"] = group["height"] * _rate(step, steps)
         weights = student.weights()
@@ -224,20 +235,43 @@ def optimise(
             for _, learned in student.groups:
                 learned.clamp()
         if work.outlives and time.monotonic() - kept_at > _KEEP_SECONDS:
-            _keep(optimiser, work, state, step + 1)
+            _keep(optimiser, best, work, state, step + 1)
             kept_at = time.monotonic()
+    if judge is not None:
+        best.offer(judge(student.weights()))
+        best.take()
 
 
-def _keep(optimiser: torch.optim.Adam, work: Work, state_name: str, done: int) -> None:
-    arrays = {}
+class _Best:
+    """The state of the parameters with the least loss so far."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._parameters = parameters
+        self.loss = math.inf
+        self.values: list[Tensor] = []
+
+    def offer(self, loss: float) -> None:
+        """Remember the parameters as they are now, if the loss is less than ever."""
+        if loss < self.loss:
+            self.loss, self.values = loss, [parameter.detach().clone() for parameter in self._parameters]
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Put the best state in place; nothing happens where no loss was a number."""
+        for parameter, value in zip(self._parameters, self.values, strict=False):
+            parameter.copy_(value)
+
+
+def _keep(optimiser: torch.optim.Adam, best: _Best, work: Work, state_name: str, done: int) -> None:
+    arrays = {f"best.{index}": value.cpu().numpy() for index, value in enumerate(best.values)}
     for index, parameter in enumerate(_parameters(optimiser)):
         state = optimiser.state[parameter]
         for name, tensor in {"value": parameter, **{key: state[key] for key in _MOMENTS if key in state}}.items():
             arrays[f"{index}.{name}"] = tensor.detach().cpu().numpy()
-    work.keep(state_name, Kept(arrays, {"done": done}))
+    work.keep(state_name, Kept(arrays, {"done": done, "least": best.loss}))
 
 
-def _restore(optimiser: torch.optim.Adam, work: Work, state_name: str) -> int:
+def _restore(optimiser: torch.optim.Adam, best: _Best, work: Work, state_name: str) -> int:
     """Put a kept state in place; the steps that it had done, 0 where there is none."""
     kept = work.find(state_name)
     if kept is None:
@@ -249,19 +283,29 @@ def _restore(optimiser: torch.optim.Adam, work: Work, state_name: str) -> int:
             for key, moment in moments.items():
                 if moment is not None:  # what never had a gradient has no moments
                     optimiser.state[parameter][key] = torch.from_numpy(moment).to(parameter.device)
+    if "best.0" in kept.arrays:
+        best.loss = kept.facts["least"]
+        best.values = [torch.from_numpy(kept.arrays[f"best.{i}"]).to(p.device) for i, p in enumerate(_parameters(optimiser))]
     # Adam counts steps on the processor, whatever the device.
     for state in optimiser.state.values():
         state["step"] = state["step"].cpu()
     return int(kept.facts["done"])
 
 
-def sample_order(samples: int, batch: int, steps: int, seed: int) -> Iterator[list[int]]:
+def hold_back(samples: int) -> tuple[list[int], list[int]]:
+    """The samples to learn from, and those to judge by: one in 8, 16 at most, spread evenly; none of fewer than 8."""
+    count = min(_HELD_MOST, samples // _HELD_SHARE)
+    held = [(2 * i + 1) * samples // (2 * count) for i in range(count)]
+    return [i for i in range(samples) if i not in held], held
+
+
+def sample_order(samples: Sequence[int], batch: int, steps: int, seed: int) -> Iterator[list[int]]:
     """The samples of each step: every epoch another order."""
     generator = torch.Generator().manual_seed(seed)
     waiting: list[int] = []
     for _ in range(steps):
         while len(waiting) < batch:
-            waiting += torch.randperm(samples, generator=generator).tolist()
+            waiting += [samples[i] for i in torch.randperm(len(samples), generator=generator).tolist()]
         yield waiting[:batch]
         del waiting[:batch]
 

@@ -101,7 +101,9 @@ class LutKmeans:
         work = {factor: settings for factor, settings in work.items() if _saves_bytes(draft, factor, settings)}
         if self.config.weighting != "none":
             context.require_calibration(draft, work)
-        for factor in context.progress(work, total=len(work), label="lut-kmeans", unit="matrix"):
+        # By weights: the embedding of a language model takes as long as a hundred of its other matrices.
+        sizes = {factor: draft.matrices[factor].numel() for factor in work}
+        for factor in context.progress(work, total=sum(sizes.values()), label="lut-kmeans", unit="weights", size=sizes.__getitem__):
             finished = context.finished(factor) or context.keep(factor, self._fit(draft, context, factor, work[factor]))
             draft.factors[factor], draft.records[factor] = finished
             del draft.matrices[factor]

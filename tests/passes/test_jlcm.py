@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -188,24 +189,51 @@ def test_the_same_inputs_give_the_same_bits() -> None:
             np.testing.assert_array_equal(array, second.factors[name].arrays[key])
 
 
-def test_an_interrupted_run_continues_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "_KEEP_SECONDS", 0.0)
-    whole = edgecomp.compress(tiny_models.convolutional(), recipe(), list(tiny_models.images()))
-    weights, calls = learning.Student.weights, itertools.count(1)
+def many_images() -> list[Sample]:
+    """Enough samples for some to be held back."""
+    return [{name: array + 0.01 * i for name, array in sample.items()} for i in range(8) for sample in tiny_models.images()]
 
-    def interrupted(student: learning.Student) -> dict[str, Tensor]:
+
+def test_samples_are_held_back_evenly_where_there_are_enough() -> None:
+    assert learning.hold_back(7) == (list(range(7)), [])
+    learned, held = learning.hold_back(20)
+    assert held == [5, 15]
+    assert sorted(learned + held) == list(range(20))
+    assert len(learning.hold_back(1000)[1]) == 16
+
+
+def test_learning_that_makes_the_model_worse_is_not_taken() -> None:
+    rates = {"position_rate": 3.0, "book_rate": 90.0, "scale_rate": 90.0, "dense_rate": 1.0}
+    for samples, taken in ((many_images(), False), (many_images()[:1], True)):  # of one sample none can be held back
+        kmeans, model = (
+            edgecomp.compress(tiny_models.convolutional(), recipe(**rates) | {"passes": recipe(**rates)["passes"][:count]}, samples)
+            for count in (1, 2)
+        )
+        changed = [not np.array_equal(unpack(factor), unpack(kmeans.factors[name])) for name, factor in model.factors.items()]
+        assert any(changed) == taken
+
+
+@pytest.mark.parametrize("samples", [tiny_models.images, many_images])
+def test_an_interrupted_run_continues_with_the_same_bits(
+    samples: Callable[[], list[Sample]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "_KEEP_SECONDS", 0.0)
+    whole = edgecomp.compress(tiny_models.convolutional(), recipe(), list(samples()))
+    set_gradients, calls = learning.Student.set_gradients, itertools.count(1)
+
+    def interrupted(student: learning.Student, weights: Mapping[str, Tensor]) -> None:
         if next(calls) == 12:
             raise KeyboardInterrupt
-        return weights(student)
+        set_gradients(student, weights)
 
     def compress() -> CompressedModel:
-        return edgecomp.compress(tiny_models.convolutional(), recipe(), list(tiny_models.images()), work_folder=tmp_path / "work")
+        return edgecomp.compress(tiny_models.convolutional(), recipe(), list(samples()), work_folder=tmp_path / "work")
 
-    monkeypatch.setattr(learning.Student, "weights", interrupted)
+    monkeypatch.setattr(learning.Student, "set_gradients", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compress()
     continued = compress()
-    assert next(calls) == 12 + 30 - 11 + 1  # the eleven steps before the interruption were not done again
+    assert next(calls) == 12 + 30 - 11 + 1  # one for each step: the eleven steps before the interruption were not done again
     for name, factor in whole.factors.items():
         for key, array in factor.arrays.items():
             np.testing.assert_array_equal(array, continued.factors[name].arrays[key])
