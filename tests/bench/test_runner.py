@@ -216,6 +216,11 @@ def test_a_library_that_does_not_load_is_named(tmp_path: Path) -> None:
         run_bench(model, BenchOptions(library=str(broken)))
 
 
+def test_a_library_without_the_program_s_operators_is_refused(tied_program: Path, empty_library: Path) -> None:
+    with pytest.raises(RuntimeUnavailableError, match=r"tied\.pte calls an operator that is not registered .*lut_gather.*give the library"):
+        run_bench(tied_program, replace(QUICK, library=str(empty_library)))
+
+
 def test_token_ids_outside_the_vocabulary_name_the_inputs(tmp_path: Path) -> None:
     model = save_encoder(tmp_path / "m.onnx", embedding_table()[:3])
     with pytest.raises(ModelError, match="does not run on inputs"):
