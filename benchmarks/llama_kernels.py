@@ -1,13 +1,14 @@
-"""LutMatMul inside onnxruntime against llama.cpp's matrix product, for one row of x, with weights that no cache holds.
+"""LutMatMul inside onnxruntime against llama.cpp's matrix product: one row of x, one thread, weights that no cache holds.
 
     pip install llama-cpp-python    # compiled on this machine, for its processor
-    python benchmarks/llama_kernels.py [--shapes 8192x2048,1536x576] [--types Q4_0,IQ4_NL] [--threads 1] [--json]
+    python benchmarks/llama_kernels.py [--shapes 8192x2048,1536x576] [--types Q4_0,IQ4_NL] [--json]
 
 Both run in turns, as in kernels.py, whose side of ours this is: 4 bits in blocks of 32, `int8` compute. llama.cpp's side is one
 ggml graph of as many `MUL_MAT` nodes as exceed the caches, with weights of their own, on its CPU backend; weights lie in the
 interleaved layout of its "repack" buffers where it has one for the type, which is what llama.cpp uses itself. Q4_0 and IQ4_NL have
 a float16 scale for each 32 weights: 4.5 bits a weight, as ours with its int8 scales has 4.25 and a float32 a row.
-Each side's result is first held against its own weights in float64.
+Each side's result is first held against its own weights in float64. One thread only: onnxruntime's other threads spin after a run
+and would take llama.cpp's time.
 """
 
 from __future__ import annotations
@@ -48,7 +49,6 @@ class Row:
     type: str
     n: int
     k: int
-    threads: int
     cold_mib: int
     lut_us: float
     llama_us: float
@@ -118,7 +118,7 @@ class LlamaSide:
         self.node_bytes = packed.nbytes
         self.copies = problem.copies(packed.nbytes)
         self._backend = Pointer(ggml.call("ggml_backend_cpu_init"))
-        ggml.call("ggml_backend_cpu_set_n_threads", self._backend, problem.threads, returns=None)
+        ggml.call("ggml_backend_cpu_set_n_threads", self._backend, 1, returns=None)
         plain = Pointer(ggml.call("ggml_backend_get_default_buffer_type", self._backend))
         buffers = ggml.repack_buffers()
         weights = ggml.context(self.copies)
@@ -174,14 +174,13 @@ def compare(ggml: Ggml, kind: GGMLQuantizationType, problem: Problem, pairs: int
         type=kind.name,
         n=problem.n,
         k=problem.k,
-        threads=problem.threads,
         cold_mib=problem.cold_mib,
         lut_us=float(np.median(times[0])),
         llama_us=float(np.median(times[1])),
         llama_over_lut=float(np.median(times[1] / times[0])),
         lut_bytes=ours.node_bytes,
         llama_bytes=llama.node_bytes,
-        roof_gb_per_s=read_roof(problem.threads, problem.cold_mib << 20, clock),
+        roof_gb_per_s=read_roof(1, problem.cold_mib << 20, clock),
         lut_error=ours.error,
         llama_error=llama.error,
     )
@@ -192,7 +191,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--shapes", default="8192x2048,1536x576", help="NxK, separated by commas")
     parser.add_argument("--types", default="Q4_0,IQ4_NL", help="llama.cpp's, separated by commas")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cold-mib", type=int, default=cold_mib(), help="of weights (default: 5 times the largest cache)")
     parser.add_argument("--pairs", type=int, default=21, help="of runs")
     parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
@@ -202,21 +200,21 @@ def main() -> None:
     for shape in arguments.shapes.split(","):
         n, k = map(int, shape.split("x"))
         for name in arguments.types.split(","):
-            problem = Problem(n, k, 1, 4, 32, arguments.threads, arguments.cold_mib)
+            problem = Problem(n, k, rows=1, bits=4, block_size=32, threads=1, cold_mib=arguments.cold_mib)
             print(name, problem, file=sys.stderr)
             rows.append(compare(ggml, GGMLQuantizationType[name], problem, arguments.pairs, time.perf_counter_ns))
     if arguments.json:
         print_json("llama_kernels", [asdict(row) for row in rows])
         return
     print(", ".join(f"{key}: {value}" for key, value in machine().items()) + f", commit: {commit()}\n")
-    columns = ["N x K", "threads", "type", "lut us", "llama.cpp us", "llama.cpp / lut", "lut MB", "llama.cpp MB", "roof GB/s"]
+    columns = ["N x K", "type", "lut us", "llama.cpp us", "llama.cpp / lut", "lut MB", "llama.cpp MB", "roof GB/s"]
     columns += ["lut error", "llama.cpp error"]
-    print("| " + " | ".join(columns) + " |\n| --- | ---: | --- |" + " ---: |" * (len(columns) - 3))
+    print("| " + " | ".join(columns) + " |\n| --- | --- |" + " ---: |" * (len(columns) - 2))
     for r in rows:
         figures = [f"{r.lut_us:.1f}", f"{r.llama_us:.1f}", f"{r.llama_over_lut:.2f}"]
         figures += [f"{r.lut_bytes / 1e6:.2f}", f"{r.llama_bytes / 1e6:.2f}", f"{r.roof_gb_per_s:.1f}"]
         figures += [f"{r.lut_error:.4f}", f"{r.llama_error:.4f}"]
-        print(f"| {r.n} x {r.k} | {r.threads} | {r.type} | " + " | ".join(figures) + " |")
+        print(f"| {r.n} x {r.k} | {r.type} | " + " | ".join(figures) + " |")
 
 
 if __name__ == "__main__":
