@@ -56,4 +56,5 @@ def _attention(
     if attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=scores.dtype).masked_fill(~attn_mask, -torch.inf)
     weights = (scores + attn_mask).softmax(-1)
+    # A row of minus infinities is NaN. As in PyTorch's own translation, any other NaN under a mask is taken for one.
     return weights.masked_fill(weights.isnan(), 0.0) @ value
