@@ -271,7 +271,7 @@ def _refit_codebook(
     row_scale: Tensor,
     largest_entry: int,
 ) -> Tensor:
-    """Least-squares entries given codes and steps, on the grid of integers; entries without weight stay. 8 bits are the grid itself."""
+    """Least-squares entries given codes and steps, as integers; entries without weight stay. 8 bits are the grid itself."""
     if len(codebook) > 128:
         return codebook
     steps = (scales * row_scale[:, None])[..., None]
