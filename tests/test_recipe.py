@@ -54,6 +54,7 @@ def test_every_setting_is_written_out() -> None:
         "weighting": "activations",
         "refits": 8,
         "books": 1,
+        "largest_entry": 127,
         "skip": ["head"],
         "layers": [],
     }

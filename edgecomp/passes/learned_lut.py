@@ -73,6 +73,8 @@ class LearnedLut:
         self._row_scale = joined([start.row_scale for start in starts])
         self._block_size = factors[0].attributes["block_size"]
         self.books = joined([start.books for start in starts])
+        # Kernels multiply codebooks within 63 faster (`largest_entry` of lut-kmeans): those that start there stay there.
+        self._largest_entry = torch.where(self.books.abs().amax(dim=1, keepdim=True) <= 63, 63.0, 127.0)
         self.scales = joined([start.scales for start in starts])
         codes = torch.from_numpy(np.concatenate([start.codes for start in starts])).to(device, torch.int64)
         self.positions = codes + self._offsets(codes, torch.cat([original.to(device) for original in originals]))
@@ -114,7 +116,7 @@ class LearnedLut:
         if self.map_gradient != "naive":
             self.positions.clamp_(0, self.books.shape[1] - 1)
         self.scales.clamp_(-127, 127)
-        self.books.copy_(self.books.clamp(-127, 127).sort(dim=1).values)
+        self.books.copy_(self.books.clamp(-self._largest_entry, self._largest_entry).sort(dim=1).values)
 
     def to_factors(self) -> list[Factor]:
         """The learned factors, with their rows and codebooks where they were."""

@@ -49,6 +49,7 @@ def fit_lut(
     refits: int,
     real: Tensor | None = None,
     books: int = 1,
+    largest_entry: int = 127,
 ) -> LutFit:
     """Fit and pack one matrix.
 
@@ -60,8 +61,10 @@ def fit_lut(
         refits: rounds of alternating refinement.
         real: bool `[K]`, False for columns that are padding: they count nowhere and get the padding code; None: all are real.
         books: codebooks, each of a group of rows; fewer where there are fewer tiles, and one for 7 and 8 bits.
+        largest_entry: magnitude that codebook entries may have; 7 and 8 bits, whose codes are the entries, always use 127.
 
     """
+    largest_entry = 127 if bits >= 7 else largest_entry
     n, k = matrix.shape
     padded = lut.round_up(k, lut.SPAN_COLUMNS)
     real = torch.ones(k, dtype=torch.bool) if real is None else real
@@ -75,7 +78,7 @@ def fit_lut(
     groups = _row_groups(weights, books) if books > 1 and bits < 7 else [torch.arange(n, device=weights.device)]
     parts = []
     for rows in groups:
-        levels = _fit_rows(weights[rows], column, bits, refits)
+        levels = _fit_rows(weights[rows], column, bits, refits, largest_entry)
         parts.append(levels if hessian is None else compensate(weights[rows], hessian, levels))
     order = torch.cat(groups)
     codes = torch.cat([part.codes for part in parts]).reshape(n, -1)
@@ -132,16 +135,16 @@ def _row_groups(weights: Tensor, books: int) -> list[Tensor]:
     return [order[low:high].sort().values for low, high in pairwise(bounds)]
 
 
-def _fit_rows(weights: Tensor, importance: Tensor, bits: int, refits: int) -> Levels:
+def _fit_rows(weights: Tensor, importance: Tensor, bits: int, refits: int, largest_entry: int) -> Levels:
     """One codebook for the rows `[N, blocks, block_size]`, and their codes and scales."""
-    codebook, steps = _initial_levels(weights, importance, bits)
+    codebook, steps = _initial_levels(weights, importance, bits, largest_entry)
     scales, row_scale = quantize_steps(steps)
     codes = _assign(weights, codebook, scales, row_scale)
     best = (_squared_error(weights, importance, codebook, codes, scales, row_scale), codebook, scales, row_scale)
     for refit in range(refits):
-        codebook = _refit_codebook(weights, importance, codes, codebook, scales, row_scale)
+        codebook = _refit_codebook(weights, importance, codes, codebook, scales, row_scale, largest_entry)
         if refit in _SEARCH_REFITS:
-            steps = _search_steps(weights, importance, codebook)
+            steps = _search_steps(weights, importance, codebook, largest_entry)
         else:
             codes = _assign(weights, codebook, scales, row_scale)
             steps = _refit_steps(weights, importance, codebook, codes)
@@ -197,7 +200,7 @@ def _hessian_ratio(error: Tensor, weights: Tensor, hessian: Tensor) -> float:
     return float(np.sqrt(float(((error @ hessian) * error).sum()) / total)) if total > 0 else 0.0
 
 
-def _initial_levels(weights: Tensor, importance: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def _initial_levels(weights: Tensor, importance: Tensor, bits: int, largest_entry: int) -> tuple[Tensor, Tensor]:
     """A codebook (float32 holding int8 values, ascending) and steps `[N, blocks]` to start from.
 
     A block's step is its largest weight with its sign, so that the largest weight is always +1 and the codebook spends its entries
@@ -216,8 +219,8 @@ def _initial_levels(weights: Tensor, importance: Tensor, bits: int) -> tuple[Ten
     centres = (np.arange(_HISTOGRAM_BINS) + 0.5) * (2 / _HISTOGRAM_BINS) - 1
     entries = kmeans_1d(centres, counts.cpu().numpy(), 2**bits)
     peak = np.abs(entries).max()
-    codebook = torch.from_numpy(np.rint(entries * (127 / peak))).to(weights.device, torch.float32)
-    return codebook, largest * (float(peak) / 127)
+    codebook = torch.from_numpy(np.rint(entries * (largest_entry / peak))).to(weights.device, torch.float32)
+    return codebook, largest * (float(peak) / largest_entry)
 
 
 def _largest(weights: Tensor) -> Tensor:
@@ -260,9 +263,15 @@ def _by_rows(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 
 
 def _refit_codebook(
-    weights: Tensor, importance: Tensor, codes: Tensor, codebook: Tensor, scales: Tensor, row_scale: Tensor
+    weights: Tensor,
+    importance: Tensor,
+    codes: Tensor,
+    codebook: Tensor,
+    scales: Tensor,
+    row_scale: Tensor,
+    largest_entry: int,
 ) -> Tensor:
-    """Least-squares entries given codes and steps, on the int8 grid; entries without weight stay. 8 bits are the grid itself."""
+    """Least-squares entries given codes and steps, as integers; entries without weight stay. 8 bits are the grid itself."""
     if len(codebook) > 128:
         return codebook
     steps = (scales * row_scale[:, None])[..., None]
@@ -272,7 +281,7 @@ def _refit_codebook(
         flat, weights=(importance * steps.square()).expand_as(weights).reshape(-1).double(), minlength=len(codebook)
     )
     entries = torch.where(denominator > 0, numerator / denominator, codebook.double())
-    return entries.round().clamp(-127, 127).float().sort().values
+    return entries.round().clamp(-largest_entry, largest_entry).float().sort().values
 
 
 def _refit_steps(weights: Tensor, importance: Tensor, codebook: Tensor, codes: Tensor) -> Tensor:
@@ -290,12 +299,12 @@ def _least_squares(weights: Tensor, importance: Tensor, values: Tensor) -> Tenso
     return torch.where(denominator > 0, numerator / denominator, 0)
 
 
-def _search_steps(weights: Tensor, importance: Tensor, codebook: Tensor) -> Tensor:
+def _search_steps(weights: Tensor, importance: Tensor, codebook: Tensor, largest_entry: int) -> Tensor:
     """The best step of each block among candidates of both signs, each refitted by least squares: `[N, blocks]`."""
     nearest_value = codebook[_nearest_table(codebook)]
 
     def search(weights: Tensor) -> Tensor:
-        largest = _largest(weights) / 127
+        largest = _largest(weights) / largest_entry
         best_error = torch.full_like(largest, torch.inf)
         best_steps = torch.zeros_like(largest)
         for factor in _STEP_CANDIDATES:

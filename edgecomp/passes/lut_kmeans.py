@@ -50,6 +50,10 @@ class LutKmeansConfig(PassConfig):
         refits: rounds of alternating refinement.
         books: codebooks of a matrix of 1 to 6 bits, at most: its rows are sorted by distribution into so many groups. The order of
             the rows is stored, 32 bits a row.
+        largest_entry: magnitude of codebook entries of 1 to 6 bits, at most: the least-squares entry e is stored as
+            clamp(round(e), -largest_entry, largest_entry), so that an entry is off by at most half of 1 / largest_entry of the
+            largest. With 63 AVX2 multiplies several rows of x faster: an entry with an offset of 64 is an unsigned byte below 128,
+            and 2 * 127 * 127, the largest pair of products, fits into 16 bits.
         skip: patterns of layers that stay as they are.
         layers: settings for some layers; of several that match, the last one counts. Tied layers share one matrix, which has what
             fits any of them.
@@ -62,6 +66,7 @@ class LutKmeansConfig(PassConfig):
     weighting: Literal["activations", "hessian", "none"] = "activations"
     refits: int = Field(default=8, ge=0, le=1000)
     books: int = Field(default=1, ge=1, le=65535)
+    largest_entry: Literal[63, 127] = 127
     skip: list[str] = Field(default=[])
     layers: list[LayerSettings] = Field(default=[])
 
@@ -122,6 +127,7 @@ class LutKmeans:
             refits=self.config.refits,
             real=_real_columns(draft, factor),
             books=self.config.books,
+            largest_entry=self.config.largest_entry,
         )
         return FinishedFactor(fit.factor, {"relative_error": fit.relative_error, "weighted_error": fit.weighted_error})
 

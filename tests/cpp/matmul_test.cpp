@@ -122,22 +122,27 @@ TEST(TheUnusedCodeIsANumber) {
 // Kernels may add up products in 16 bits where the codebook's magnitudes allow it: the largest sums on both sides of each bound.
 TEST(NarrowSumsDoNotOverflow) {
   constexpr int64_t kColumns = 256;
+  enum class Entries { kRandom, kLargest, kSmallest, kBoth };
   Random random(11);
   for (int32_t bits = 1; bits <= 6; ++bits) {
     for (const int8_t largest : {31, 32, 33, 63, 64, 65, 127}) {
       for (const int64_t block_size : {32, 128, 256}) {
         RandomFactor factor({16, kColumns, bits, block_size, 1, false, largest}, &random);
-        for (const bool extreme : {false, true}) {
-          if (extreme) {
-            for (int i = 0; i < 1 << bits; ++i) const_cast<int8_t*>(factor.view().codebooks)[i] = largest;
+        for (const Entries entries : {Entries::kRandom, Entries::kLargest, Entries::kSmallest, Entries::kBoth}) {
+          for (int i = 0; entries != Entries::kRandom && i < 1 << bits; ++i) {
+            const bool negative = entries == Entries::kSmallest || (entries == Entries::kBoth && i % 2 == 0);
+            const_cast<int8_t*>(factor.view().codebooks)[i] = static_cast<int8_t>(negative ? -largest : largest);
           }
-          for (const float sign : {1.0f, -1.0f}) {
-            const std::vector<float> x(kColumns, sign);
-            const auto ref = Multiply(Isa::kRef, factor.view(), x, 1, nullptr, EC_COMPUTE_INT8);
-            for (const Isa isa : AvailableIsas()) {
-              CHECK_MESSAGE(RelativeDifference(Multiply(isa, factor.view(), x, 1, nullptr, EC_COMPUTE_INT8), ref) < 2e-6,
-                            "%s: %d bits, magnitudes to %d, blocks of %lld", IsaName(isa), bits, largest,
-                            static_cast<long long>(block_size));
+          for (const int64_t m : {1, 2, 4, 5, 7}) {  // one row, a few, and panels with all rows at once and with rows left
+            for (const float sign : {1.0f, -1.0f}) {
+              const std::vector<float> x(static_cast<size_t>(m * kColumns), sign);  // activations of 127 or -127 alone
+              const auto ref = Multiply(Isa::kRef, factor.view(), x, m, nullptr, EC_COMPUTE_INT8);
+              for (const Isa isa : AvailableIsas()) {
+                const auto y = Multiply(isa, factor.view(), x, m, nullptr, EC_COMPUTE_INT8);
+                CHECK_MESSAGE(block_size == kColumns ? y == ref : RelativeDifference(y, ref) < 2e-6,
+                              "%s: %d bits, magnitudes to %d, blocks of %lld, M=%lld", IsaName(isa), bits, largest,
+                              static_cast<long long>(block_size), static_cast<long long>(m));
+              }
             }
           }
         }

@@ -149,6 +149,17 @@ def test_what_leaves_the_grid_is_brought_back() -> None:
     assert (factor.arrays["scales"] == -127).all()
 
 
+@pytest.mark.parametrize("largest_entry", [63, 127])
+def test_codebooks_stay_within_the_entries_that_they_started_with(largest_entry: int) -> None:
+    matrix = normal(16, 32)
+    start = fit_lut(matrix, None, bits=3, block_size=32, refits=0, largest_entry=largest_entry).factor
+    learned = LearnedLut([start], [matrix], CPU, "straight-through")
+    learned.parameters["books"].mul_(10)
+    learned.clamp()
+    (factor,) = learned.to_factors()
+    assert abs(factor.arrays["codebooks"].astype(int)).max() == largest_entry
+
+
 def recipe(bits: int = 2, **settings: Any) -> dict[str, Any]:
     passes = [{"method": "lut-kmeans", "bits": bits, "refits": 1}, {"method": "jlcm", "steps": 30, "batch": 2, **settings}]
     return {"version": 1, "compute": "float", "dense_dtype": "float32", "passes": passes}

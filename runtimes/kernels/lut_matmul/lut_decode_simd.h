@@ -15,12 +15,12 @@ class SpanDecoder {
  public:
   using Bytes = typename Simd::Bytes;
 
-  // Every weight comes out xor `flip`: 0x80 makes an int8 an unsigned byte with an offset of 128.
-  EC_INLINE SpanDecoder(const LutTables& tables, uint8_t flip) : flip_(Simd::SetBytes(flip)) {
+  // Every weight comes out with `offset` added, as an unsigned byte: see lut_matmul_simd.h.
+  EC_INLINE SpanDecoder(const LutTables& tables, uint8_t offset) : offset_(Simd::SetBytes(offset)) {
     if constexpr (kPlanes == 5 || kPlanes == 6) {
-      wide_ = Simd::template LoadWideTable<16 * kTables>(tables.entry[0], flip_);
+      wide_ = Simd::template LoadWideTable<16 * kTables>(tables.entry[0], offset_);
     } else if constexpr (kPlanes < 8) {
-      for (int t = 0; t < kTables; ++t) table_[t] = Simd::Xor(Simd::LoadTable(tables.entry[t]), flip_);
+      for (int t = 0; t < kTables; ++t) table_[t] = Simd::AddBytes(Simd::LoadTable(tables.entry[t]), offset_);
     }
   }
 
@@ -93,7 +93,7 @@ class SpanDecoder {
     } else if constexpr (kPlanes == 6) {
       return Simd::LookUp64(wide_, vector[kGroup]);
     } else {
-      return Simd::Xor(Simd::CodesToWeights(vector[0]), flip_);
+      return Simd::AddBytes(Simd::CodesToWeights(vector[0]), offset_);
     }
   }
 
@@ -107,7 +107,7 @@ class SpanDecoder {
     return kHigh != 0 ? HighNibbles(plane) : LowNibbles(plane);
   }
 
-  Bytes flip_;
+  Bytes offset_;
   Bytes table_[kTables];
   typename Simd::WideTable wide_;
 };

@@ -45,6 +45,9 @@ struct BlockCount {
 // With more rows of x than this, decoding to memory once beats decoding in registers for every few rows.
 constexpr int64_t kMostDirectRows = 4;
 
+// With codebooks whose entries have at most this magnitude, products of bytes may take fewer operations.
+constexpr int32_t kLargestSmallEntry = 63;
+
 // What a panel is decoded for: each variant lays it out as its product takes it.
 enum class Panel { kInt8, kFloat };
 
@@ -63,6 +66,10 @@ struct LutMatMulKernels {
   void (*gemm_int8)(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x, int64_t rows, BlockCount count,
                     float* sums);
   void (*gemm_float)(const uint8_t* panel, const int8_t* scales, const float* x, int64_t rows, BlockCount count, float* sums);
+
+  // Kernels that give the same results for tiles of at most 6 planes whose codebook has no entry above kLargestSmallEntry: they
+  // take the place of direct_int8, decode and gemm_int8. Null where they would bring nothing.
+  const LutMatMulKernels* small_entries = nullptr;
 };
 
 // The kernels for an instruction set, or for the best one below it.

@@ -7,10 +7,22 @@ extern const LutMatMulKernels kLutMatMulAvx2;
 
 namespace {
 
-struct Avx2 : Avx256<Avx2> {
-  // vpmaddubsw multiplies unsigned by signed bytes and adds pairs with saturation. The magnitude of one factor takes the unsigned
-  // side and the other, with the sign of the first, the signed one: 2 * 127 * 127 does not saturate. Which is split is free: what
-  // more products share.
+// vpmaddubsw multiplies unsigned by signed bytes and adds pairs with saturation; vpmaddwd adds the pairs of pairs.
+inline __m256i AddPairs(__m256i sum, __m256i pairs) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+template <class Tag>
+struct Avx2Products : Avx256<Tag> {
+  // 6 int sums, 2 vectors of weights and what a product takes are in the 16 registers; the float sums wait in the cache.
+  static constexpr int kInt8RowsAtOnce = 3;
+  static constexpr int kInt8PartsAtOnce = 2;
+  static constexpr int kDotChains = 1;  // a chain waits for its addition only
+};
+
+// Any entries. The magnitude of one factor takes the unsigned side and the other, with the sign of the first, the signed one:
+// 2 * 127 * 127 does not saturate. Which is split is free: what more products share.
+struct Avx2 : Avx2Products<Avx2> {
   struct Weights {
     Bytes magnitude;
     Bytes sign;
@@ -19,9 +31,7 @@ struct Avx2 : Avx256<Avx2> {
     Bytes magnitude;
     Bytes sign;
   };
-  static constexpr uint8_t kFlip = 0;
-  static constexpr int kDotChains = 1;  // a chain waits for its addition only
-  static Ints StartSum(int32_t) { return _mm256_setzero_si256(); }
+  static constexpr uint8_t kOffset = 0;
   static Weights ToWeights(Bytes bytes) { return {_mm256_abs_epi8(bytes), bytes}; }
   static Activations ToActivations(Bytes q) { return {_mm256_abs_epi8(q), q}; }
   static Ints Dot(Ints sum, const Weights& weights, Bytes q) {
@@ -30,13 +40,25 @@ struct Avx2 : Avx256<Avx2> {
   static Ints Dot(Ints sum, Bytes weights, const Activations& q) {
     return AddPairs(sum, _mm256_maddubs_epi16(q.magnitude, _mm256_sign_epi8(weights, q.sign)));
   }
-  static Ints AddPairs(Ints sum, __m256i pairs) { return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
   // -128 has no negative in a byte; a code of it counts as -127 (lut.md).
   static Bytes CodesToWeights(Bytes codes) { return _mm256_max_epi8(codes, _mm256_set1_epi8(-127)); }
 };
 
+// Entries of at most kLargestSmallEntry: with the offset they are unsigned bytes of at most 127, which do not saturate either, and
+// no sign has to be split off. Codes of 8 bits never come here.
+struct Avx2SmallEntries : Avx2Products<Avx2SmallEntries> {
+  using Activations = Bytes;
+  static constexpr uint8_t kOffset = kLargestSmallEntry + 1;
+  static Bytes ToWeights(Bytes bytes) { return bytes; }
+  static Activations ToActivations(Bytes q) { return q; }
+  static Ints Dot(Ints sum, Bytes weights, Bytes q) { return AddPairs(sum, _mm256_maddubs_epi16(weights, q)); }
+  static Bytes CodesToWeights(Bytes codes) { return codes; }
+};
+
+constexpr LutMatMulKernels kSmallEntries = LutMatMulSimd<Avx2SmallEntries>::Kernels();
+
 }  // namespace
 
-const LutMatMulKernels kLutMatMulAvx2 = LutMatMulSimd<Avx2>::Kernels();
+const LutMatMulKernels kLutMatMulAvx2 = LutMatMulSimd<Avx2>::Kernels(&kSmallEntries);
 
 }  // namespace edgecomp

@@ -15,7 +15,10 @@ struct Avx256 {
   using Ints = __m256i;
   using Floats = __m256;
   static constexpr int kRows = 8;
-  static constexpr int kRowsAtOnce = 4;  // 4 int and 4 float sums of the 16 registers
+  // Of the 16 registers 4 take int and 4 float sums.
+  static constexpr int kInt8RowsAtOnce = 4;
+  static constexpr int kInt8PartsAtOnce = 1;
+  static constexpr int kFloatRowsAtOnce = 4;
 
   static Bytes Broadcast4(const int8_t* q) {
     int32_t four;
@@ -28,7 +31,7 @@ struct Avx256 {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
   }
   static Bytes SetBytes(uint8_t byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
-  static Bytes Xor(Bytes a, Bytes b) { return _mm256_xor_si256(a, b); }
+  static Bytes AddBytes(Bytes a, Bytes b) { return _mm256_add_epi8(a, b); }
   static Bytes Select(Bytes mask, Bytes if_1, Bytes if_0) {
     return _mm256_or_si256(_mm256_and_si256(mask, if_1), _mm256_andnot_si256(mask, if_0));
   }
@@ -45,9 +48,9 @@ struct Avx256 {
     Bytes part[4];
   };
   template <int kEntries>
-  static WideTable LoadWideTable(const int8_t* entries, Bytes flip) {
+  static WideTable LoadWideTable(const int8_t* entries, Bytes offset) {
     WideTable table;
-    for (int t = 0; t < kEntries / 16; ++t) table.part[t] = Xor(LoadTable(entries + 16 * t), flip);
+    for (int t = 0; t < kEntries / 16; ++t) table.part[t] = AddBytes(LoadTable(entries + 16 * t), offset);
     return table;
   }
   // Bit kBit of `top` is the bit above the index.
@@ -67,6 +70,7 @@ struct Avx256 {
     return _mm256_blendv_epi8(if_0, if_1, _mm256_slli_epi16(bits, 7 - kBit));  // blends by the top bit of each byte
   }
 
+  static Ints SetInts(int32_t value) { return _mm256_set1_epi32(value); }
   static Ints ZeroInts() { return _mm256_setzero_si256(); }
   static Ints Add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
   static Ints MaxMagnitudes(Ints most, const float* x) {

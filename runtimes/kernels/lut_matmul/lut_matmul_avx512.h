@@ -15,12 +15,13 @@ struct Avx512 {
   using Floats = __m512;
   using Activations = __m512i;
   static constexpr int kRows = 16;
-  static constexpr int kRowsAtOnce = 8;  // 8 int and 8 float sums of the 32 registers
+  // Of the 32 registers 8 take int and 8 float sums.
+  static constexpr int kInt8RowsAtOnce = 8;
+  static constexpr int kInt8PartsAtOnce = 1;
+  static constexpr int kFloatRowsAtOnce = 8;
 
-  // vpdpbusd multiplies unsigned by signed bytes. The weights take the unsigned side, with an offset of 128; a sum then starts at
-  // -128 * (sum of the activations), which is the same for all rows.
-  static constexpr uint8_t kFlip = 0x80;
-  static Ints StartSum(int32_t sum_of_q) { return _mm512_set1_epi32(-128 * sum_of_q); }
+  // vpdpbusd multiplies unsigned by signed bytes. The weights take the unsigned side, with an offset of 128.
+  static constexpr uint8_t kOffset = 128;
   static constexpr int kDotChains = 2;
   static Bytes Broadcast4(const int8_t* q) {
     int32_t four;
@@ -38,7 +39,7 @@ struct Avx512 {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
   }
   static Bytes SetBytes(uint8_t byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
-  static Bytes Xor(Bytes a, Bytes b) { return _mm512_xor_si512(a, b); }
+  static Bytes AddBytes(Bytes a, Bytes b) { return _mm512_add_epi8(a, b); }
   static Bytes Select(Bytes mask, Bytes if_1, Bytes if_0) { return _mm512_ternarylogic_epi32(mask, if_1, if_0, 0xca); }
   // By 16-bit lanes.
   template <int kBits>
@@ -46,6 +47,7 @@ struct Avx512 {
     return _mm512_srli_epi16(bytes, kBits);
   }
 
+  static Ints SetInts(int32_t value) { return _mm512_set1_epi32(value); }
   static Ints ZeroInts() { return _mm512_setzero_si512(); }
   static Ints Add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
   static Ints MaxMagnitudes(Ints most, const float* x) {

@@ -14,10 +14,10 @@ struct Avx512Vbmi : Avx512<Avx512Vbmi> {
 
   using WideTable = Bytes;
   template <int kEntries>
-  static WideTable LoadWideTable(const int8_t* entries, Bytes flip) {
+  static WideTable LoadWideTable(const int8_t* entries, Bytes offset) {
     static_assert(kEntries == 32 || kEntries == 64, "5 or 6 bits");
-    if constexpr (kEntries == 64) return Xor(_mm512_loadu_si512(entries), flip);
-    return Xor(_mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(entries))), flip);
+    if constexpr (kEntries == 64) return AddBytes(_mm512_loadu_si512(entries), offset);
+    return AddBytes(_mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(entries))), offset);
   }
   // Bit kBit of `top` is the bit above the 4 of the index.
   template <int kBit>

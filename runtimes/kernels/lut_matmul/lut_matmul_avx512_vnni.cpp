@@ -16,9 +16,9 @@ struct Avx512Vnni : Avx512<Avx512Vnni> {
     Bytes part[4];
   };
   template <int kEntries>
-  static WideTable LoadWideTable(const int8_t* entries, Bytes flip) {
+  static WideTable LoadWideTable(const int8_t* entries, Bytes offset) {
     WideTable table;
-    for (int t = 0; t < kEntries / 16; ++t) table.part[t] = Xor(LoadTable(entries + 16 * t), flip);
+    for (int t = 0; t < kEntries / 16; ++t) table.part[t] = AddBytes(LoadTable(entries + 16 * t), offset);
     return table;
   }
   // Bit kBit of `top` is the bit above the index.

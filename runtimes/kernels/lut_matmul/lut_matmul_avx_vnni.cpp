@@ -10,9 +10,8 @@ namespace {
 struct AvxVnni : Avx256<AvxVnni> {
   using Activations = Bytes;
   // As in lut_matmul_avx512.h.
-  static constexpr uint8_t kFlip = 0x80;
+  static constexpr uint8_t kOffset = 128;
   static constexpr int kDotChains = 2;
-  static Ints StartSum(int32_t sum_of_q) { return _mm256_set1_epi32(-128 * sum_of_q); }
   static Bytes ToWeights(Bytes bytes) { return bytes; }
   static Activations ToActivations(Bytes q) { return q; }
   static Ints Dot(Ints sum, Bytes weights, Bytes q) { return _mm256_dpbusd_avx_epi32(sum, weights, q); }

@@ -128,15 +128,20 @@ class Product {
 
   // A single row lies in one piece: no need for chunks.
   void MultiplyOneRow(Range tiles) const {
-    const auto direct = kernels_.direct_int8[layout_.planes];
     const QuantizedRows x = {reinterpret_cast<const int8_t*>(workspace_ + plan_.values), steps(), block_sums(), 1};
     const BlockCount all = {layout_.blocks, layout_.spans_per_block, layout_.padded_k};
     Tiles sequence(factor_, layout_);
     for (int64_t t = tiles.first; t < tiles.last; ++t) {
       float sums[kTileRows] = {};
-      direct(sequence.At(t), x, 1, all, sums);
+      const LutTile tile = sequence.At(t);
+      Int8KernelsOf(tile).direct_int8[layout_.planes](tile, x, 1, all, sums);
       Store(t, {0, 1}, sums);
     }
+  }
+
+  const LutMatMulKernels& Int8KernelsOf(const LutTile& tile) const {
+    const bool small = layout_.planes < 8 && tile.tables->largest <= kLargestSmallEntry;
+    return small && kernels_.small_entries != nullptr ? *kernels_.small_entries : kernels_;
   }
 
   LutTile FromBlock(const LutTile& tile, int64_t block) const {
@@ -147,7 +152,8 @@ class Product {
   // sums[m - rows.first][16] += x[m] . w, in chunks.
   void MultiplyInt8(const LutTile& tile, Range rows, uint8_t* panel, float* sums) const {
     const int64_t count = rows.last - rows.first;
-    const auto direct = count <= kMostDirectRows ? kernels_.direct_int8[layout_.planes] : nullptr;
+    const LutMatMulKernels& kernels = Int8KernelsOf(tile);
+    const auto direct = count <= kMostDirectRows ? kernels.direct_int8[layout_.planes] : nullptr;
     for (int64_t b = 0; b < layout_.blocks; b += plan_.blocks_per_chunk) {
       const BlockCount chunk = ChunkAt(b);
       const LutTile from_chunk = FromBlock(tile, b);
@@ -157,8 +163,8 @@ class Product {
       if (direct != nullptr) {
         direct(from_chunk, x, count, chunk, sums);
       } else {
-        kernels_.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, Panel::kInt8, panel);
-        kernels_.gemm_int8(panel, from_chunk.scales, x, count, chunk, sums);
+        kernels.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, Panel::kInt8, panel);
+        kernels.gemm_int8(panel, from_chunk.scales, x, count, chunk, sums);
       }
     }
   }

@@ -1,5 +1,8 @@
 // The loops of lut_matmul, written once for the instruction sets of x86; see lut_decode_simd.h for how one takes part.
 //
+// Weights take the unsigned side of a product of bytes with Simd::kOffset added; a sum then starts at -kOffset * (sum of the
+// activations), which is the same for all rows of the tile.
+//
 // A vector of 32-bit lanes belongs to Simd::kRows rows of the tile, one lane a row: no sum ever crosses lanes.
 #ifndef EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_SIMD_H_
 #define EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_SIMD_H_
@@ -11,13 +14,14 @@ namespace edgecomp {
 template <class Simd>
 class LutMatMulSimd {
  public:
-  static constexpr LutMatMulKernels Kernels() {
+  static constexpr LutMatMulKernels Kernels(const LutMatMulKernels* small_entries = nullptr) {
     return {
         QuantizeBlock,
         {nullptr, DirectInt8<1>, DirectInt8<2>, DirectInt8<3>, DirectInt8<4>, DirectInt8<5>, DirectInt8<6>, nullptr, DirectInt8<8>},
         {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
         GemmInt8,
         GemmFloat,
+        small_entries,
     };
   }
 
@@ -29,6 +33,8 @@ class LutMatMulSimd {
   static constexpr int kRows = Simd::kRows;
   static constexpr int kParts = kTileRows / kRows;  // vectors that a tile's 16 rows take
   static constexpr int kPartBytes = kPlaneBytes / kParts;
+
+  static EC_INLINE Ints StartSum(int32_t sum_of_q) { return Simd::SetInts(-int32_t{Simd::kOffset} * sum_of_q); }
 
   // One row reads codes as fast as memory gives them. How far ahead to ask was measured: 512 to 4096 bytes are all better than the
   // hardware's guess alone, 2048 best. Asking beyond the codes is harmless.
@@ -87,7 +93,7 @@ class LutMatMulSimd {
   static EC_INLINE void DirectInt8Parts(const LutTile& tile, const QuantizedRows& x, const BlockCount& count, float* sums) {
     // One or two rows need several chains of sums each, where one alone would wait for the latency of its own dot products.
     constexpr int kChains = kCount <= 2 ? Simd::kDotChains : 1;
-    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, Simd::kFlip);
+    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, Simd::kOffset);
     const uint8_t* span = tile.codes;
     const int8_t* q = x.q;
     Floats total[kUsedParts][kCount];
@@ -98,7 +104,7 @@ class LutMatMulSimd {
       Ints sum[kUsedParts][kCount][kChains];
       for (int part = 0; part < kUsedParts; ++part) {
         for (int m = 0; m < kCount; ++m) {
-          sum[part][m][0] = Simd::StartSum(x.sum[b * x.stride + m]);
+          sum[part][m][0] = StartSum(x.sum[b * x.stride + m]);
           for (int chain = 1; chain < kChains; ++chain) sum[part][m][chain] = Simd::ZeroInts();
         }
       }
@@ -150,7 +156,7 @@ class LutMatMulSimd {
 
   template <int kPlanes>
   static void Decode(const LutTile& tile, int64_t spans, Panel kind, uint8_t* panel) {
-    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, kind == Panel::kInt8 ? Simd::kFlip : 0);
+    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, kind == Panel::kInt8 ? Simd::kOffset : 0);
     const uint8_t* span = tile.codes;
     for (int64_t s = 0; s < spans; ++s, span += kPlanes * kPlaneBytes, panel += kColumnGroups * kPlaneBytes) {
       decoder.template Decode<kParts>(span, [&](auto group, auto part, Bytes weights) EC_LAMBDA_INLINE {
@@ -159,28 +165,45 @@ class LutMatMulSimd {
     }
   }
 
-  // kCount rows of x at a time: each vector of weights is loaded once for all of them, and their sums stay in registers.
+  // kCount rows of x at a time, and some parts of the tile: each vector of weights is loaded once for all of the rows, each group
+  // of activations once for all of the parts, and the sums stay in registers.
   template <int kCount>
   static void GemmInt8Rows(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x, BlockCount count, float* sums) {
+    constexpr int kUsedParts = Simd::kInt8PartsAtOnce;
     const int64_t columns = count.columns;
-    for (int part = 0; part < kParts; ++part) {
-      const uint8_t* weights = panel + part * kPartBytes;
-      Floats total[kCount];
-      for (int m = 0; m < kCount; ++m) total[m] = Simd::LoadFloats(sums + m * kTileRows + part * kRows);
+    for (int first = 0; first < kParts; first += kUsedParts) {
+      const uint8_t* weights = panel + first * kPartBytes;
+      const int8_t* scale = scales + first * kRows;
+      float* to = sums + first * kRows;
+      Floats total[kUsedParts][kCount];
+      for (int part = 0; part < kUsedParts; ++part) {
+        for (int m = 0; m < kCount; ++m) total[part][m] = Simd::LoadFloats(to + m * kTileRows + part * kRows);
+      }
       const int8_t* q = x.q;
-      for (int64_t b = 0; b < count.blocks; ++b) {
-        Ints sum[kCount];
-        for (int m = 0; m < kCount; ++m) sum[m] = Simd::StartSum(x.sum[b * x.stride + m]);
-        for (int64_t i = 0; i < count.spans_per_block * kColumnGroups; ++i, weights += kPlaneBytes, q += 4) {
-          const auto w = Simd::ToWeights(Simd::Load(weights));
-          for (int m = 0; m < kCount; ++m) sum[m] = Simd::Dot(sum[m], w, Simd::Broadcast4(q + m * columns));
-        }
+      for (int64_t b = 0; b < count.blocks; ++b, scale += kTileRows) {
+        Ints sum[kUsedParts][kCount];
         for (int m = 0; m < kCount; ++m) {
-          total[m] =
-              Simd::AddScaled(total[m], Simd::ToFloats(sum[m]), scales + b * kTileRows + part * kRows, x.step[b * x.stride + m]);
+          const Ints start = StartSum(x.sum[b * x.stride + m]);
+          for (int part = 0; part < kUsedParts; ++part) sum[part][m] = start;
+        }
+        for (int64_t i = 0; i < count.spans_per_block * kColumnGroups; ++i, weights += kPlaneBytes, q += 4) {
+          decltype(Simd::ToWeights(Simd::Load(weights))) w[kUsedParts];
+          for (int part = 0; part < kUsedParts; ++part) w[part] = Simd::ToWeights(Simd::Load(weights + part * kPartBytes));
+          for (int m = 0; m < kCount; ++m) {
+            const Bytes activations = Simd::Broadcast4(q + m * columns);
+            for (int part = 0; part < kUsedParts; ++part) sum[part][m] = Simd::Dot(sum[part][m], w[part], activations);
+          }
+        }
+        for (int part = 0; part < kUsedParts; ++part) {
+          for (int m = 0; m < kCount; ++m) {
+            total[part][m] =
+                Simd::AddScaled(total[part][m], Simd::ToFloats(sum[part][m]), scale + part * kRows, x.step[b * x.stride + m]);
+          }
         }
       }
-      for (int m = 0; m < kCount; ++m) Simd::Store(sums + m * kTileRows + part * kRows, total[m]);
+      for (int part = 0; part < kUsedParts; ++part) {
+        for (int m = 0; m < kCount; ++m) Simd::Store(to + m * kTileRows + part * kRows, total[part][m]);
+      }
     }
   }
 
@@ -237,17 +260,17 @@ class LutMatMulSimd {
 
   static void GemmInt8(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x, int64_t rows, BlockCount count,
                        float* sums) {
-    for (int64_t m = 0; m < rows; m += Simd::kRowsAtOnce) {
+    for (int64_t m = 0; m < rows; m += Simd::kInt8RowsAtOnce) {
       const QuantizedRows from_m = {x.q + m * count.columns, x.step + m, x.sum + m, x.stride};
-      const int64_t left = rows - m < Simd::kRowsAtOnce ? rows - m : Simd::kRowsAtOnce;
-      GemmInt8Last<Simd::kRowsAtOnce>(panel, scales, from_m, left, count, sums + m * kTileRows);
+      const int64_t left = rows - m < Simd::kInt8RowsAtOnce ? rows - m : Simd::kInt8RowsAtOnce;
+      GemmInt8Last<Simd::kInt8RowsAtOnce>(panel, scales, from_m, left, count, sums + m * kTileRows);
     }
   }
 
   static void GemmFloat(const uint8_t* panel, const int8_t* scales, const float* x, int64_t rows, BlockCount count, float* sums) {
-    for (int64_t m = 0; m < rows; m += Simd::kRowsAtOnce) {
-      const int64_t left = rows - m < Simd::kRowsAtOnce ? rows - m : Simd::kRowsAtOnce;
-      GemmFloatLast<Simd::kRowsAtOnce>(panel, scales, x + m * count.columns, left, count, sums + m * kTileRows);
+    for (int64_t m = 0; m < rows; m += Simd::kFloatRowsAtOnce) {
+      const int64_t left = rows - m < Simd::kFloatRowsAtOnce ? rows - m : Simd::kFloatRowsAtOnce;
+      GemmFloatLast<Simd::kFloatRowsAtOnce>(panel, scales, x + m * count.columns, left, count, sums + m * kTileRows);
     }
   }
 };
