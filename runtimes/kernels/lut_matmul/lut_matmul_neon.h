@@ -79,8 +79,8 @@ class NeonProduct {
   // Where loops are made for short blocks, a sum times its scale fits an int32: fewer instructions than converting both.
   static constexpr bool kScalesInts = Sums::kSpans != 0;
   static_assert(!kScalesInts || (kUsedParts == kParts && Sums::kSpans * kSpanColumns * 127 * 127 * 127 <= INT32_MAX), "fits");
-  // Blocks of one span are so short that the loop's own instructions count.
-  static constexpr bool kFourBlocks = kUnitStride && Sums::kAddsNibbles && kPlanes == 4 && Sums::kSpans == 1;
+  // Blocks are so short that the loop's own instructions count.
+  static constexpr bool kFourBlocks = kUnitStride && Sums::kAddsNibbles && kPlanes == 4 && Sums::kSpans != 0;
 
   EC_INLINE NeonProduct(const LutTile& tile, const QuantizedRows& x, const BlockCount& count, int first_part)
       : decoder_(tile.tables),
@@ -128,7 +128,9 @@ class NeonProduct {
     Sums sums;
     Unroll<Tag, 4>([&](auto block) EC_LAMBDA_INLINE {
       sums.StartBlock();
-      AddSpanOfPair(sums, block);
+      Unroll<Tag, Sums::kSpans>([&](auto span) EC_LAMBDA_INLINE {
+        AddSpanOfPair(sums, std::integral_constant<int, block * Sums::kSpans + span>{});
+      });
       AddScaled(
           sums, scales.val[block], total,
           [&](float32x4_t a, float32x4_t b, int) EC_LAMBDA_INLINE { return vfmaq_laneq_f32(a, b, steps, block); },
