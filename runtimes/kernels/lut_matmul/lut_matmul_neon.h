@@ -82,6 +82,9 @@ class NeonProduct {
   // Blocks are so short that the loop's own instructions count.
   static constexpr bool kFourBlocks = kUnitStride && Sums::kAddsNibbles && kPlanes == 4 && Sums::kSpans != 0;
 
+  // Codes of 3 and 6 bits leave no registers for x of a second span.
+  static constexpr bool kPairsSpans = Sums::kPairsSpans && Sums::kSpans != 0 && Sums::kSpans % 2 == 0 && kPlanes % 3 != 0;
+
   EC_INLINE NeonProduct(const LutTile& tile, const QuantizedRows& x, const BlockCount& count, int first_part)
       : decoder_(tile.tables),
         block_scales_(first_part),
@@ -128,9 +131,8 @@ class NeonProduct {
     Sums sums;
     Unroll<Tag, 4>([&](auto block) EC_LAMBDA_INLINE {
       sums.StartBlock();
-      Unroll<Tag, Sums::kSpans>([&](auto span) EC_LAMBDA_INLINE {
-        AddSpanOfPair(sums, std::integral_constant<int, block * Sums::kSpans + span>{});
-      });
+      Unroll<Tag, Sums::kSpans>(
+          [&](auto span) EC_LAMBDA_INLINE { AddSpanOfPair(sums, std::integral_constant<int, block * Sums::kSpans + span>{}); });
       AddScaled(
           sums, scales.val[block], total,
           [&](float32x4_t a, float32x4_t b, int) EC_LAMBDA_INLINE { return vfmaq_laneq_f32(a, b, steps, block); },
@@ -141,7 +143,7 @@ class NeonProduct {
   // A block's sums.
   EC_INLINE void AddSpans(Sums& sums) {
     sums.StartBlock();
-    if constexpr (Sums::kSpans % 2 == 0 && Sums::kSpans != 0 && Sums::kPairsSpans) {
+    if constexpr (kPairsSpans) {
       Unroll<Tag, Sums::kSpans>([&](auto span) EC_LAMBDA_INLINE { AddSpanOfPair(sums, span); });
     } else if constexpr (Sums::kSpans != 0) {
       Unroll<Tag, Sums::kSpans>([&](auto) EC_LAMBDA_INLINE { AddSpan(sums); });
