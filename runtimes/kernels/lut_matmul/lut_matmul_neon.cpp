@@ -18,6 +18,7 @@ class SmlalSums {
   static constexpr int kUsedParts = kPartsAtOnce;
   static constexpr int kSpans = kSpansOfBlock;
   static constexpr bool kAddsNibbles = false;
+  static constexpr bool kPairsSpans = false;
 
   EC_INLINE void StartBlock() {
     if constexpr (kSpans == 1) return;  // the first products start the sums

@@ -37,12 +37,10 @@ class NeonScales {
     HideOrigin(index);
     for (int part = 0; part < kUsedParts; ++part) index_[part] = vld1q_u8(index + part * 16);
   }
-  EC_INLINE void Load(const int8_t* scales, float32x4_t (&out)[kUsedParts]) const {
-    const int8x16_t bytes = vld1q_s8(scales);
+  EC_INLINE void Convert(int8x16_t bytes, float32x4_t (&out)[kUsedParts]) const {
     for (int part = 0; part < kUsedParts; ++part) out[part] = NeonBytesToFloats(bytes, index_[part]);
   }
-  static EC_INLINE void Load(const int8_t* scales, int32x4_t (&out)[kParts]) {
-    const int8x16_t bytes = vld1q_s8(scales);
+  static EC_INLINE void Convert(int8x16_t bytes, int32x4_t (&out)[kParts]) {
     const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_high_s8(bytes);
     out[0] = vmovl_s16(vget_low_s16(low));
     out[1] = vmovl_high_s16(low);
@@ -60,6 +58,7 @@ class NeonScales {
 //   kSpans                             spans of a block where loops are made for a number of them, or 0
 //   StartBlock()
 //   StartSpan(q, columns)              row m of the span's x is at q + m * columns
+//   StartSpanOfPair(span, q)           the same where kPairsSpans is set: with an even span, x of the next one is loaded as well
 //   Add(group, part, weights)          the columns 4 group to 4 group + 3, in the order of NeonSpanDecoder::Decode
 //   AddNibbles(codes, table)           a span of 4 bits without a decoder, where kAddsNibbles is set
 //   Sum(m, part)                       the block's sums of 4 rows of the tile
@@ -80,8 +79,11 @@ class NeonProduct {
   // Where loops are made for short blocks, a sum times its scale fits an int32: fewer instructions than converting both.
   static constexpr bool kScalesInts = Sums::kSpans != 0;
   static_assert(!kScalesInts || (kUsedParts == kParts && Sums::kSpans * kSpanColumns * 127 * 127 * 127 <= INT32_MAX), "fits");
-  // Blocks of one span are so short that the loop's own instructions count.
-  static constexpr bool kFourBlocks = kUnitStride && Sums::kAddsNibbles && kPlanes == 4 && Sums::kSpans == 1;
+  // Blocks are so short that the loop's own instructions count.
+  static constexpr bool kFourBlocks = kUnitStride && Sums::kAddsNibbles && kPlanes == 4 && Sums::kSpans != 0;
+
+  // Codes of 3 and 6 bits leave no registers for x of a second span.
+  static constexpr bool kPairsSpans = Sums::kPairsSpans && Sums::kSpans != 0 && Sums::kSpans % 2 == 0 && kPlanes % 3 != 0;
 
   EC_INLINE NeonProduct(const LutTile& tile, const QuantizedRows& x, const BlockCount& count, int first_part)
       : decoder_(tile.tables),
@@ -103,8 +105,13 @@ class NeonProduct {
       for (; blocks >= 4; blocks -= 4) AddFourBlocks(total);
     }
     for (; blocks != 0; --blocks) {
-      AddBlock(
-          total, [&](float32x4_t a, float32x4_t b, int m) EC_LAMBDA_INLINE { return vfmaq_n_f32(a, b, step_[m]); },
+      Sums sums;
+      AddSpans(sums);
+      const int8x16_t scales = vld1q_s8(scales_);
+      scales_ += kTileRows;
+      HideOrigin(scales_);
+      AddScaled(
+          sums, scales, total, [&](float32x4_t a, float32x4_t b, int m) EC_LAMBDA_INLINE { return vfmaq_n_f32(a, b, step_[m]); },
           [&](float32x4_t scale, int m) EC_LAMBDA_INLINE { return vmulq_n_f32(scale, step_[m]); });
       step_ += kUnitStride ? 1 : stride_;
       HideOrigin(step_);
@@ -118,30 +125,41 @@ class NeonProduct {
     const float32x4_t steps = vld1q_f32(step_);
     step_ += 4;
     HideOrigin(step_);
+    const int8x16x4_t scales = vld1q_s8_x4(scales_);
+    scales_ += 4 * kTileRows;
+    HideOrigin(scales_);
+    Sums sums;
     Unroll<Tag, 4>([&](auto block) EC_LAMBDA_INLINE {
-      AddBlock(
-          total, [&](float32x4_t a, float32x4_t b, int) EC_LAMBDA_INLINE { return vfmaq_laneq_f32(a, b, steps, block); },
+      sums.StartBlock();
+      Unroll<Tag, Sums::kSpans>(
+          [&](auto span) EC_LAMBDA_INLINE { AddSpanOfPair(sums, std::integral_constant<int, block * Sums::kSpans + span>{}); });
+      AddScaled(
+          sums, scales.val[block], total,
+          [&](float32x4_t a, float32x4_t b, int) EC_LAMBDA_INLINE { return vfmaq_laneq_f32(a, b, steps, block); },
           [&](float32x4_t scale, int) EC_LAMBDA_INLINE { return vmulq_laneq_f32(scale, steps, block); });
     });
   }
 
-  // times_step(scale, m) is the scale times the block's step of row m, add_times_step(a, b, m) is a + b times the step.
-  template <class AddTimesStep, class TimesStep>
-  EC_INLINE void AddBlock(float32x4_t (&total)[kCount][kUsedParts], const AddTimesStep& add_times_step,
-                          const TimesStep& times_step) {
-    Sums sums;
+  // A block's sums.
+  EC_INLINE void AddSpans(Sums& sums) {
     sums.StartBlock();
-    if constexpr (Sums::kSpans != 0) {
+    if constexpr (kPairsSpans) {
+      Unroll<Tag, Sums::kSpans>([&](auto span) EC_LAMBDA_INLINE { AddSpanOfPair(sums, span); });
+    } else if constexpr (Sums::kSpans != 0) {
       Unroll<Tag, Sums::kSpans>([&](auto) EC_LAMBDA_INLINE { AddSpan(sums); });
     } else {
       int64_t spans = spans_;
       do AddSpan(sums);
       while (--spans != 0);
     }
+  }
+
+  // times_step(scale, m) is the scale times the block's step of row m, add_times_step(a, b, m) is a + b times the step.
+  template <class AddTimesStep, class TimesStep>
+  EC_INLINE void AddScaled(const Sums& sums, int8x16_t scales, float32x4_t (&total)[kCount][kUsedParts],
+                           const AddTimesStep& add_times_step, const TimesStep& times_step) {
     std::conditional_t<kScalesInts, int32x4_t, float32x4_t> scale[kUsedParts];
-    block_scales_.Load(scales_, scale);
-    scales_ += kTileRows;
-    HideOrigin(scales_);
+    block_scales_.Convert(scales, scale);
     for (int m = 0; m < kCount; ++m) {
       for (int part = 0; part < kUsedParts; ++part) {
         const int32x4_t sum = sums.Sum(m, part);
@@ -158,6 +176,16 @@ class NeonProduct {
     sums.StartSpan(q_, columns_);
     q_ += kSpanColumns;
     HideOrigin(q_);
+    AddProducts(sums);
+  }
+
+  template <class Span>
+  EC_INLINE void AddSpanOfPair(Sums& sums, Span span) {
+    sums.StartSpanOfPair(span, q_);
+    AddProducts(sums);
+  }
+
+  EC_INLINE void AddProducts(Sums& sums) {
     if constexpr (kPlanes == 4 && Sums::kAddsNibbles) {
       sums.AddNibbles(codes_, decoder_.table());
     } else {
@@ -331,7 +359,7 @@ class LutMatMulNeon {
           }
         }
         float32x4_t scale[kUsedParts];
-        block_scales.Load(scales + b * kTileRows, scale);
+        block_scales.Convert(vld1q_s8(scales + b * kTileRows), scale);
         for (int part = 0; part < kUsedParts; ++part) {
           for (int m = 0; m < kCount; ++m) {
             float* total = out + m * kTileRows + part * kPartRows;

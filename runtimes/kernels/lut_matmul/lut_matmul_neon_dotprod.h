@@ -60,6 +60,7 @@ class SdotSums {
   static constexpr int kUsedParts = kPartsAtOnce;
   static constexpr int kSpans = kSpansOfBlock;
   static constexpr bool kAddsNibbles = kCount == 1;
+  static constexpr bool kPairsSpans = kCount == 1;
 
   EC_INLINE void StartBlock() {
     for (int m = 0; m < kCount; ++m) {
@@ -68,6 +69,18 @@ class SdotSums {
   }
   EC_INLINE void StartSpan(const int8_t* q, int64_t columns) {
     for (int m = 0; m < kCount; ++m) q_[m] = vld1q_s8_x2(q + m * columns);
+  }
+  template <class Span>
+  EC_INLINE void StartSpanOfPair(Span span, const int8_t*& q) {
+    if constexpr (span % 2 == 0) {
+      const int8x16x4_t pair = vld1q_s8_x4(q);
+      q += 2 * kSpanColumns;
+      HideOrigin(q);
+      q_[0] = {{pair.val[0], pair.val[1]}};
+      next_ = {{pair.val[2], pair.val[3]}};
+    } else {
+      q_[0] = next_;
+    }
   }
   template <class Group, class Part>
   EC_INLINE void Add(Group group, Part part, int8x16_t weights) {
@@ -98,6 +111,7 @@ class SdotSums {
 
   int32x4_t sum_[kCount][kUsedParts];
   int8x16x2_t q_[kCount];
+  int8x16x2_t next_;  // of the second span of a pair
 };
 
 template <class Tag>

@@ -62,7 +62,7 @@ void MultiplyPairs(const uint8_t* panel, const int8_t* scales, const QuantizedRo
         column += kPairColumns;
       } while (column != end);
       float32x4_t scale[kUsedParts];
-      block_scales.Load(scales + b * kTileRows, scale);
+      block_scales.Convert(vld1q_s8(scales + b * kTileRows), scale);
       const float* step = x.step + b * x.stride;
       for (int p = 0; p < kPairs; ++p) {
         for (int part = 0; part < kUsedParts; ++part) {
