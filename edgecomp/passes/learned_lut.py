@@ -73,8 +73,9 @@ class LearnedLut:
         self._row_scale = joined([start.row_scale for start in starts])
         self._block_size = factors[0].attributes["block_size"]
         self.books = joined([start.books for start in starts])
-        # Kernels multiply codebooks within 63 faster (`largest_entry` of lut-kmeans): those that start there stay there.
-        self._largest_entry = torch.where(self.books.abs().amax(dim=1, keepdim=True) <= 63, 63.0, 127.0)
+        # Kernels multiply smaller entries faster (`largest_entry` of lut-kmeans): codebooks that start within a bound stay there.
+        largest = self.books.abs().amax(dim=1, keepdim=True)
+        self._largest_entry = torch.where(largest <= 31, 31.0, torch.where(largest <= 63, 63.0, 127.0))
         self.scales = joined([start.scales for start in starts])
         codes = torch.from_numpy(np.concatenate([start.codes for start in starts])).to(device, torch.int64)
         self.positions = codes + self._offsets(codes, torch.cat([original.to(device) for original in originals]))

@@ -52,8 +52,9 @@ class LutKmeansConfig(PassConfig):
             the rows is stored, 32 bits a row.
         largest_entry: magnitude of codebook entries of 1 to 6 bits, at most: the least-squares entry e is stored as
             clamp(round(e), -largest_entry, largest_entry), so that an entry is off by at most half of 1 / largest_entry of the
-            largest. With 63 AVX2 multiplies several rows of x faster: an entry with an offset of 64 is an unsigned byte below 128,
-            and 2 * 127 * 127, the largest pair of products, fits into 16 bits.
+            largest. Processors that add up products of bytes in 16 bits (AVX2, ARM without the dot product) multiply smaller
+            entries faster: with an offset of 64 or 32 an entry is an unsigned byte of at most 127 or 63, and 2 * 127 * 127 and
+            4 * 63 * 127, the largest sums of two and four products, fit into 16 bits.
         skip: patterns of layers that stay as they are.
         layers: settings for some layers; of several that match, the last one counts. Tied layers share one matrix, which has what
             fits any of them.
@@ -66,7 +67,7 @@ class LutKmeansConfig(PassConfig):
     weighting: Literal["activations", "hessian", "none"] = "activations"
     refits: int = Field(default=8, ge=0, le=1000)
     books: int = Field(default=1, ge=1, le=65535)
-    largest_entry: Literal[63, 127] = 127
+    largest_entry: Literal[31, 63, 127] = 127
     skip: list[str] = Field(default=[])
     layers: list[LayerSettings] = Field(default=[])
 

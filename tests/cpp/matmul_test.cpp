@@ -185,17 +185,17 @@ TEST(QuantizationIsEqualInAllVariants) {
     }
     Guarded<int8_t> expected(kBlock);
     float expected_step = 0;
-    int32_t expected_sum = 0;
-    LutMatMulKernelsFor(Isa::kRef).quantize_block(x.data(), count, kBlock, expected.data(), &expected_step, &expected_sum);
+    int32_t expected_minus_sum = 0;
+    LutMatMulKernelsFor(Isa::kRef).quantize_block(x.data(), count, kBlock, expected.data(), &expected_step, &expected_minus_sum);
     CHECK(std::isnan(expected_step) == (trial % 8 == 1 || trial % 8 == 2));
     for (const Isa isa : AvailableIsas()) {
       Guarded<int8_t> q(kBlock);
       float step = 0;
-      int32_t sum = 0;
-      LutMatMulKernelsFor(isa).quantize_block(x.data(), count, kBlock, q.data(), &step, &sum);
+      int32_t minus_sum = 0;
+      LutMatMulKernelsFor(isa).quantize_block(x.data(), count, kBlock, q.data(), &step, &minus_sum);
       CHECK(q.GuardsIntact());
       CHECK_MESSAGE(std::memcmp(q.data(), expected.data(), kBlock) == 0 && std::memcmp(&step, &expected_step, sizeof(step)) == 0 &&
-                        sum == expected_sum,
+                        minus_sum == expected_minus_sum,
                     "%s, trial %d, %lld values", IsaName(isa), trial, static_cast<long long>(count));
     }
   }

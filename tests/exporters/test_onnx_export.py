@@ -220,6 +220,19 @@ def test_sizes_that_must_be_equal_need_one_name(tmp_path: Path) -> None:
         export(compressed(Sum(), {}, {}, specs), "onnx", tmp_path / "model.onnx")
 
 
+def test_residuals_are_not_fused_with_their_norms(tmp_path: Path) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(64)
+
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            return (self.norm(x + x.relu()) + x,)
+
+    nodes = exported(compressed(Residual(), {}, {}, [features(64)]), tmp_path).graph.node
+    assert [node.op_type for node in nodes] == ["Relu", "Sum", "LayerNormalization", "Add"]
+
+
 def test_model_without_packed_layers(tmp_path: Path) -> None:
     proto = exported(compressed(Chain({"fc": nn.Linear(4, 2)}), {}, {}, [features(4)]), tmp_path)
     assert not proto.functions

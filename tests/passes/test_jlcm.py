@@ -149,7 +149,7 @@ def test_what_leaves_the_grid_is_brought_back() -> None:
     assert (factor.arrays["scales"] == -127).all()
 
 
-@pytest.mark.parametrize("largest_entry", [63, 127])
+@pytest.mark.parametrize("largest_entry", [31, 63, 127])
 def test_codebooks_stay_within_the_entries_that_they_started_with(largest_entry: int) -> None:
     matrix = normal(16, 32)
     start = fit_lut(matrix, None, bits=3, block_size=32, refits=0, largest_entry=largest_entry).factor

@@ -27,11 +27,11 @@ struct LutTile {
   const LutTables* tables;  // of the codebook
 };
 
-// Rows of x in int8 compute. step and sum of row m and block b are at [b * stride + m].
+// Rows of x in int8 compute. step and minus_sum of row m and block b are at [b * stride + m].
 struct QuantizedRows {
   const int8_t* q;  // [rows][blocks * block_size]
   const float* step;
-  const int32_t* sum;  // of the block's q: corrects for weights with an offset
+  const int32_t* minus_sum;  // of the block's q: times the offset of a variant's weights, what its sums start at
   int64_t stride;
 };
 
@@ -45,15 +45,12 @@ struct BlockCount {
 // With more rows of x than this, decoding to memory once beats decoding in registers for every few rows.
 constexpr int64_t kMostDirectRows = 4;
 
-// With codebooks whose entries have at most this magnitude, products of bytes may take fewer operations.
-constexpr int32_t kLargestSmallEntry = 63;
-
 // What a panel is decoded for: each variant lays it out as its product takes it.
 enum class Panel { kInt8, kFloat };
 
 struct LutMatMulKernels {
   // Quantises `count` (1 to block_size) values by the rule of lut.md and fills up with zeros to block_size.
-  void (*quantize_block)(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* sum);
+  void (*quantize_block)(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* minus_sum);
 
   // sums[m][r] += x[m] . w[r] without the row scale, for the 16 rows of a tile and at most kMostDirectRows rows of x; x.stride is 1
   // where there is one row. Indexed by planes; null where decode and gemm_int8 serve.
@@ -67,8 +64,11 @@ struct LutMatMulKernels {
                     float* sums);
   void (*gemm_float)(const uint8_t* panel, const int8_t* scales, const float* x, int64_t rows, BlockCount count, float* sums);
 
-  // Kernels that give the same results for tiles of at most 6 planes whose codebook has no entry above kLargestSmallEntry: they
-  // take the place of direct_int8, decode and gemm_int8. Null where they would bring nothing.
+  // The largest magnitude of codebook entries that these kernels multiply exactly.
+  int32_t largest_entry = 127;
+
+  // Kernels for smaller entries that give the same results with fewer operations: for tiles of at most 6 planes they take the place
+  // of direct_int8, decode and gemm_int8. Null where they would bring nothing.
   const LutMatMulKernels* small_entries = nullptr;
 };
 

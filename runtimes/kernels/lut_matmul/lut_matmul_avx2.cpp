@@ -44,21 +44,36 @@ struct Avx2 : Avx2Products<Avx2> {
   static Bytes CodesToWeights(Bytes codes) { return _mm256_max_epi8(codes, _mm256_set1_epi8(-127)); }
 };
 
-// Entries of at most kLargestSmallEntry: with the offset they are unsigned bytes of at most 127, which do not saturate either, and
-// no sign has to be split off. Codes of 8 bits never come here.
-struct Avx2SmallEntries : Avx2Products<Avx2SmallEntries> {
+// Entries within kLargest, at most 63: with an offset they are unsigned bytes of at most 127, which do not saturate either, and no
+// sign has to be split off. Codes of 8 bits never come here.
+template <class Tag, int kLargest>
+struct Avx2WithOffset : Avx2Products<Tag> {
+  using Bytes = __m256i;
+  using Ints = __m256i;
   using Activations = Bytes;
-  static constexpr uint8_t kOffset = kLargestSmallEntry + 1;
+  static constexpr uint8_t kOffset = kLargest + 1;
   static Bytes ToWeights(Bytes bytes) { return bytes; }
   static Activations ToActivations(Bytes q) { return q; }
   static Ints Dot(Ints sum, Bytes weights, Bytes q) { return AddPairs(sum, _mm256_maddubs_epi16(weights, q)); }
   static Bytes CodesToWeights(Bytes codes) { return codes; }
 };
 
-constexpr LutMatMulKernels kSmallEntries = LutMatMulSimd<Avx2SmallEntries>::Kernels();
+struct Avx2Within63 : Avx2WithOffset<Avx2Within63, 63> {};
+
+// Here the products of two groups of columns add up in 16 bits: 4 * 63 * 127 = 32004.
+struct Avx2Within31 : Avx2WithOffset<Avx2Within31, 31> {
+  static constexpr int kInt8RowsAtOnce = 4;
+  static constexpr int kInt8GroupsAtOnce = 2;
+  static Ints DotOfPair(Ints sum, const Bytes (&weights)[2], const Bytes (&q)[2]) {
+    return AddPairs(sum, _mm256_add_epi16(_mm256_maddubs_epi16(weights[0], q[0]), _mm256_maddubs_epi16(weights[1], q[1])));
+  }
+};
+
+constexpr LutMatMulKernels kWithin31 = LutMatMulSimd<Avx2Within31>::Kernels(31);
+constexpr LutMatMulKernels kWithin63 = LutMatMulSimd<Avx2Within63>::Kernels(63, &kWithin31);
 
 }  // namespace
 
-const LutMatMulKernels kLutMatMulAvx2 = LutMatMulSimd<Avx2>::Kernels(&kSmallEntries);
+const LutMatMulKernels kLutMatMulAvx2 = LutMatMulSimd<Avx2>::Kernels(127, &kWithin63);
 
 }  // namespace edgecomp

@@ -18,6 +18,7 @@ struct Avx256 {
   // Of the 16 registers 4 take int and 4 float sums.
   static constexpr int kInt8RowsAtOnce = 4;
   static constexpr int kInt8PartsAtOnce = 1;
+  static constexpr int kInt8GroupsAtOnce = 1;
   static constexpr int kFloatRowsAtOnce = 4;
 
   static Bytes Broadcast4(const int8_t* q) {
@@ -71,6 +72,10 @@ struct Avx256 {
   }
 
   static Ints SetInts(int32_t value) { return _mm256_set1_epi32(value); }
+  template <int kBits>
+  static Ints ShiftLeft(Ints ints) {
+    return _mm256_slli_epi32(ints, kBits);
+  }
   static Ints ZeroInts() { return _mm256_setzero_si256(); }
   static Ints Add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
   static Ints MaxMagnitudes(Ints most, const float* x) {
@@ -87,11 +92,18 @@ struct Avx256 {
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
   }
-  static Ints QuantizeTo(const float* x, float inverse, int8_t* q) {
-    const Ints rounded = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(inverse)));
-    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(words, words));
-    return rounded;
+  // 32 values; returns lanes whose sum is the sum of q.
+  static Ints QuantizeSpan(const float* x, float inverse, int8_t* q) {
+    const Floats scale = _mm256_set1_ps(inverse);
+    const Ints a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale));
+    const Ints b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), scale));
+    const Ints c = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16), scale));
+    const Ints d = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 24), scale));
+    // Packing goes by halves of the vectors: 4 values of a, of b, c and d, then the others.
+    const Bytes packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q),
+                        _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    return Add(Add(a, b), Add(c, d));
   }
 
   static Floats ZeroFloats() { return _mm256_setzero_ps(); }

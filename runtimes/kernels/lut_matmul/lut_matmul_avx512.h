@@ -18,6 +18,7 @@ struct Avx512 {
   // Of the 32 registers 8 take int and 8 float sums.
   static constexpr int kInt8RowsAtOnce = 8;
   static constexpr int kInt8PartsAtOnce = 1;
+  static constexpr int kInt8GroupsAtOnce = 1;
   static constexpr int kFloatRowsAtOnce = 8;
 
   // vpdpbusd multiplies unsigned by signed bytes. The weights take the unsigned side, with an offset of 128.
@@ -48,6 +49,10 @@ struct Avx512 {
   }
 
   static Ints SetInts(int32_t value) { return _mm512_set1_epi32(value); }
+  template <int kBits>
+  static Ints ShiftLeft(Ints ints) {
+    return _mm512_slli_epi32(ints, kBits);
+  }
   static Ints ZeroInts() { return _mm512_setzero_si512(); }
   static Ints Add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
   static Ints MaxMagnitudes(Ints most, const float* x) {
@@ -55,10 +60,14 @@ struct Avx512 {
   }
   static int32_t LargestLane(Ints lanes) { return _mm512_reduce_max_epi32(lanes); }
   static int32_t SumOfLanes(Ints lanes) { return _mm512_reduce_add_epi32(lanes); }
-  static Ints QuantizeTo(const float* x, float inverse, int8_t* q) {
-    const Ints rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(rounded));
-    return rounded;
+  // 32 values; returns lanes whose sum is the sum of q.
+  static Ints QuantizeSpan(const float* x, float inverse, int8_t* q) {
+    const Floats scale = _mm512_set1_ps(inverse);
+    const Ints a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), scale));
+    const Ints b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), scale));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(a));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm512_cvtepi32_epi8(b));
+    return Add(a, b);
   }
 
   static Floats ZeroFloats() { return _mm512_setzero_ps(); }

@@ -72,7 +72,7 @@ class Product {
   bool int8() const { return plan_.compute == EC_COMPUTE_INT8; }
   uint8_t* TaskMemory(int64_t task) const { return workspace_ + plan_.tasks + static_cast<size_t>(task) * plan_.task_bytes; }
   float* steps() const { return reinterpret_cast<float*>(workspace_ + plan_.steps); }
-  int32_t* block_sums() const { return reinterpret_cast<int32_t*>(workspace_ + plan_.block_sums); }
+  int32_t* minus_sums() const { return reinterpret_cast<int32_t*>(workspace_ + plan_.minus_sums); }
 
   BlockCount ChunkAt(int64_t first_block) const {
     const int64_t blocks = Least(plan_.blocks_per_chunk, layout_.blocks - first_block);
@@ -100,7 +100,7 @@ class Product {
       const int64_t count = Least(block_size, factor_.k - first);
       if (int8()) {
         kernels_.quantize_block(x + first, count, block_size, reinterpret_cast<int8_t*>(workspace_ + plan_.values) + to,
-                                steps() + b * rows_ + m, block_sums() + b * rows_ + m);
+                                steps() + b * rows_ + m, minus_sums() + b * rows_ + m);
       } else {
         float* values = reinterpret_cast<float*>(workspace_ + plan_.values) + to;
         std::memcpy(values, x + first, static_cast<size_t>(count) * sizeof(float));
@@ -128,7 +128,7 @@ class Product {
 
   // A single row lies in one piece: no need for chunks.
   void MultiplyOneRow(Range tiles) const {
-    const QuantizedRows x = {reinterpret_cast<const int8_t*>(workspace_ + plan_.values), steps(), block_sums(), 1};
+    const QuantizedRows x = {reinterpret_cast<const int8_t*>(workspace_ + plan_.values), steps(), minus_sums(), 1};
     const BlockCount all = {layout_.blocks, layout_.spans_per_block, layout_.padded_k};
     Tiles sequence(factor_, layout_);
     for (int64_t t = tiles.first; t < tiles.last; ++t) {
@@ -140,8 +140,12 @@ class Product {
   }
 
   const LutMatMulKernels& Int8KernelsOf(const LutTile& tile) const {
-    const bool small = layout_.planes < 8 && tile.tables->largest <= kLargestSmallEntry;
-    return small && kernels_.small_entries != nullptr ? *kernels_.small_entries : kernels_;
+    const LutMatMulKernels* kernels = &kernels_;
+    if (layout_.planes == 8) return *kernels;
+    while (kernels->small_entries != nullptr && tile.tables->largest <= kernels->small_entries->largest_entry) {
+      kernels = kernels->small_entries;
+    }
+    return *kernels;
   }
 
   LutTile FromBlock(const LutTile& tile, int64_t block) const {
@@ -159,7 +163,7 @@ class Product {
       const LutTile from_chunk = FromBlock(tile, b);
       const int8_t* q = reinterpret_cast<const int8_t*>(workspace_ + plan_.values) + ValueIndex(b, rows.first);
       const int64_t first_step = b * rows_ + rows.first;
-      const QuantizedRows x = {q, steps() + first_step, block_sums() + first_step, rows_};
+      const QuantizedRows x = {q, steps() + first_step, minus_sums() + first_step, rows_};
       if (direct != nullptr) {
         direct(from_chunk, x, count, chunk, sums);
       } else {
@@ -180,33 +184,37 @@ class Product {
   }
 
   void Store(int64_t tile, Range rows, const float* sums) const {
-    const bool in_order = factor_.row_index == nullptr && sink_.column_stride == 1 && (tile + 1) * kTileRows <= factor_.n;
-    for (int64_t m = rows.first; m < rows.last; ++m, sums += kTileRows) {
-      float* y = sink_.y + (first_row_ + m) * sink_.row_stride;
-      if (in_order) {
-        const int64_t n = tile * kTileRows;
-        StoreTile(sums, factor_.row_scale + n, sink_.bias != nullptr ? sink_.bias + n : nullptr, y + n);
-        continue;
-      }
+    const int64_t n = tile * kTileRows;
+    float* y = sink_.y + (first_row_ + rows.first) * sink_.row_stride;
+    if (factor_.row_index == nullptr && sink_.column_stride == 1 && n + kTileRows <= factor_.n) {
+      const int64_t count = rows.last - rows.first;
+      if (sink_.bias == nullptr) return StoreTile<false>(sums, factor_.row_scale + n, nullptr, count, y + n);
+      return StoreTile<true>(sums, factor_.row_scale + n, sink_.bias + n, count, y + n);
+    }
+    for (int64_t m = rows.first; m < rows.last; ++m, sums += kTileRows, y += sink_.row_stride) {
       for (int r = 0; r < kTileRows; ++r) {
-        const int64_t lane = tile * kTileRows + r;
-        const int64_t n = RowOfLane(factor_, lane);
-        if (n < 0) continue;
+        const int64_t lane = n + r;
+        const int64_t row = RowOfLane(factor_, lane);
+        if (row < 0) continue;
         const float product = sums[r] * factor_.row_scale[lane];
-        y[n * sink_.column_stride] = sink_.bias != nullptr ? product + sink_.bias[n] : product;
+        y[row * sink_.column_stride] = sink_.bias != nullptr ? product + sink_.bias[row] : product;
       }
     }
   }
 
-  // A whole tile at its place in y. Nothing is stored before all is read, so that the compiler need not fear overlaps and
-  // vectorises.
-  static void StoreTile(const float* sums, const float* row_scale, const float* bias, float* y) {
-    float product[kTileRows];
-    for (int r = 0; r < kTileRows; ++r) product[r] = sums[r] * row_scale[r];
-    if (bias != nullptr) {
-      for (int r = 0; r < kTileRows; ++r) product[r] += bias[r];
+  // A whole tile at its place in y, which overlaps nothing that is read.
+  template <bool kBias>
+  void StoreTile(const float* sums, const float* row_scale, const float* bias, int64_t count, float* __restrict y) const {
+    float scale[kTileRows];
+    std::memcpy(scale, row_scale, sizeof(scale));
+    float start[kTileRows] = {};
+    if constexpr (kBias) std::memcpy(start, bias, sizeof(start));
+    for (int64_t m = 0; m < count; ++m, sums += kTileRows, y += sink_.row_stride) {
+      for (int r = 0; r < kTileRows; ++r) {
+        const float product = sums[r] * scale[r];
+        y[r] = kBias ? product + start[r] : product;
+      }
     }
-    std::memcpy(y, product, sizeof(product));
   }
 
   const LutMatMulKernels& kernels_;

@@ -35,7 +35,7 @@ struct LutMatMulPlan {
   int64_t max_tasks;
   size_t values;      // prepared x of a chunk after the other: [chunks][rows][columns of the chunk], int8 or float
   size_t steps;       // float [blocks][rows], int8 compute only
-  size_t block_sums;  // int32 [blocks][rows], int8 compute only
+  size_t minus_sums;  // int32 [blocks][rows], int8 compute only
   size_t tasks;       // max_tasks parts of task_bytes each: a panel, then sums [rows][16]; at first a row of a RowSource
   size_t panel_bytes;
   size_t task_bytes;

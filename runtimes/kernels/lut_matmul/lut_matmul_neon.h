@@ -233,8 +233,8 @@ class LutMatMulNeon {
   }
 
  private:
-  static void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* sum) {
-    if (count % kSpanColumns != 0) return QuantizeOddBlock(x, count, block_size, q, step, sum);
+  static void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* minus_sum) {
+    if (count % kSpanColumns != 0) return QuantizeOddBlock(x, count, block_size, q, step, minus_sum);
     uint32x4_t magnitudes = vdupq_n_u32(0);
     int64_t i = 0;
     do {
@@ -250,13 +250,13 @@ class LutMatMulNeon {
         i += kSpanColumns;
       } while (i < count);
     }
-    *sum = vaddvq_s32(sums);
+    *minus_sum = -vaddvq_s32(sums);
     if (i < block_size) __builtin_memset(q + i, 0, static_cast<size_t>(block_size - i));
   }
 
   // The last values are filled up with zeros to a whole span.
   __attribute__((noinline)) static void QuantizeOddBlock(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step,
-                                                         int32_t* sum) {
+                                                         int32_t* minus_sum) {
     float tail[kSpanColumns] = {};
     const int64_t whole = count / kSpanColumns * kSpanColumns;
     __builtin_memcpy(tail, x + whole, static_cast<size_t>(count - whole) * sizeof(float));
@@ -269,7 +269,7 @@ class LutMatMulNeon {
       for (int64_t i = 0; i < whole; i += kSpanColumns) sums = QuantizeSpan(x + i, inverse, q + i, sums);
       sums = QuantizeSpan(tail, inverse, q + whole, sums);
     }
-    *sum = vaddvq_s32(sums);
+    *minus_sum = -vaddvq_s32(sums);
   }
 
   // A panel has the layout of 8 planes.
@@ -277,7 +277,7 @@ class LutMatMulNeon {
                        float* sums) {
     const LutTile tile = {panel, scales, nullptr, nullptr};
     for (int64_t m = 0; m < rows; m += kMostDirectRows) {
-      const QuantizedRows from_m = {x.q + m * count.columns, x.step + m, x.sum + m, x.stride};
+      const QuantizedRows from_m = {x.q + m * count.columns, x.step + m, x.minus_sum + m, x.stride};
       const int64_t left = rows - m < kMostDirectRows ? rows - m : kMostDirectRows;
       Product::template Direct<8>(tile, from_m, left, count, sums + m * kTileRows);
     }

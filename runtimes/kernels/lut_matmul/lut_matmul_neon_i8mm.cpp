@@ -83,7 +83,7 @@ void MultiplyPairs(const uint8_t* panel, const int8_t* scales, const QuantizedRo
 void GemmInt8(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x, int64_t rows, BlockCount count, float* sums) {
   constexpr int64_t kRowsAtOnce = 8;
   for (int64_t m = 0; m < rows; m += kRowsAtOnce) {
-    const QuantizedRows from_m = {x.q + m * count.columns, x.step + m, x.sum + m, x.stride};
+    const QuantizedRows from_m = {x.q + m * count.columns, x.step + m, x.minus_sum + m, x.stride};
     const int64_t left = rows - m;
     const auto multiply = left > 6   ? MultiplyPairs<4>
                           : left > 4 ? MultiplyPairs<3>

@@ -60,7 +60,7 @@ ec_status MakeLutMatMulPlan(const ec_lut_factor& factor, const LutLayout& layout
   WorkspaceLayout workspace;
   plan->values = workspace.Add(CheckedSize(plan->rows_at_once) * layout.padded_k * (int8 ? 1 : int64_t{sizeof(float)}));
   plan->steps = workspace.Add(steps);
-  plan->block_sums = workspace.Add(steps);
+  plan->minus_sums = workspace.Add(steps);
   plan->tasks = workspace.Add(CheckedSize(plan->max_tasks) * static_cast<int64_t>(plan->task_bytes));
   workspace.Add(int64_t{kAlignment});
   if (!workspace.fits()) return EC_ERR_OVERFLOW;

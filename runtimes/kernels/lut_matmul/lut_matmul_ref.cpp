@@ -13,7 +13,7 @@ namespace {
 constexpr uint32_t kMagnitudeMask = 0x7fffffff;
 constexpr uint32_t kInfinity = 0x7f800000;
 
-void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* sum) {
+void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* minus_sum) {
   // As integers, magnitudes keep their order and NaN is above infinity: a comparison of floats would lose a NaN.
   uint32_t most = 0;
   for (int64_t i = 0; i < count; ++i) {
@@ -25,7 +25,7 @@ void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q,
   float absmax;
   std::memcpy(&absmax, &most, sizeof(absmax));
   std::memset(q, 0, static_cast<size_t>(block_size));
-  *sum = 0;
+  *minus_sum = 0;
   if (most >= kInfinity || absmax < 1e-30f) {
     *step = most >= kInfinity ? NAN : 0.0f;
     return;
@@ -35,7 +35,7 @@ void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q,
   for (int64_t i = 0; i < count; ++i) {
     const long rounded = std::lrint(x[i] * inverse);  // half to even, in the default rounding mode
     q[i] = static_cast<int8_t>(rounded < -127 ? -127 : rounded > 127 ? 127 : rounded);
-    *sum += q[i];
+    *minus_sum -= q[i];
   }
 }
 

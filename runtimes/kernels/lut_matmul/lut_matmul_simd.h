@@ -1,7 +1,7 @@
 // The loops of lut_matmul, written once for the instruction sets of x86; see lut_decode_simd.h for how one takes part.
 //
-// Weights take the unsigned side of a product of bytes with Simd::kOffset added; a sum then starts at -kOffset * (sum of the
-// activations), which is the same for all rows of the tile.
+// Weights take the unsigned side of a product of bytes with Simd::kOffset added, a power of two or 0; a sum then starts at
+// -kOffset * (sum of the activations), which is the same for all rows of the tile.
 //
 // A vector of 32-bit lanes belongs to Simd::kRows rows of the tile, one lane a row: no sum ever crosses lanes.
 #ifndef EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_SIMD_H_
@@ -14,13 +14,14 @@ namespace edgecomp {
 template <class Simd>
 class LutMatMulSimd {
  public:
-  static constexpr LutMatMulKernels Kernels(const LutMatMulKernels* small_entries = nullptr) {
+  static constexpr LutMatMulKernels Kernels(int32_t largest_entry = 127, const LutMatMulKernels* small_entries = nullptr) {
     return {
         QuantizeBlock,
         {nullptr, DirectInt8<1>, DirectInt8<2>, DirectInt8<3>, DirectInt8<4>, DirectInt8<5>, DirectInt8<6>, nullptr, DirectInt8<8>},
         {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
         GemmInt8,
         GemmFloat,
+        largest_entry,
         small_entries,
     };
   }
@@ -34,48 +35,69 @@ class LutMatMulSimd {
   static constexpr int kParts = kTileRows / kRows;  // vectors that a tile's 16 rows take
   static constexpr int kPartBytes = kPlaneBytes / kParts;
 
-  static EC_INLINE Ints StartSum(int32_t sum_of_q) { return Simd::SetInts(-int32_t{Simd::kOffset} * sum_of_q); }
+  // One shift, since the sum comes negated: every row of x has a start for each block.
+  static EC_INLINE Ints StartSum(const int32_t& minus_sum) {
+    if constexpr (Simd::kOffset == 0) return Simd::ZeroInts();
+    return Simd::template ShiftLeft<Log2(Simd::kOffset)>(Simd::SetInts(minus_sum));
+  }
+  static constexpr int Log2(int power) { return power <= 1 ? 0 : 1 + Log2(power / 2); }
 
-  // One row reads codes as fast as memory gives them. How far ahead to ask was measured: 512 to 4096 bytes are all better than the
-  // hardware's guess alone, 2048 best. Asking beyond the codes is harmless.
+  // Codes are read as fast as memory gives them. How far ahead to ask was measured with one row: 512 to 4096 bytes are all better
+  // than the hardware's guess alone, 2048 best. Asking beyond the codes is harmless.
   static constexpr int kPrefetchBytes = 2048;
   template <int kPlanes>
   static EC_INLINE void PrefetchSpan(const uint8_t* span) {
     for (int p = 0; p < kPlanes; ++p) __builtin_prefetch(span + p * kPlaneBytes);
   }
 
-  static void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* sum) {
-    // The last values of an odd count, filled up with zeros, so that the loops see whole spans only.
+  static void QuantizeBlock(const float* x, int64_t count, int64_t block_size, int8_t* q, float* step, int32_t* minus_sum) {
+    if (count < block_size) return QuantizeShortBlock(x, count, block_size, q, step, minus_sum);
+    Ints magnitudes = Simd::ZeroInts();
+    for (int64_t i = 0; i < count; i += kRows) magnitudes = Simd::MaxMagnitudes(magnitudes, x + i);
+    float inverse;
+    if (!MakeStep(Simd::LargestLane(magnitudes), step, &inverse)) {
+      *minus_sum = 0;
+      __builtin_memset(q, 0, static_cast<size_t>(block_size));
+      return;
+    }
+    Ints sums = Simd::ZeroInts();
+    for (int64_t i = 0; i < count; i += kSpanColumns) sums = Simd::Add(sums, Simd::QuantizeSpan(x + i, inverse, q + i));
+    *minus_sum = -Simd::SumOfLanes(sums);
+  }
+
+  // The last block of an odd K: whole spans, then one filled up with zeros, then nothing but zeros.
+  __attribute__((noinline)) static void QuantizeShortBlock(const float* x, int64_t count, int64_t block_size, int8_t* q,
+                                                           float* step, int32_t* minus_sum) {
     float tail[kSpanColumns] = {};
     const int64_t whole = count / kSpanColumns * kSpanColumns;
     for (int64_t i = whole; i < count; ++i) tail[i - whole] = x[i];
-    const bool has_tail = whole < count;
-
-    // As integers, magnitudes keep their order and NaN is above infinity: a comparison of floats would lose a NaN.
-    constexpr int32_t kInfinity = 0x7f800000;
     Ints magnitudes = Simd::ZeroInts();
     for (int64_t i = 0; i < whole; i += kRows) magnitudes = Simd::MaxMagnitudes(magnitudes, x + i);
-    for (int i = 0; has_tail && i < kSpanColumns; i += kRows) magnitudes = Simd::MaxMagnitudes(magnitudes, tail + i);
-    const int32_t most = Simd::LargestLane(magnitudes);
+    for (int i = 0; i < kSpanColumns; i += kRows) magnitudes = Simd::MaxMagnitudes(magnitudes, tail + i);
+    __builtin_memset(q, 0, static_cast<size_t>(block_size));
+    *minus_sum = 0;
+    float inverse;
+    if (!MakeStep(Simd::LargestLane(magnitudes), step, &inverse)) return;
+    Ints sums = Simd::ZeroInts();
+    for (int64_t i = 0; i < whole; i += kSpanColumns) sums = Simd::Add(sums, Simd::QuantizeSpan(x + i, inverse, q + i));
+    if (whole < count) sums = Simd::Add(sums, Simd::QuantizeSpan(tail, inverse, q + whole));
+    *minus_sum = -Simd::SumOfLanes(sums);
+  }
 
+  // From the bits of the largest magnitude: as integers magnitudes keep their order and NaN is above infinity, where a comparison
+  // of floats would lose a NaN. False where all of the block is 0. No clamp later: |x| * inverse is below 127.5 for |x| <= absmax,
+  // whatever the two roundings do.
+  static EC_INLINE bool MakeStep(int32_t most, float* step, float* inverse) {
+    constexpr int32_t kInfinity = 0x7f800000;
     float absmax;
     __builtin_memcpy(&absmax, &most, sizeof(absmax));
-    int64_t written = 0;
-    *sum = 0;
     if (most >= kInfinity || absmax < 1e-30f) {
       *step = most >= kInfinity ? __builtin_nanf("") : 0.0f;
-    } else {
-      *step = absmax / 127.0f;
-      const float inverse = 127.0f / absmax;
-      // No clamp: |x| * inverse is below 127.5 for |x| <= absmax, whatever the two roundings do.
-      Ints sums = Simd::ZeroInts();
-      for (int64_t i = 0; i < whole; i += kRows) sums = Simd::Add(sums, Simd::QuantizeTo(x + i, inverse, q + i));
-      for (int i = 0; has_tail && i < kSpanColumns; i += kRows)
-        sums = Simd::Add(sums, Simd::QuantizeTo(tail + i, inverse, q + whole + i));
-      *sum = Simd::SumOfLanes(sums);
-      written = whole + (has_tail ? kSpanColumns : 0);
+      return false;
     }
-    if (written < block_size) __builtin_memset(q + written, 0, static_cast<size_t>(block_size - written));
+    *step = absmax / 127.0f;
+    *inverse = 127.0f / absmax;
+    return true;
   }
 
   // A few rows of x straight from the planes: decoded weights never leave the registers. One row takes a tile's parts side by side;
@@ -104,7 +126,7 @@ class LutMatMulSimd {
       Ints sum[kUsedParts][kCount][kChains];
       for (int part = 0; part < kUsedParts; ++part) {
         for (int m = 0; m < kCount; ++m) {
-          sum[part][m][0] = StartSum(x.sum[b * x.stride + m]);
+          sum[part][m][0] = StartSum(x.minus_sum[b * x.stride + m]);
           for (int chain = 1; chain < kChains; ++chain) sum[part][m][chain] = Simd::ZeroInts();
         }
       }
@@ -159,6 +181,7 @@ class LutMatMulSimd {
     const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, kind == Panel::kInt8 ? Simd::kOffset : 0);
     const uint8_t* span = tile.codes;
     for (int64_t s = 0; s < spans; ++s, span += kPlanes * kPlaneBytes, panel += kColumnGroups * kPlaneBytes) {
+      PrefetchSpan<kPlanes>(span + kPrefetchBytes);
       decoder.template Decode<kParts>(span, [&](auto group, auto part, Bytes weights) EC_LAMBDA_INLINE {
         Simd::Store(panel + group * kPlaneBytes + part * kPartBytes, weights);
       });
@@ -170,6 +193,7 @@ class LutMatMulSimd {
   template <int kCount>
   static void GemmInt8Rows(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x, BlockCount count, float* sums) {
     constexpr int kUsedParts = Simd::kInt8PartsAtOnce;
+    constexpr int kGroups = Simd::kInt8GroupsAtOnce;
     const int64_t columns = count.columns;
     for (int first = 0; first < kParts; first += kUsedParts) {
       const uint8_t* weights = panel + first * kPartBytes;
@@ -183,16 +207,26 @@ class LutMatMulSimd {
       for (int64_t b = 0; b < count.blocks; ++b, scale += kTileRows) {
         Ints sum[kUsedParts][kCount];
         for (int m = 0; m < kCount; ++m) {
-          const Ints start = StartSum(x.sum[b * x.stride + m]);
+          const Ints start = StartSum(x.minus_sum[b * x.stride + m]);
           for (int part = 0; part < kUsedParts; ++part) sum[part][m] = start;
         }
-        for (int64_t i = 0; i < count.spans_per_block * kColumnGroups; ++i, weights += kPlaneBytes, q += 4) {
-          decltype(Simd::ToWeights(Simd::Load(weights))) w[kUsedParts];
-          for (int part = 0; part < kUsedParts; ++part) w[part] = Simd::ToWeights(Simd::Load(weights + part * kPartBytes));
-          for (int m = 0; m < kCount; ++m) {
-            const Bytes activations = Simd::Broadcast4(q + m * columns);
-            for (int part = 0; part < kUsedParts; ++part) sum[part][m] = Simd::Dot(sum[part][m], w[part], activations);
+        for (int64_t i = 0; i < count.spans_per_block * kColumnGroups; i += kGroups) {
+          decltype(Simd::ToWeights(Simd::Load(weights))) w[kUsedParts][kGroups];
+          for (int g = 0; g < kGroups; ++g, weights += kPlaneBytes) {
+            for (int part = 0; part < kUsedParts; ++part) w[part][g] = Simd::ToWeights(Simd::Load(weights + part * kPartBytes));
           }
+          for (int m = 0; m < kCount; ++m) {
+            Bytes activations[kGroups];
+            for (int g = 0; g < kGroups; ++g) activations[g] = Simd::Broadcast4(q + m * columns + 4 * g);
+            for (int part = 0; part < kUsedParts; ++part) {
+              if constexpr (kGroups == 1) {
+                sum[part][m] = Simd::Dot(sum[part][m], w[part][0], activations[0]);
+              } else {
+                sum[part][m] = Simd::DotOfPair(sum[part][m], w[part], activations);
+              }
+            }
+          }
+          q += 4 * kGroups;
         }
         for (int part = 0; part < kUsedParts; ++part) {
           for (int m = 0; m < kCount; ++m) {
@@ -261,7 +295,7 @@ class LutMatMulSimd {
   static void GemmInt8(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x, int64_t rows, BlockCount count,
                        float* sums) {
     for (int64_t m = 0; m < rows; m += Simd::kInt8RowsAtOnce) {
-      const QuantizedRows from_m = {x.q + m * count.columns, x.step + m, x.sum + m, x.stride};
+      const QuantizedRows from_m = {x.q + m * count.columns, x.step + m, x.minus_sum + m, x.stride};
       const int64_t left = rows - m < Simd::kInt8RowsAtOnce ? rows - m : Simd::kInt8RowsAtOnce;
       GemmInt8Last<Simd::kInt8RowsAtOnce>(panel, scales, from_m, left, count, sums + m * kTileRows);
     }
