@@ -15,9 +15,6 @@ struct Avx256 {
   using Ints = __m256i;
   using Floats = __m256;
   static constexpr int kRows = 8;
-  // Of the 16 registers 4 take int and 4 float sums.
-  static constexpr int kInt8RowsAtOnce = 4;
-  static constexpr int kInt8PartsAtOnce = 1;
   static constexpr int kInt8GroupsAtOnce = 1;
   static constexpr int kFloatRowsAtOnce = 4;
 

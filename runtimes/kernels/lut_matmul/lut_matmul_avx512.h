@@ -15,8 +15,8 @@ struct Avx512 {
   using Floats = __m512;
   using Activations = __m512i;
   static constexpr int kRows = 16;
-  // Of the 32 registers 8 take int and 8 float sums.
-  static constexpr int kInt8RowsAtOnce = 8;
+  // Of the 32 registers 12 take int and 12 float sums, or 8 float sums and 4 columns of weights.
+  static constexpr int kInt8RowsAtOnce = 12;
   static constexpr int kInt8PartsAtOnce = 1;
   static constexpr int kInt8GroupsAtOnce = 1;
   static constexpr int kFloatRowsAtOnce = 8;
@@ -31,7 +31,11 @@ struct Avx512 {
   }
   static Bytes ToWeights(Bytes bytes) { return bytes; }
   static Activations ToActivations(Bytes q) { return q; }
-  static Ints Dot(Ints sum, Bytes weights, Bytes q) { return _mm512_dpbusd_epi32(sum, weights, q); }
+  static Ints Dot(Ints sum, Bytes weights, Bytes q) {
+    sum = _mm512_dpbusd_epi32(sum, weights, q);
+    asm("" : "+v"(sum));  // GCC would copy each sum before and after
+    return sum;
+  }
   static Bytes CodesToWeights(Bytes codes) { return codes; }
 
   static Bytes Load(const uint8_t* bytes) { return _mm512_loadu_si512(bytes); }
