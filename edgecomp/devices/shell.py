@@ -65,11 +65,12 @@ class ShellDevice(ABC):
 
     @cached_property
     def _probe(self) -> Probe:
-        # What a session left that lost its device is a day old when it goes: younger folders may be another session's.
+        # What a session left that lost its device is a day old when it goes: younger folders may be another session's. Our own is
+        # made after, since a clock that jumps would make it look old.
         script = (
-            f"cd {self._parent} && mkdir -p edgecomp/objects edgecomp/incoming edgecomp/runs/{self._id} && cd edgecomp && "
+            f"cd {self._parent} && mkdir -p edgecomp/objects edgecomp/incoming edgecomp/runs && cd edgecomp && "
             "find incoming runs -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} + && "
-            f"find objects -mindepth 1 -maxdepth 1 -mtime +{_KEPT_DAYS - 1} -exec rm -rf {{}} + && "
+            f"find objects -mindepth 1 -maxdepth 1 -mtime +{_KEPT_DAYS - 1} -exec rm -rf {{}} + && mkdir -p runs/{self._id} && "
             "pwd -P && uname -m && uname -sr && "
             "df -Pk . | tail -n 1 && { cat /proc/device-tree/compatible 2>/dev/null; true; }"
         )
