@@ -85,8 +85,8 @@ class LutMatMulSimd {
   }
 
   // From the bits of the largest magnitude: as integers magnitudes keep their order and NaN is above infinity, where a comparison
-  // of floats would lose a NaN. False where all of the block is 0. No clamp later: |x| * inverse is below 127.5 for |x| <= absmax,
-  // whatever the two roundings do.
+  // of floats would lose a NaN. False where nothing is left to quantise. No clamp later: |x| * inverse is below 127.5 for |x| <=
+  // absmax, whatever the two roundings do.
   static EC_INLINE bool MakeStep(int32_t most, float* step, float* inverse) {
     constexpr int32_t kInfinity = 0x7f800000;
     float absmax;
