@@ -4,6 +4,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -23,10 +27,23 @@ uint64_t ReadXcr0() {
   return static_cast<uint64_t>(high) << 32 | low;
 }
 
+// Linux lets a process use the matrix unit when it has asked (Documentation/arch/x86/xstate.rst); all of its threads may then. The
+// numbers are the kernel's ABI, which old C libraries do not name.
+bool MayUseTiles() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 }  // namespace
 
 CpuFeatures DetectCpuFeatures() {
   constexpr uint64_t kYmmState = 0x06;  // SSE, AVX
+  constexpr uint64_t kTileState = 0x60000;
   constexpr uint64_t kZmmState = 0xe6;  // and opmask, upper halves of ZMM0-15, ZMM16-31
   CpuFeatures features;
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -40,6 +57,8 @@ CpuFeatures DetectCpuFeatures() {
   features.avx2_fma = avx2 && fma && (xcr0 & kYmmState) == kYmmState;
   features.avx512_vnni = features.avx2_fma && avx512_f_bw_vl && HasBit(ecx, 11) && (xcr0 & kZmmState) == kZmmState;
   features.avx512_vbmi = features.avx512_vnni && HasBit(ecx, 1);
+  const bool amx_tile_int8 = HasBit(edx, 24) && HasBit(edx, 25);
+  features.amx_int8 = features.avx512_vbmi && amx_tile_int8 && (xcr0 & kTileState) == kTileState && MayUseTiles();
   const bool has_subleaf = eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0;
   features.avx_vnni = features.avx2_fma && has_subleaf && HasBit(eax, 4);
   return features;

@@ -10,6 +10,7 @@ struct CpuFeatures {
   bool avx_vnni = false;     // and the VNNI of 256 bits without AVX-512
   bool avx512_vnni = false;  // AVX-512 F, BW, VL and VNNI, with the ZMM and opmask state saved by the OS
   bool avx512_vbmi = false;  // and VBMI
+  bool amx_int8 = false;     // and AMX for int8, with the permission that the OS asks for
 #elif defined(__aarch64__)
   bool neon = false;          // Advanced SIMD
   bool neon_dotprod = false;  // and SDOT

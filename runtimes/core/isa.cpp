@@ -17,6 +17,7 @@ struct IsaEntry {
 // Indexed by Isa.
 constexpr IsaEntry kIsas[] = {
 #if defined(__x86_64__)
+    {"amx", [](const CpuFeatures& features) { return features.amx_int8; }},
     {"avx512_vbmi", [](const CpuFeatures& features) { return features.avx512_vbmi; }},
     {"avx512_vnni", [](const CpuFeatures& features) { return features.avx512_vnni; }},
     {"avx_vnni", [](const CpuFeatures& features) { return features.avx_vnni; }},

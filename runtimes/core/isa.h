@@ -11,6 +11,7 @@ namespace edgecomp {
 // In order of priority; an op without a kernel for the selected set runs the next one that it has.
 enum class Isa : int {
 #if defined(__x86_64__)
+  kAmx,
   kAvx512Vbmi,
   kAvx512Vnni,
   kAvxVnni,

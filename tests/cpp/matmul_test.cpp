@@ -21,7 +21,7 @@ constexpr FactorShape kShapes[] = {
     {48, 2053, 0, 32, 1, true},
     {13, 640, 0, 320, 2, true},
 };
-constexpr int64_t kRowCounts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 131};
+constexpr int64_t kRowCounts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 131};
 
 std::vector<float> Product(const std::vector<float>& weights, const std::vector<float>& x, int64_t m, const ec_lut_factor& factor,
                            const float* bias) {
@@ -69,7 +69,7 @@ TEST(IntegerSumsAreEqualInAllVariants) {
   for (int32_t bits = 1; bits <= 8; ++bits) {
     const FactorShape shape = {37, 2048, bits, 2048};
     const RandomFactor factor(shape, &random);
-    for (const int64_t m : {1, 2, 11, 13}) {  // 13: more rows than any variant multiplies at once
+    for (const int64_t m : {1, 2, 11, 13, 16, 37}) {  // vector registers take up to 12 rows at once, the matrix unit 16
       const std::vector<float> x = random.Reals(m * shape.k);
       const auto ref = Multiply(Isa::kRef, factor.view(), x, m, nullptr, EC_COMPUTE_INT8);
       for (const Isa isa : AvailableIsas()) {
@@ -90,7 +90,7 @@ TEST(LargestSums) {
     std::fill(codes.begin(), codes.end(), weight);
     factor.mutable_view()->codes = codes.data();
     for (const float sign : {1.0f, -1.0f}) {
-      for (const int64_t m : {1, 2}) {
+      for (const int64_t m : {1, 2, 17}) {
         const std::vector<float> x(static_cast<size_t>(m * kColumns), sign * 127.0f);
         const auto ref = Multiply(Isa::kRef, factor.view(), x, m, nullptr, EC_COMPUTE_INT8);
         for (const Isa isa : AvailableIsas()) CHECK(Multiply(isa, factor.view(), x, m, nullptr, EC_COMPUTE_INT8) == ref);
@@ -104,7 +104,7 @@ TEST(TheUnusedCodeIsANumber) {
   constexpr int64_t kColumns = 64;
   Random random(12);
   RandomFactor factor({16, kColumns, 8, kColumns}, &random);
-  for (const int64_t m : {1, 2, 5}) {
+  for (const int64_t m : {1, 2, 5, 17}) {
     const std::vector<float> x = random.Reals(m * kColumns);
     const std::vector<uint8_t> lowest(16 * kColumns, 129), unused(16 * kColumns, 128);
     for (const Isa isa : AvailableIsas()) {

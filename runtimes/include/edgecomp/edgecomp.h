@@ -122,8 +122,9 @@ EC_API ec_status ec_lut_conv2d_workspace_bytes(const ec_lut_factor* factor, cons
 EC_API ec_status ec_lut_conv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const float* x, const float* bias, float* y,
                                ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes);
 
-/* Kernel variants in order of priority: "avx512_vbmi", "avx512_vnni", "avx_vnni", "avx2" on x86-64, "neon_i8mm", "neon_dotprod",
- * "neon" on AArch64, and "ref".
+/* Kernel variants in order of priority: "amx", "avx512_vbmi", "avx512_vnni", "avx_vnni", "avx2" on x86-64, "neon_i8mm",
+ * "neon_dotprod", "neon" on AArch64, and "ref". On Linux a process must ask for the matrix unit behind "amx": the first call that
+ * needs to know the variants does, for all of its threads.
  */
 EC_API int32_t ec_variant_count(void);
 EC_API const char* ec_variant_name(int32_t index);  /* null outside [0, count) */

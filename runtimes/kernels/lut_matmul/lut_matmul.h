@@ -70,6 +70,10 @@ struct LutMatMulKernels {
   // Kernels for smaller entries that give the same results with fewer operations: for tiles of at most 6 planes they take the place
   // of direct_int8, decode and gemm_int8. Null where they would bring nothing.
   const LutMatMulKernels* small_entries = nullptr;
+
+  // What a thread calls before and after the gemm_int8 calls of a task, all of which have `rows` rows; null where nothing is to do.
+  void (*begin_gemm_int8)(int64_t rows, int64_t spans_per_block) = nullptr;
+  void (*end_gemm_int8)() = nullptr;
 };
 
 // The kernels for an instruction set, or for the best one below it.

@@ -114,6 +114,7 @@ class Product {
     uint8_t* panel = TaskMemory(task);
     float* sums = reinterpret_cast<float*>(panel + plan_.panel_bytes);
     Tiles sequence(factor_, layout_);
+    if (int8() && kernels_.begin_gemm_int8 != nullptr) kernels_.begin_gemm_int8(rows.last - rows.first, layout_.spans_per_block);
     for (int64_t t = tiles.first; t < tiles.last; ++t) {
       const LutTile tile = sequence.At(t);
       std::memset(sums, 0, static_cast<size_t>(rows.last - rows.first) * kTileRows * sizeof(float));
@@ -124,6 +125,7 @@ class Product {
       }
       Store(t, rows, sums);
     }
+    if (int8() && kernels_.end_gemm_int8 != nullptr) kernels_.end_gemm_int8();
   }
 
   // A single row lies in one piece: no need for chunks.

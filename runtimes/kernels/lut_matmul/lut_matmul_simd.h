@@ -26,6 +26,18 @@ class LutMatMulSimd {
     };
   }
 
+  template <int kPlanes>
+  static void Decode(const LutTile& tile, int64_t spans, Panel kind, uint8_t* panel) {
+    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, kind == Panel::kInt8 ? Simd::kOffset : 0);
+    const uint8_t* span = tile.codes;
+    for (int64_t s = 0; s < spans; ++s, span += kPlanes * kPlaneBytes, panel += kColumnGroups * kPlaneBytes) {
+      PrefetchSpan<kPlanes>(span + kPrefetchBytes);
+      decoder.template Decode<kParts>(span, [&](auto group, auto part, Bytes weights) EC_LAMBDA_INLINE {
+        Simd::Store(panel + group * kPlaneBytes + part * kPartBytes, weights);
+      });
+    }
+  }
+
  private:
   using Bytes = typename Simd::Bytes;
   using Ints = typename Simd::Ints;
@@ -173,18 +185,6 @@ class LutMatMulSimd {
         return DirectInt8Rows<kPlanes, 3>(tile, x, count, sums);
       default:
         return DirectInt8Rows<kPlanes, 4>(tile, x, count, sums);
-    }
-  }
-
-  template <int kPlanes>
-  static void Decode(const LutTile& tile, int64_t spans, Panel kind, uint8_t* panel) {
-    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, kind == Panel::kInt8 ? Simd::kOffset : 0);
-    const uint8_t* span = tile.codes;
-    for (int64_t s = 0; s < spans; ++s, span += kPlanes * kPlaneBytes, panel += kColumnGroups * kPlaneBytes) {
-      PrefetchSpan<kPlanes>(span + kPrefetchBytes);
-      decoder.template Decode<kParts>(span, [&](auto group, auto part, Bytes weights) EC_LAMBDA_INLINE {
-        Simd::Store(panel + group * kPlaneBytes + part * kPartBytes, weights);
-      });
     }
   }
 

@@ -2,6 +2,7 @@
 
 namespace edgecomp {
 
+extern const LutMatMulKernels kLutMatMulAmx;
 extern const LutMatMulKernels kLutMatMulAvx512Vbmi;
 extern const LutMatMulKernels kLutMatMulAvx512Vnni;
 extern const LutMatMulKernels kLutMatMulAvxVnni;
@@ -15,6 +16,7 @@ namespace {
 
 constexpr Variant<LutMatMulKernels> kVariants[] = {
 #if defined(__x86_64__)
+    {Isa::kAmx, &kLutMatMulAmx},
     {Isa::kAvx512Vbmi, &kLutMatMulAvx512Vbmi},
     {Isa::kAvx512Vnni, &kLutMatMulAvx512Vnni},
     {Isa::kAvxVnni, &kLutMatMulAvxVnni},
