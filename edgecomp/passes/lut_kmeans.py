@@ -44,7 +44,8 @@ class LutKmeansConfig(PassConfig):
 
     Args:
         bits: width of a code, 1 to 8.
-        block_size: columns that share a scale, a multiple of 32 that divides every compressed layer's padded input width.
+        block_size: columns that share a scale, a multiple of 32. Halved, as long as it stays one, for a layer whose padded input width
+            it does not divide; what does not divide it then is refused.
         weighting: `activations` weights errors by the mean square of each input, `hessian` by the whole XᵀX of the inputs, `none`
             weights all alike.
         refits: rounds of alternating refinement.
@@ -141,7 +142,15 @@ class LutKmeans:
                 bits = bits if group.bits is None else group.bits
                 block_size = block_size if group.block_size is None else group.block_size
         skip = any(fits_any(layer.name, self.config.skip) for layer in layers)
-        return _Resolved(bits=bits, block_size=block_size, skip=skip)
+        return _Resolved(bits=bits, block_size=_dividing(block_size, draft.matrices[factor].shape[1]), skip=skip)
+
+
+def _dividing(block_size: int, k: int) -> int:
+    """The block size or the first of its halves that divides the padded K; an odd number of spans has no half."""
+    padded = lut.round_up(k, lut.SPAN_COLUMNS)
+    while padded % block_size and block_size % (2 * lut.SPAN_COLUMNS) == 0:
+        block_size //= 2
+    return block_size
 
 
 def _require_block_sizes(draft: Draft, work: dict[str, _Resolved]) -> None:
