@@ -2,9 +2,11 @@
 #ifndef EDGECOMP_CORE_PARALLEL_H_
 #define EDGECOMP_CORE_PARALLEL_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
+#include "core/checked_math.h"
 #include "edgecomp/edgecomp.h"
 
 namespace edgecomp {
@@ -30,6 +32,26 @@ void ParallelFor(const ec_parallel* parallel, int64_t count, const Body& body) {
   const auto call = [](void* arg, size_t task) { (*static_cast<const Body*>(arg))(static_cast<int64_t>(task)); };
   parallel->run(parallel->context, call, static_cast<size_t>(count), const_cast<Body*>(&body));
 }
+
+// Work that is done a unit at a time, by whichever task comes for the next one. A runtime that does not tell its number of threads
+// is given more tasks than it has; a task that comes late finds nothing left, and those that came in time keep their memory and what
+// they have prepared from unit to unit. The first half of the tasks starts at the first unit and the second at the last, since
+// threads that write to neighbouring cache lines slow each other down.
+class UnitsLeft {
+ public:
+  UnitsLeft(int64_t units, int64_t tasks) : units_(units), tasks_(tasks) {}
+  bool Take(int64_t task, int64_t* unit) {
+    if (taken_.fetch_add(1, std::memory_order_relaxed) >= units_) return false;
+    const bool from_first = task < CeilDiv(tasks_, 2);
+    *unit = from_first ? from_first_.fetch_add(1, std::memory_order_relaxed)
+                       : units_ - 1 - from_last_.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+
+ private:
+  const int64_t units_, tasks_;
+  std::atomic<int64_t> taken_{0}, from_first_{0}, from_last_{0};
+};
 
 // Part `part` of `parts` nearly equal parts of [0, count).
 struct Range {

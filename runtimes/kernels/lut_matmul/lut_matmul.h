@@ -71,7 +71,8 @@ struct LutMatMulKernels {
   // of direct_int8, decode and gemm_int8. Null where they would bring nothing.
   const LutMatMulKernels* small_entries = nullptr;
 
-  // What a thread calls before and after the gemm_int8 calls of a task, all of which have `rows` rows; null where nothing is to do.
+  // A thread begins before it calls gemm_int8 with `rows` rows, again where their number changes, and ends once. Null where nothing
+  // is to do.
   void (*begin_gemm_int8)(int64_t rows, int64_t spans_per_block) = nullptr;
   void (*end_gemm_int8)() = nullptr;
 };

@@ -9,7 +9,7 @@ namespace {
 
 // Below these a task is not worth handing to another thread: a few microseconds of work.
 constexpr int64_t kLeastMultiplicationsOfTask = 1 << 18;
-constexpr int64_t kLeastRowsOfPreparation = 8;
+constexpr int64_t kRowsOfPreparation = 8;
 
 // The tiles of a factor. Most factors have one codebook, or few changes of it: tables are made where it changes.
 class Tiles {
@@ -53,17 +53,18 @@ class Product {
         workspace_(workspace) {}
 
   void Run(const ec_parallel* parallel) const {
-    const int64_t preparations = Least(plan_.max_tasks, CeilDiv(rows_, kLeastRowsOfPreparation));
-    ParallelFor(parallel, preparations, [&](int64_t task) { Prepare(PartOf(rows_, preparations, task), task); });
+    const int64_t preparations = CeilDiv(rows_, kRowsOfPreparation);
+    const int64_t preparing_tasks = Least(plan_.max_tasks, preparations);
+    UnitsLeft to_prepare(preparations, preparing_tasks);
+    ParallelFor(parallel, preparing_tasks, [&](int64_t task) { Prepare(to_prepare, task); });
 
-    // By tiles first, since a task that has all rows decodes each of its panels once; by rows where there are few tiles.
+    // By tiles first, since a unit that has all rows decodes each of its panels once; by rows where there are few tiles.
     const int64_t multiplications = rows_ * layout_.tiles * kTileRows * layout_.padded_k;
     const int64_t tasks = Least(plan_.max_tasks, CeilDiv(multiplications, kLeastMultiplicationsOfTask));
     const int64_t tile_parts = Least(tasks, layout_.tiles);
-    const int64_t row_parts = Least(tasks / tile_parts, CeilDiv(rows_, kLeastRowsOfPreparation));
-    ParallelFor(parallel, tile_parts * row_parts, [&](int64_t task) {
-      Multiply(PartOf(layout_.tiles, tile_parts, task / row_parts), PartOf(rows_, row_parts, task % row_parts), task);
-    });
+    const int64_t row_parts = Least(tasks / tile_parts, CeilDiv(rows_, kRowsOfPreparation));
+    UnitsLeft to_multiply(tile_parts * row_parts, tile_parts * row_parts);
+    ParallelFor(parallel, tile_parts * row_parts, [&](int64_t task) { Multiply(to_multiply, tile_parts, row_parts, task); });
   }
 
  private:
@@ -83,11 +84,14 @@ class Product {
     return first_block * factor_.block_size * rows_ + m * ChunkAt(first_block).columns;
   }
 
-  void Prepare(Range rows, int64_t task) const {
+  void Prepare(UnitsLeft& units, int64_t task) const {
     float* scratch = source_.needs_scratch ? reinterpret_cast<float*>(TaskMemory(task)) : nullptr;
-    for (int64_t m = rows.first; m < rows.last; ++m) {
-      const float* x = source_.row(source_.context, first_row_ + m, scratch);
-      for (int64_t b = 0; b < layout_.blocks; b += plan_.blocks_per_chunk) PrepareChunk(x, m, b);
+    for (int64_t unit; units.Take(task, &unit);) {
+      const int64_t end = Least((unit + 1) * kRowsOfPreparation, rows_);
+      for (int64_t m = unit * kRowsOfPreparation; m < end; ++m) {
+        const float* x = source_.row(source_.context, first_row_ + m, scratch);
+        for (int64_t b = 0; b < layout_.blocks; b += plan_.blocks_per_chunk) PrepareChunk(x, m, b);
+      }
     }
   }
 
@@ -109,12 +113,28 @@ class Product {
     }
   }
 
-  void Multiply(Range tiles, Range rows, int64_t task) const {
-    if (int8() && rows_ == 1 && kernels_.direct_int8[layout_.planes] != nullptr) return MultiplyOneRow(tiles);
-    uint8_t* panel = TaskMemory(task);
-    float* sums = reinterpret_cast<float*>(panel + plan_.panel_bytes);
+  void Multiply(UnitsLeft& units, int64_t tile_parts, int64_t row_parts, int64_t task) const {
     Tiles sequence(factor_, layout_);
-    if (int8() && kernels_.begin_gemm_int8 != nullptr) kernels_.begin_gemm_int8(rows.last - rows.first, layout_.spans_per_block);
+    int64_t begun_rows = 0;
+    for (int64_t unit; units.Take(task, &unit);) {
+      const Range tiles = PartOf(layout_.tiles, tile_parts, unit / row_parts);
+      if (int8() && rows_ == 1 && kernels_.direct_int8[layout_.planes] != nullptr) {
+        MultiplyOneRow(tiles, sequence);
+        continue;
+      }
+      const Range rows = PartOf(rows_, row_parts, unit % row_parts);
+      const int64_t count = rows.last - rows.first;
+      if (int8() && kernels_.begin_gemm_int8 != nullptr && count != begun_rows) {
+        kernels_.begin_gemm_int8(count, layout_.spans_per_block);
+        begun_rows = count;
+      }
+      MultiplyRows(tiles, rows, sequence, TaskMemory(task));
+    }
+    if (begun_rows != 0) kernels_.end_gemm_int8();
+  }
+
+  void MultiplyRows(Range tiles, Range rows, Tiles& sequence, uint8_t* panel) const {
+    float* sums = reinterpret_cast<float*>(panel + plan_.panel_bytes);
     for (int64_t t = tiles.first; t < tiles.last; ++t) {
       const LutTile tile = sequence.At(t);
       std::memset(sums, 0, static_cast<size_t>(rows.last - rows.first) * kTileRows * sizeof(float));
@@ -125,14 +145,12 @@ class Product {
       }
       Store(t, rows, sums);
     }
-    if (int8() && kernels_.end_gemm_int8 != nullptr) kernels_.end_gemm_int8();
   }
 
   // A single row lies in one piece: no need for chunks.
-  void MultiplyOneRow(Range tiles) const {
+  void MultiplyOneRow(Range tiles, Tiles& sequence) const {
     const QuantizedRows x = {reinterpret_cast<const int8_t*>(workspace_ + plan_.values), steps(), minus_sums(), 1};
     const BlockCount all = {layout_.blocks, layout_.spans_per_block, layout_.padded_k};
-    Tiles sequence(factor_, layout_);
     for (int64_t t = tiles.first; t < tiles.last; ++t) {
       float sums[kTileRows] = {};
       const LutTile tile = sequence.At(t);

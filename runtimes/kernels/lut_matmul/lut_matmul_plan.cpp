@@ -6,9 +6,22 @@ namespace {
 
 constexpr size_t kAlignment = 64;  // of every part of the workspace: a cache line
 
-// Rows of x for which a panel is decoded once. Their sums (64 bytes each) and their part of x share the first two cache levels with
-// the panel; more rows would save no decoding worth the name.
-constexpr int64_t kRowsAtOnce = 128;
+// Rows of x that are prepared, and for which a panel is then decoded once. Threads wait for each other between these steps, so
+// there should be few of them: as many rows as take a mebibyte, which lasts in a second-level cache, within bounds (a row's sums
+// take 64 bytes of each task's memory).
+constexpr int64_t kPreparedBytes = 1 << 20;
+constexpr int64_t kFewestRowsAtOnce = 128;
+constexpr int64_t kMostRowsAtOnce = 1024;
+
+// Nearly equal parts of the rows, in whole groups of what variants multiply at once.
+int64_t RowsAtOnce(int64_t rows, int64_t row_bytes) {
+  constexpr int64_t kGroup = 16;
+  int64_t most = kPreparedBytes / row_bytes;
+  if (most < kFewestRowsAtOnce) most = kFewestRowsAtOnce;
+  if (most > kMostRowsAtOnce) most = kMostRowsAtOnce;
+  if (rows <= most) return rows;
+  return CeilDiv(CeilDiv(rows, CeilDiv(rows, most)), kGroup) * kGroup;
+}
 
 // Columns of a panel where blocks are smaller: 8 KiB for the 16 rows.
 constexpr int64_t kChunkColumns = 512;
@@ -41,12 +54,14 @@ ec_status MakeLutMatMulPlan(const ec_lut_factor& factor, const LutLayout& layout
   if (rows < 0) return EC_ERR_SHAPE;
   plan->layout = layout;
   plan->compute = compute;
-  plan->rows_at_once = rows < kRowsAtOnce ? rows : kRowsAtOnce;
   const int64_t fitting = kChunkColumns / factor.block_size;
   plan->blocks_per_chunk = fitting < 1 ? 1 : fitting < layout.blocks ? fitting : layout.blocks;
   plan->max_tasks = MaxTasks(parallel);
 
   const bool int8 = compute == EC_COMPUTE_INT8;
+  const CheckedSize row_bytes = CheckedSize(layout.padded_k) * (int8 ? 1 : int64_t{sizeof(float)});
+  if (!row_bytes.fits()) return EC_ERR_OVERFLOW;
+  plan->rows_at_once = RowsAtOnce(rows, static_cast<int64_t>(row_bytes.value()));
   const CheckedSize steps = CheckedSize(int8 ? plan->rows_at_once : 0) * layout.blocks * int64_t{sizeof(float)};
   const CheckedSize panel = CheckedSize(plan->blocks_per_chunk) * factor.block_size * kTileRows;
   const CheckedSize sums = CheckedSize(plan->rows_at_once) * int64_t{kTileRows * sizeof(float)};
@@ -58,7 +73,7 @@ ec_status MakeLutMatMulPlan(const ec_lut_factor& factor, const LutLayout& layout
   plan->task_bytes = CeilDiv(static_cast<int64_t>(task.value()), kAlignment) * kAlignment;
 
   WorkspaceLayout workspace;
-  plan->values = workspace.Add(CheckedSize(plan->rows_at_once) * layout.padded_k * (int8 ? 1 : int64_t{sizeof(float)}));
+  plan->values = workspace.Add(CheckedSize(plan->rows_at_once) * static_cast<int64_t>(row_bytes.value()));
   plan->steps = workspace.Add(steps);
   plan->minus_sums = workspace.Add(steps);
   plan->tasks = workspace.Add(CheckedSize(plan->max_tasks) * static_cast<int64_t>(plan->task_bytes));
