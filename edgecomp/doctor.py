@@ -36,7 +36,21 @@ _VERB_EXTRAS = {
     "report": "report",
 }
 # What the kernels can use, by the names that Linux gives them.
-_FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512vbmi", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
+_FEATURES = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512bw",
+    "avx512vl",
+    "avx512_vnni",
+    "avx512vbmi",
+    "avx_vnni",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "sve",
+)
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,9 @@ def test_tied_layers_have_what_fits_any_of_them(group: dict[str, Any]) -> None:
 
 
 def test_a_block_size_is_halved_for_layers_that_it_does_not_divide() -> None:
-    model = nn.ModuleDict({"wide": nn.Linear(256, 16), "odd": nn.Linear(300, 16), "narrow": nn.Linear(72, 16)})  # padded: 320 and 96
+    model = nn.ModuleDict(
+        {"wide": nn.Linear(256, 16), "odd": nn.Linear(300, 16), "narrow": nn.Linear(72, 16)}
+    )  # padded: 320 and 96
     draft = draft_of(model)
     LutKmeans(LutKmeansConfig(weighting="none", refits=0, bits=2, block_size=128)).run(draft, context_of(model))
     block_sizes = {name.removesuffix(".weight"): factor.attributes["block_size"] for name, factor in draft.factors.items()}
