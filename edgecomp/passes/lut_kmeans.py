@@ -44,8 +44,8 @@ class LutKmeansConfig(PassConfig):
 
     Args:
         bits: width of a code, 1 to 8.
-        block_size: columns that share a scale, a multiple of 32. Halved, as long as it stays one, for a layer whose padded input width
-            it does not divide; what does not divide it then is refused.
+        block_size: columns that share a scale, a multiple of 32. Halved, as long as it stays one, for a layer whose padded input
+            width it does not divide; what does not divide it then is refused.
         weighting: `activations` weights errors by the mean square of each input, `hessian` by the whole XᵀX of the inputs, `none`
             weights all alike.
         refits: rounds of alternating refinement.

@@ -34,8 +34,8 @@ void ParallelFor(const ec_parallel* parallel, int64_t count, const Body& body) {
 }
 
 // Work that is done a unit at a time, by whichever task comes for the next one. A runtime that does not tell its number of threads
-// is given more tasks than it has; a task that comes late finds nothing left, and those that came in time keep their memory and what
-// they have prepared from unit to unit. The first half of the tasks starts at the first unit and the second at the last, since
+// is given more tasks than it has; a task that comes late finds nothing left, and those that came in time keep their memory and
+// what they have prepared from unit to unit. The first half of the tasks starts at the first unit and the second at the last, since
 // threads that write to neighbouring cache lines slow each other down.
 class UnitsLeft {
  public:
