@@ -221,7 +221,7 @@ TEST(ThreadsChangeNothing) {
   for (const FactorShape& shape :
        {FactorShape{331, 512, 4, 32}, FactorShape{16, 4096, 3, 128}, FactorShape{100, 96, 5, 32, 2, true}}) {
     const RandomFactor factor(shape, &random);
-    for (const int64_t m : {1, 5, 300}) {
+    for (const int64_t m : {1, 5, 37, 97, 300}) {
       const std::vector<float> x = random.Reals(m * shape.k);
       for (const ec_compute compute : {EC_COMPUTE_INT8, EC_COMPUTE_FLOAT}) {
         for (const Isa isa : AvailableIsas()) {

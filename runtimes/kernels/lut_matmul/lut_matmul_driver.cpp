@@ -62,7 +62,7 @@ class Product {
     const int64_t multiplications = rows_ * layout_.tiles * kTileRows * layout_.padded_k;
     const int64_t tasks = Least(plan_.max_tasks, CeilDiv(multiplications, kLeastMultiplicationsOfTask));
     const int64_t tile_parts = Least(tasks, layout_.tiles);
-    const int64_t row_parts = Least(tasks / tile_parts, CeilDiv(rows_, kRowsOfPreparation));
+    const int64_t row_parts = Least(tasks / tile_parts, CeilDiv(rows_, kRowGroup));
     UnitsLeft to_multiply(tile_parts * row_parts, tile_parts * row_parts);
     ParallelFor(parallel, tile_parts * row_parts, [&](int64_t task) { Multiply(to_multiply, tile_parts, row_parts, task); });
   }
@@ -122,7 +122,8 @@ class Product {
         MultiplyOneRow(tiles, sequence);
         continue;
       }
-      const Range rows = PartOf(rows_, row_parts, unit % row_parts);
+      const Range groups = PartOf(CeilDiv(rows_, kRowGroup), row_parts, unit % row_parts);
+      const Range rows = {groups.first * kRowGroup, Least(groups.last * kRowGroup, rows_)};
       const int64_t count = rows.last - rows.first;
       if (int8() && kernels_.begin_gemm_int8 != nullptr && count != begun_rows) {
         kernels_.begin_gemm_int8(count, layout_.spans_per_block);

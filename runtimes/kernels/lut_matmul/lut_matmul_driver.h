@@ -26,6 +26,10 @@ struct ProductSink {
   const float* bias;
 };
 
+// Rows of x are cut at multiples of this, into passes and between threads. Variants multiply groups of rows, and some round
+// differently in a smaller group: only the last rows are in one, however many threads there are.
+constexpr int64_t kRowGroup = 16;
+
 // How a product of at most `rows` rows is cut up, and where each part of the workspace starts.
 struct LutMatMulPlan {
   LutLayout layout;

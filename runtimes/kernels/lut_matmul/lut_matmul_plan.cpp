@@ -13,14 +13,12 @@ constexpr int64_t kPreparedBytes = 1 << 20;
 constexpr int64_t kFewestRowsAtOnce = 128;
 constexpr int64_t kMostRowsAtOnce = 1024;
 
-// Nearly equal parts of the rows, in whole groups of what variants multiply at once.
 int64_t RowsAtOnce(int64_t rows, int64_t row_bytes) {
-  constexpr int64_t kGroup = 16;
   int64_t most = kPreparedBytes / row_bytes;
   if (most < kFewestRowsAtOnce) most = kFewestRowsAtOnce;
   if (most > kMostRowsAtOnce) most = kMostRowsAtOnce;
   if (rows <= most) return rows;
-  return CeilDiv(CeilDiv(rows, CeilDiv(rows, most)), kGroup) * kGroup;
+  return CeilDiv(CeilDiv(rows, CeilDiv(rows, most)), kRowGroup) * kRowGroup;  // nearly equal passes
 }
 
 // Columns of a panel where blocks are smaller: 8 KiB for the 16 rows.

@@ -241,8 +241,9 @@ class LutMatMulSimd {
     }
   }
 
-  template <int kCount, int kChains>
+  template <int kCount>
   static void GemmFloatRows(const uint8_t* panel, const int8_t* scales, const float* x, BlockCount count, float* sums) {
+    constexpr int kChains = kCount <= 2 ? 2 : 1;  // as in DirectInt8Rows
     const int64_t columns = count.columns;
     for (int part = 0; part < kParts; ++part) {
       const uint8_t* weights = panel + part * kPartBytes;
@@ -287,7 +288,7 @@ class LutMatMulSimd {
   template <int kCount>
   static void GemmFloatLast(const uint8_t* panel, const int8_t* scales, const float* x, int64_t rows, BlockCount count,
                             float* sums) {
-    if (rows == kCount) return GemmFloatRows<kCount, 1>(panel, scales, x, count, sums);
+    if (rows == kCount) return GemmFloatRows<kCount>(panel, scales, x, count, sums);
     if constexpr (kCount > 1) GemmFloatLast<kCount - 1>(panel, scales, x, rows, count, sums);
   }
 
@@ -301,9 +302,6 @@ class LutMatMulSimd {
   }
 
   static void GemmFloat(const uint8_t* panel, const int8_t* scales, const float* x, int64_t rows, BlockCount count, float* sums) {
-    // As in DirectInt8Rows. Not where one or two rows are left of many: threads that have other rows would round differently.
-    if (rows == 1) return GemmFloatRows<1, 2>(panel, scales, x, count, sums);
-    if (rows == 2) return GemmFloatRows<2, 2>(panel, scales, x, count, sums);
     for (int64_t m = 0; m < rows; m += Simd::kFloatRowsAtOnce) {
       const int64_t left = rows - m < Simd::kFloatRowsAtOnce ? rows - m : Simd::kFloatRowsAtOnce;
       GemmFloatLast<Simd::kFloatRowsAtOnce>(panel, scales, x + m * count.columns, left, count, sums + m * kTileRows);
