@@ -62,13 +62,16 @@ class Product {
     const int64_t multiplications = rows_ * layout_.tiles * kTileRows * layout_.padded_k;
     const int64_t tasks = Least(plan_.max_tasks, CeilDiv(multiplications, kLeastMultiplicationsOfTask));
     const int64_t tile_parts = Least(tasks, layout_.tiles);
-    const int64_t row_parts = Least(tasks / tile_parts, CeilDiv(rows_, kRowGroup));
+    const int64_t row_parts = Least(tasks / tile_parts, RowGroups());
     UnitsLeft to_multiply(tile_parts * row_parts, tile_parts * row_parts);
     ParallelFor(parallel, tile_parts * row_parts, [&](int64_t task) { Multiply(to_multiply, tile_parts, row_parts, task); });
   }
 
  private:
   static int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+  // Rows that fill no group belong to the last one.
+  int64_t RowGroups() const { return rows_ < kRowGroup ? 1 : rows_ / kRowGroup; }
 
   bool int8() const { return plan_.compute == EC_COMPUTE_INT8; }
   uint8_t* TaskMemory(int64_t task) const { return workspace_ + plan_.tasks + static_cast<size_t>(task) * plan_.task_bytes; }
@@ -122,8 +125,8 @@ class Product {
         MultiplyOneRow(tiles, sequence);
         continue;
       }
-      const Range groups = PartOf(CeilDiv(rows_, kRowGroup), row_parts, unit % row_parts);
-      const Range rows = {groups.first * kRowGroup, Least(groups.last * kRowGroup, rows_)};
+      const Range groups = PartOf(RowGroups(), row_parts, unit % row_parts);
+      const Range rows = {groups.first * kRowGroup, groups.last == RowGroups() ? rows_ : groups.last * kRowGroup};
       const int64_t count = rows.last - rows.first;
       if (int8() && kernels_.begin_gemm_int8 != nullptr && count != begun_rows) {
         kernels_.begin_gemm_int8(count, layout_.spans_per_block);
