@@ -42,9 +42,9 @@ bool MayUseTiles() {
 }  // namespace
 
 CpuFeatures DetectCpuFeatures() {
-  constexpr uint64_t kYmmState = 0x06;  // SSE, AVX
-  constexpr uint64_t kTileState = 0x60000;
-  constexpr uint64_t kZmmState = 0xe6;  // and opmask, upper halves of ZMM0-15, ZMM16-31
+  constexpr uint64_t kYmmState = 0x06;      // SSE, AVX
+  constexpr uint64_t kZmmState = 0xe6;      // and opmask, upper halves of ZMM0-15, ZMM16-31
+  constexpr uint64_t kTileState = 0x60000;  // AMX: configuration and data
   CpuFeatures features;
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return features;

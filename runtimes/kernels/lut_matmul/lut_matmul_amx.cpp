@@ -12,7 +12,7 @@ extern const LutMatMulKernels kLutMatMulAmx;
 namespace {
 
 struct Amx : Avx512Vbmi<Amx> {};
-using Base = LutMatMulSimd<Amx>;
+using Base = LutMatMulSimd<Amx, /*kPanelOffset=*/0>;
 
 constexpr int kRowsAtOnce = 16;
 
@@ -142,12 +142,8 @@ struct Rows {
   }
 };
 
-EC_INLINE __m512 BlockScales(const int8_t* scales) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales))));
-}
-
 EC_INLINE __m512 AddScaled(__m512 total, const int32_t* sums, __m512 scales, float step) {
-  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums)), _mm512_mul_ps(scales, _mm512_set1_ps(step)), total);
+  return Amx::AddScaled(total, Amx::ToFloats(_mm512_load_si512(sums)), scales, step);
 }
 
 // The totals of 16 rows stay in registers, those of the rows left in memory.
@@ -161,7 +157,7 @@ void MultiplyRows(const uint8_t* panel, const int8_t* scales, const QuantizedRow
   constexpr int kFirstLeft = kWhole ? kRowsAtOnce : 0;
   const float* step = x.step;
   Rows<kWhole, kLeft>::ForEachBlock(panel, x, count, [&](const BlockSums& whole, const BlockSums& left) EC_LAMBDA_INLINE {
-    const __m512 block_scales = BlockScales(scales);
+    const __m512 block_scales = Amx::Scales(scales);
     if constexpr (kWhole) {
       Unroll<Amx, kRowsAtOnce>([&](auto m) EC_LAMBDA_INLINE { total[m] = AddScaled(total[m], whole[m], block_scales, step[m]); });
     }
@@ -188,18 +184,8 @@ void GemmInt8(const uint8_t* panel, const int8_t* scales, const QuantizedRows& x
   }
 }
 
-// Signed, as the other panels are for products of floats.
-template <int kPlanes>
-void Decode(const LutTile& tile, int64_t spans, Panel, uint8_t* panel) {
-  Base::Decode<kPlanes>(tile, spans, Panel::kFloat, panel);
-}
-
 constexpr LutMatMulKernels Kernels() {
   LutMatMulKernels kernels = Base::Kernels();
-  const auto decode = {Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>};
-  int planes = 0;
-  for (const auto& of_planes : decode) kernels.decode[++planes] = of_planes;
-  kernels.decode[8] = Decode<8>;
   kernels.gemm_int8 = GemmInt8;
   kernels.begin_gemm_int8 = BeginGemmInt8;
   kernels.end_gemm_int8 = EndGemmInt8;

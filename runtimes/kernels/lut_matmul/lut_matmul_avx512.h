@@ -79,10 +79,14 @@ struct Avx512 {
   static Floats LoadFloats(const float* from) { return _mm512_loadu_ps(from); }
   static void Store(float* to, Floats floats) { _mm512_storeu_ps(to, floats); }
   static Floats ToFloats(Ints ints) { return _mm512_cvtepi32_ps(ints); }
+  static Floats Scales(const int8_t* scales) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales))));
+  }
+  static Floats AddScaled(Floats total, Floats sum, Floats scales, float step) {
+    return _mm512_fmadd_ps(sum, _mm512_mul_ps(scales, _mm512_set1_ps(step)), total);
+  }
   static Floats AddScaled(Floats total, Floats sum, const int8_t* scales, float step) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
-    const Floats scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), _mm512_set1_ps(step));
-    return _mm512_fmadd_ps(sum, scale, total);
+    return AddScaled(total, sum, Scales(scales), step);
   }
   template <int kByte>
   static Floats ByteToFloats(Bytes bytes) {

@@ -7,7 +7,7 @@
 namespace edgecomp {
 namespace {
 
-// Below these a task is not worth handing to another thread: a few microseconds of work.
+// Less is not worth handing to another thread: a few microseconds of work.
 constexpr int64_t kLeastMultiplicationsOfTask = 1 << 18;
 constexpr int64_t kRowsOfPreparation = 8;
 
@@ -73,6 +73,9 @@ class Product {
   // Rows that fill no group belong to the last one.
   int64_t RowGroups() const { return rows_ < kRowGroup ? 1 : rows_ / kRowGroup; }
 
+  // So few rows of int8 compute that they are multiplied straight from the planes.
+  bool TakesDirect(int64_t rows) const { return rows <= kMostDirectRows && kernels_.direct_int8[layout_.planes] != nullptr; }
+
   bool int8() const { return plan_.compute == EC_COMPUTE_INT8; }
   uint8_t* TaskMemory(int64_t task) const { return workspace_ + plan_.tasks + static_cast<size_t>(task) * plan_.task_bytes; }
   float* steps() const { return reinterpret_cast<float*>(workspace_ + plan_.steps); }
@@ -121,14 +124,14 @@ class Product {
     int64_t begun_rows = 0;
     for (int64_t unit; units.Take(task, &unit);) {
       const Range tiles = PartOf(layout_.tiles, tile_parts, unit / row_parts);
-      if (int8() && rows_ == 1 && kernels_.direct_int8[layout_.planes] != nullptr) {
+      if (int8() && rows_ == 1 && TakesDirect(1)) {
         MultiplyOneRow(tiles, sequence);
         continue;
       }
       const Range groups = PartOf(RowGroups(), row_parts, unit % row_parts);
       const Range rows = {groups.first * kRowGroup, groups.last == RowGroups() ? rows_ : groups.last * kRowGroup};
       const int64_t count = rows.last - rows.first;
-      if (int8() && kernels_.begin_gemm_int8 != nullptr && count != begun_rows) {
+      if (int8() && kernels_.begin_gemm_int8 != nullptr && !TakesDirect(count) && count != begun_rows) {
         kernels_.begin_gemm_int8(count, layout_.spans_per_block);
         begun_rows = count;
       }
@@ -181,7 +184,7 @@ class Product {
   void MultiplyInt8(const LutTile& tile, Range rows, uint8_t* panel, float* sums) const {
     const int64_t count = rows.last - rows.first;
     const LutMatMulKernels& kernels = Int8KernelsOf(tile);
-    const auto direct = count <= kMostDirectRows ? kernels.direct_int8[layout_.planes] : nullptr;
+    const auto direct = TakesDirect(count) ? kernels.direct_int8[layout_.planes] : nullptr;
     for (int64_t b = 0; b < layout_.blocks; b += plan_.blocks_per_chunk) {
       const BlockCount chunk = ChunkAt(b);
       const LutTile from_chunk = FromBlock(tile, b);

@@ -11,7 +11,8 @@
 
 namespace edgecomp {
 
-template <class Simd>
+// A product that takes a panel otherwise names its offset.
+template <class Simd, uint8_t kPanelOffset = Simd::kOffset>
 class LutMatMulSimd {
  public:
   static constexpr LutMatMulKernels Kernels(int32_t largest_entry = 127, const LutMatMulKernels* small_entries = nullptr) {
@@ -24,18 +25,6 @@ class LutMatMulSimd {
         largest_entry,
         small_entries,
     };
-  }
-
-  template <int kPlanes>
-  static void Decode(const LutTile& tile, int64_t spans, Panel kind, uint8_t* panel) {
-    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, kind == Panel::kInt8 ? Simd::kOffset : 0);
-    const uint8_t* span = tile.codes;
-    for (int64_t s = 0; s < spans; ++s, span += kPlanes * kPlaneBytes, panel += kColumnGroups * kPlaneBytes) {
-      PrefetchSpan<kPlanes>(span + kPrefetchBytes);
-      decoder.template Decode<kParts>(span, [&](auto group, auto part, Bytes weights) EC_LAMBDA_INLINE {
-        Simd::Store(panel + group * kPlaneBytes + part * kPartBytes, weights);
-      });
-    }
   }
 
  private:
@@ -185,6 +174,18 @@ class LutMatMulSimd {
         return DirectInt8Rows<kPlanes, 3>(tile, x, count, sums);
       default:
         return DirectInt8Rows<kPlanes, 4>(tile, x, count, sums);
+    }
+  }
+
+  template <int kPlanes>
+  static void Decode(const LutTile& tile, int64_t spans, Panel kind, uint8_t* panel) {
+    const SpanDecoder<Simd, kPlanes> decoder(*tile.tables, kind == Panel::kInt8 ? kPanelOffset : 0);
+    const uint8_t* span = tile.codes;
+    for (int64_t s = 0; s < spans; ++s, span += kPlanes * kPlaneBytes, panel += kColumnGroups * kPlaneBytes) {
+      PrefetchSpan<kPlanes>(span + kPrefetchBytes);
+      decoder.template Decode<kParts>(span, [&](auto group, auto part, Bytes weights) EC_LAMBDA_INLINE {
+        Simd::Store(panel + group * kPlaneBytes + part * kPartBytes, weights);
+      });
     }
   }
 
