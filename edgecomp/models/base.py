@@ -14,6 +14,7 @@ from edgecomp import calibration
 from edgecomp.calibration import Sample, Tokenizer
 from edgecomp.errors import CalibrationError, ModelError
 from edgecomp.tensor import TensorSpec
+from edgecomp.weights import streamed
 
 _EXAMPLE_SIZE = 2
 
@@ -54,7 +55,8 @@ class LoadedModel:
     """A model ready to be compressed or to serve as a reference.
 
     Args:
-        module: in eval mode, float32; `forward` takes the inputs in order and returns a tuple of tensors or one tensor.
+        module: in eval mode; `forward` takes the inputs in order and returns a tuple of tensors or one tensor. Its parameters are
+            of any floating dtype, as they are stored, and float32 while they are worked on (`edgecomp.weights`).
         inputs: its inputs; empty where only a sample can tell them (`with_sample`).
         outputs: names of its outputs.
         kind: decides how text becomes inputs, and which quality is measured.
@@ -98,7 +100,8 @@ class LoadedModel:
             ModelError: an output is no tensor.
 
         """
-        result = calibration.run_module(self.module, calibration.to_tensors(sample, self.inputs))
+        with streamed(self.module):
+            result = calibration.run_module(self.module, calibration.to_tensors(sample, self.inputs))
         outputs = result if isinstance(result, tuple) else (result,)
         if not all(isinstance(output, Tensor) for output in outputs):
             raise ModelError(

@@ -1,0 +1,86 @@
+"""Weights that come and go: a module keeps them as they are stored, often mapped from files, and has them in float32 while it runs.
+
+Parameters of float16 or bfloat16 take half the memory, and none that counts where they are pages of a file, which the system can
+drop. What computes with them wants float32. `materialised` is for one module that is worked on, `streamed` for a model larger than
+memory that runs from its first layer to its last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CPU = torch.device("cpu")
+
+# Modules whose forward reads the parameters of their submodules, without calling these.
+_READ_WITHIN = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+
+
+@contextmanager
+def materialised(module: nn.Module, device: torch.device = CPU) -> Iterator[None]:
+    """Floating parameters and buffers of a module and its submodules are float32 on `device`, and afterwards as they were.
+
+    Only their data is exchanged: each parameter stays the same object under the same names, so that shared ones stay shared. What a
+    block writes into an exchanged one is lost. Tensors of integers are moved to `device`; what is float32 there already stays.
+    """
+    with _exchanged([*module.parameters(), *module.buffers()], device):
+        yield
+
+
+@contextmanager
+def streamed(module: nn.Module, device: torch.device = CPU) -> Iterator[None]:
+    """Each module below `module` has its own parameters and buffers as by `materialised` for the time of its call, and only then.
+
+    So a model needs the memory of its largest layer in float32, not that of all. A forward that reads the parameters of a module
+    which it does not call fails in PyTorch for their dtype, but for attention and transformer layers of PyTorch itself, whose
+    parameters come and go together. Where everything is float32 on `device` already, nothing is done at all.
+    """
+    running: list[tuple[nn.Module, ExitStack]] = []
+
+    def before(part: nn.Module, _: Any) -> None:
+        stack = ExitStack()
+        running.append((part, stack))
+        stack.enter_context(_exchanged(_read_by(part), device))
+
+    def after(part: nn.Module, *_: Any) -> None:
+        # Called too where an earlier hook raised, so that `before` was not.
+        if running and running[-1][0] is part:
+            running.pop()[1].close()
+
+    with ExitStack() as hooks:
+        for part in module.modules():
+            if any(not _fits(tensor, device) for tensor in _read_by(part)):
+                hooks.callback(part.register_forward_pre_hook(before).remove)
+                hooks.callback(part.register_forward_hook(after, always_call=True).remove)
+        try:
+            yield
+        finally:
+            while running:  # an interruption by the keyboard calls no hook
+                running.pop()[1].close()
+
+
+def _read_by(part: nn.Module) -> list[Tensor]:
+    recurse = isinstance(part, _READ_WITHIN)
+    return [*part.parameters(recurse), *part.buffers(recurse)]
+
+
+def _fits(tensor: Tensor, device: torch.device) -> bool:
+    return tensor.device.type == device.type and (tensor.dtype == torch.float32 or not tensor.is_floating_point())
+
+
+@contextmanager
+def _exchanged(tensors: Iterable[Tensor], device: torch.device) -> Iterator[None]:
+    stored: list[tuple[Tensor, Tensor]] = []
+    try:
+        for tensor in tensors:
+            if not _fits(tensor, device):
+                stored.append((tensor, tensor.data))
+                tensor.data = tensor.data.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        yield
+    finally:
+        for tensor, data in stored:
+            tensor.data = data
