@@ -1,4 +1,4 @@
-"""Calibration inputs, and what passes learn from them.
+"""Calibration inputs: samples from files and factories, and a model run on them.
 
 Inputs come from a text file (`.txt`, `.txt.gz`), an `.npz` with one array per model input, or `package.module:factory` that yields
 dictionaries of arrays. A sample is one such dictionary: a batch of inputs.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from edgecomp.errors import CalibrationError
-from edgecomp.formats import lut
 from edgecomp.tensor import TensorSpec
 from edgecomp.text import token_windows
 
 Sample = Mapping[str, np.ndarray]
+LABELS = "labels"  # in a sample, what a loss compares outputs with: no input of the model
 
 
 class Tokenizer(Protocol):
@@ -92,10 +92,11 @@ def npz_samples(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[Sa
             f"{path} must be a readable .npz file without pickled objects: {type(error).__name__}: {error}"
         ) from error
     arrays = {name: member for name, member in members.items() if isinstance(member, np.ndarray)}  # others come as bytes
-    names = [spec.name for spec in inputs] or list(arrays)
+    names = [spec.name for spec in inputs] or [name for name in arrays if name != LABELS]
     missing = [name for name in names if name not in arrays]
     if missing:
         raise CalibrationError(f"{path} must hold an array for every input of the model; missing {missing}, got {sorted(arrays)}")
+    names += [LABELS] if LABELS in arrays and LABELS not in names else []
     sizes = {name: len(arrays[name]) if arrays[name].ndim else 0 for name in names}
     if len(set(sizes.values())) != 1 or 0 in sizes.values():
         raise CalibrationError(f"the arrays of {path} must hold the same number of samples, at least one; got {sizes}")
@@ -179,117 +180,3 @@ def run_module(module: nn.Module, batch: Sequence[Tensor]) -> Any:
         raise CalibrationError(
             f"the model must accept its inputs, but fails on {given}: {type(error).__name__}: {error}"
         ) from error
-
-
-def input_energy(module: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Sequence[Tensor]]) -> dict[str, Tensor]:
-    """Mean square of each input column of the layers over all calibration positions: float32 `[K]`, ordered as a layer's matrix.
-
-    A convolution's columns repeat the mean square of their channel, once per tap; the padding channels get 0.
-
-    Args:
-        module: the model, called with each batch.
-        layers: linear and convolution modules of it by name; embeddings, whose inputs are no real numbers, are passed over.
-        batches: the model's inputs.
-
-    Raises:
-        CalibrationError: a layer's inputs are not finite.
-
-    """
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-
-    def record(name: str, x: Tensor) -> None:
-        channel_axis = x.ndim - (3 if isinstance(layers[name], nn.Conv2d) else 1)
-        axes = [axis for axis in range(x.ndim) if axis != channel_axis]
-        energy = x.to(torch.float64).square().sum(dim=axes)
-        sums[name] = sums[name] + energy if name in sums else energy
-        counts[name] = counts.get(name, 0) + x.numel() // x.shape[channel_axis]
-
-    _run_recording(module, layers, batches, record)
-    return {name: _columns(layers[name], name, (total / counts[name]).float()) for name, total in sums.items()}
-
-
-def input_hessian(module: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Sequence[Tensor]]) -> dict[str, Tensor]:
-    """XᵀX/M of the inputs X `[M, K]` of the layers over all calibration positions: float32 `[K, K]`, ordered as a layer's matrix.
-
-    A convolution's X has a row for each output position and group: the patch that it sees, with zeros in the padding channels.
-
-    Args:
-        module: the model, called with each batch.
-        layers: linear and convolution modules of it by name; embeddings, whose inputs are no real numbers, are passed over.
-        batches: the model's inputs.
-
-    Raises:
-        CalibrationError: a layer's inputs are not finite.
-
-    """
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-    latest: list[tuple[Tensor, Tensor]] = []  # layers that take the same tensor come one after the other
-
-    def record(name: str, x: Tensor) -> None:
-        layer = layers[name]
-        rows = _patches(layer, x) if isinstance(layer, nn.Conv2d) else x.reshape(-1, x.shape[-1])
-        if isinstance(layer, nn.Conv2d) or not latest or latest[0][0] is not x:
-            latest[:] = [(x, rows.T @ rows)]
-        product = latest[0][1]
-        sums[name] = sums[name] + product if name in sums else product
-        counts[name] = counts.get(name, 0) + len(rows)
-
-    _run_recording(module, layers, batches, record)
-    for name, total in sums.items():
-        _require_finite(name, total)
-    return {name: total / counts[name] for name, total in sums.items()}
-
-
-def _run_recording(
-    module: nn.Module,
-    layers: Mapping[str, nn.Module],
-    batches: Iterable[Sequence[Tensor]],
-    record: Callable[[str, Tensor], None],
-) -> None:
-    """Run the module on the batches, and record each input of each layer that is no embedding."""
-    handles = []
-    for name, layer in layers.items():
-        if not isinstance(layer, nn.Embedding):
-
-            def hook(_: nn.Module, arguments: tuple[Tensor, ...], name: str = name) -> None:
-                record(name, arguments[0])
-
-            handles.append(layer.register_forward_pre_hook(hook))
-    try:
-        for batch in batches:
-            run_module(module, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """What each output position of a convolution sees, in the order of its matrix's columns: `[positions, K]`."""
-    x = x if x.ndim == 4 else x[None]
-    padding = (
-        layer._reversed_padding_repeated_twice
-        if isinstance(layer.padding, str)
-        else [side for size in reversed(layer.padding) for side in (size, size)]
-    )
-    x = nn.functional.pad(x, padding)
-    channels = layer.in_channels // layer.groups
-    seen = nn.functional.unfold(x, layer.kernel_size, layer.dilation, 0, layer.stride)  # [batch, C * taps, positions]
-    seen = seen.reshape(len(x) * layer.groups, channels, -1, seen.shape[-1]).permute(0, 3, 2, 1)
-    return nn.functional.pad(seen, (0, -channels % lut.SPAN_COLUMNS)).flatten(2).flatten(0, 1)
-
-
-def _require_finite(name: str, statistic: Tensor) -> None:
-    if not torch.isfinite(statistic).all():
-        raise CalibrationError(f"calibration must give finite activations, but the inputs of {name} hold NaN or infinity")
-
-
-def _columns(layer: nn.Module, name: str, energy: Tensor) -> Tensor:
-    _require_finite(name, energy)
-    if not isinstance(layer, nn.Conv2d):
-        return energy
-    # Groups share rows' columns: average them, then pad the channels and repeat them per tap.
-    per_group = energy.reshape(layer.groups, -1).mean(dim=0)
-    padded = nn.functional.pad(per_group, (0, -len(per_group) % lut.SPAN_COLUMNS))
-    return padded.repeat(layer.kernel_size[0] * layer.kernel_size[1])

@@ -26,13 +26,12 @@ from torch import Tensor, nn
 from edgecomp import formats
 from edgecomp.errors import CheckpointError, ModelError, OutputError
 from edgecomp.files import replace_folder, require_writable_target
-from edgecomp.formats.lut import COMPUTE_MODES, Compute
 from edgecomp.layers import install, require_complete
 from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
 
 CHECKPOINT_FORMAT = "edgecomp-checkpoint"
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 ASSETS = "model"
@@ -151,7 +150,6 @@ class Contents:
     plans: Mapping[str, LayerPlan]
     factors: Mapping[str, Factor]
     dense: Mapping[str, Tensor]
-    compute: Compute
 
 
 def load(folder: str | Path, *, model: str | nn.Module | None = None) -> CompressedModel:
@@ -175,7 +173,7 @@ def load(folder: str | Path, *, model: str | nn.Module | None = None) -> Compres
         with _naming_what_is_missing(folder):
             skeleton = build_skeleton(manifest["source"], folder / ASSETS, model)
             require_complete(body_of(skeleton.module), contents.plans, contents.factors, contents.dense)
-            install(body_of(skeleton.module), contents.plans, contents.factors, contents.dense, contents.compute)
+            install(body_of(skeleton.module), contents.plans, contents.factors, contents.dense)
             return CompressedModel(
                 module=skeleton.module.eval(),
                 inputs=contents.inputs,
@@ -210,10 +208,7 @@ def read_contents(folder: Path) -> Contents:
         plans = {name: LayerPlan.from_json(plan) for name, plan in manifest["plans"].items()}
         factors, dense = _read_weights(folder / WEIGHTS, manifest)
         inputs = tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["dims"])) for spec in manifest["inputs"])
-        compute = manifest["recipe"]["compute"]
-        if compute not in COMPUTE_MODES:
-            raise CheckpointError(f"the recipe of {folder} must compute in {' or '.join(COMPUTE_MODES)}, got {compute!r}")
-        return Contents(manifest, inputs, plans, factors, dense, compute)
+        return Contents(manifest, inputs, plans, factors, dense)
 
 
 @contextlib.contextmanager

@@ -17,18 +17,20 @@ from torch import Tensor, nn
 
 import edgecomp
 from edgecomp import calibration as calibration_inputs
-from edgecomp.calibration import Sample
+from edgecomp.calibration import LABELS, Sample
 from edgecomp.checkpoint import CompressedModel
+from edgecomp.context import Batch, PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError, ModelError, first_line
 from edgecomp.formats import dense as dense_format
 from edgecomp.layers import dense_tensors, draft_of, find_layers, install
 from edgecomp.models import LoadedModel, body_of, load_model
-from edgecomp.passes import PASSES, PassContext
+from edgecomp.passes import PASSES, run_passes
 from edgecomp.progress import ProgressBar
+from edgecomp.reconstruction import layer_error
 from edgecomp.recipe import Recipe, load_recipe
 from edgecomp.resume import Work, open_work
-from edgecomp.tensor import Factor, LayerPlan
+from edgecomp.tensor import Factor, LayerPlan, TensorSpec
 
 DEFAULT_SAMPLES = 128
 DEFAULT_SEQUENCE_LENGTH = 512
@@ -109,15 +111,13 @@ def _compress(
     body = body_of(loaded.module)
     draft = draft_of(body)
     originals = dict(draft.matrices)
-    batches = [calibration_inputs.to_tensors(sample, loaded.inputs) for sample in inputs]
-    context = PassContext(loaded.module, find_layers(body), batches, progress, loaded.kind, device, work)
-    for number, step in enumerate(passes):
-        step.run(draft, context.of_pass(number))
+    context = PassContext(loaded.module, find_layers(body), _batches(inputs, loaded.inputs), progress, loaded.kind, device, work)
+    run_passes(passes, draft, context)
     plans, factors = _finish(draft, originals, resolved)
 
     tensors = dense_tensors(body, plans, draft.tensors, getattr(torch, resolved.dense_dtype))
     module = _copy_without(loaded.module, [body.get_submodule(name) for name in plans])
-    install(body_of(module), plans, factors, tensors, resolved.compute)
+    install(body_of(module), plans, factors, tensors)
     return CompressedModel(
         module=module.eval(),
         inputs=loaded.inputs,
@@ -132,7 +132,7 @@ def _compress(
         recipe=resolved.to_json(),
         parameters=sum(parameter.numel() for parameter in body.parameters()),
         layer_parameters=_layer_parameters(draft, plans),
-        provenance={**provenance, "factors": draft.records},
+        provenance={**provenance, "factors": draft.records, "layers": _layer_errors(draft, plans, factors, originals, progress)},
     )
 
 
@@ -157,6 +157,18 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+def _batches(samples: Sequence[Sample], inputs: Sequence[TensorSpec]) -> list[Batch]:
+    """The samples as tensors; one that a file or factory calls `labels` is no input."""
+    return [
+        Batch(
+            f"sample {number}",
+            calibration_inputs.to_tensors(sample, inputs),
+            torch.from_numpy(np.asarray(sample[LABELS], order="C")) if LABELS in sample else None,
+        )
+        for number, sample in enumerate(samples)
+    ]
 
 
 def _samples(loaded: LoadedModel, calibration: str | Iterable[Sample] | None, count: int, sequence_length: int) -> list[Sample]:
@@ -193,12 +205,26 @@ def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tu
         if not all(untouched(stage.factor) for term in plan.terms for stage in term)
     }
     dtype = np.float16 if recipe.dense_dtype == "float16" else np.float32
-    factors = dict(draft.factors)
-    for plan in plans.values():
-        for stage in (stage for term in plan.terms for stage in term):
-            if stage.factor not in factors:
-                factors[stage.factor] = dense_format.pack(draft.matrices[stage.factor].cpu().numpy(), dtype)
+    factors: dict[str, Factor] = {}
+    for stage in (stage for plan in plans.values() for term in plan.terms for stage in term):
+        if stage.factor in draft.factors:
+            factors[stage.factor] = draft.factors[stage.factor]
+        elif stage.factor not in factors:
+            factors[stage.factor] = dense_format.pack(draft.matrices[stage.factor].cpu().float().numpy(), dtype)
     return plans, factors
+
+
+def _layer_errors(
+    draft: Draft, plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], originals: Mapping[str, Tensor], progress: ProgressBar
+) -> dict[str, dict[str, float]]:
+    """How far each layer's plan is from its original weight, whatever the passes say of their factors; a layer that is lost is told."""
+    errors: dict[str, dict[str, float]] = {}
+    for name, plan in plans.items():
+        error = layer_error(plan, factors, originals[draft.layers[name].factor], draft.layers[name].conv)
+        errors[name] = {"relative_error": error}
+        if error >= 1:
+            progress.say(f"warning: {name} is farther from its original than zeros would be (relative error {error:.3g})")
+    return errors
 
 
 def _copy_without(module: nn.Module, replaced: list[nn.Module]) -> nn.Module:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from edgecomp.columns import ConvColumns
+from edgecomp.errors import FormatError, ModelError
+from edgecomp.reconstruction import relative_error
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, StageOp
 
 
@@ -20,6 +23,8 @@ class Layer:
         op: how it uses its weight.
         factor: name of its weight; layers with a tied weight name the same one.
         parameters: parameters of the weight, without the padding of a convolution's channels.
+        inputs: input features or channels; the rows of an embedding.
+        outputs: output features or channels.
         conv: geometry of a convolution.
         bias: name of its bias among the model's tensors, or None.
 
@@ -29,6 +34,8 @@ class Layer:
     op: StageOp
     factor: str
     parameters: int
+    inputs: int
+    outputs: int
     conv: ConvParams | None = None
     bias: str | None = None
 
@@ -46,9 +53,9 @@ class Draft:
     """Plans and factors while passes work on them.
 
     It starts with one term of one stage per layer, each over the layer's own weight in `matrices`. A pass replaces stages,
-    adds terms, and moves factors from `matrices` (float32 `[N, K]`) to `factors` (packed). The matrices are the model's own
-    weights: a pass puts another in their place and never changes one in place. `tensors` takes what a pass changes among the
-    tensors that stay dense (biases, norms), by name.
+    adds terms, and moves factors from `matrices` (`[N, K]`, in the type that the model has them in) to `factors` (packed). The
+    matrices are the model's own weights, often mapped from its files: a pass puts another in their place and never changes one in
+    place. `tensors` takes what a pass changes among the tensors that stay dense (biases, norms), by name.
     """
 
     layers: Mapping[str, Layer]
@@ -60,14 +67,104 @@ class Draft:
 
     def uses(self, factor: str) -> list[Use]:
         """Every place where a plan uses the factor."""
-        return [
-            Use(name, t, s)
-            for name, plan in self.plans.items()
-            for t, term in enumerate(plan.terms)
-            for s, stage in enumerate(term)
-            if stage.factor == factor
-        ]
+        return self._uses.get(factor, [])
+
+    @property
+    def _uses(self) -> dict[str, list[Use]]:
+        found: dict[str, list[Use]] = {}
+        for name, plan in self.plans.items():
+            for t, term in enumerate(plan.terms):
+                for s, stage in enumerate(term):
+                    found.setdefault(stage.factor, []).append(Use(name, t, s))
+        return found
 
     def stage(self, use: Use) -> Stage:
         """The stage at a place."""
         return self.plans[use.layer].terms[use.term][use.stage]
+
+    def shape(self, factor: str) -> tuple[int, int]:
+        """`(N, K)` of a matrix or a packed factor."""
+        if factor in self.factors:
+            return self.factors[factor].shape
+        n, k = self.matrices[factor].shape
+        return n, k
+
+    def columns(self, factor: str) -> ConvColumns | None:
+        """The columns of a factor that convolution stages use, by the geometry of these stages; None for all others.
+
+        Raises:
+            ModelError: stages that use it see its columns in different ways.
+
+        """
+        kinds = {None if stage.conv is None else ConvColumns(stage.conv) for stage in map(self.stage, self.uses(factor))}
+        layouts = {None if kind is None else (kind.channels, kind.conv.kernel_size) for kind in kinds}
+        if len(layouts) > 1:
+            raise ModelError(f"stages that share the factor {factor} must see the same columns, got {sorted(map(str, layouts))}")
+        return next(iter(kinds), None)
+
+    def finish(self, factor: str, packed: Factor, record: dict[str, float]) -> None:
+        """Take a packed factor in the place of its matrix.
+
+        Args:
+            factor: its name.
+            packed: what it is packed to.
+            record: what the pass measured; `relative_error` is held to the matrix, by other means than the pass's own.
+
+        Raises:
+            FormatError: the factor is farther from its matrix than the pass says.
+
+        """
+        matrix = self.matrices[factor]
+        found, stated = relative_error(packed, matrix, self.columns(factor)), record["relative_error"]
+        if not found <= 1.02 * stated + 1e-3:
+            raise FormatError(
+                f"{factor} must unpack to its matrix within the relative error {stated:.4g} that its pass states, but is off by "
+                f"{found:.4g}: this is a fault of the pass; leave the layer out with skip, and please report it"
+            )
+        self.factors[factor], self.records[factor] = packed, record
+        del self.matrices[factor]
+
+    def check(self) -> None:
+        """Check what holds between any two passes.
+
+        Raises:
+            ModelError: a stage names no factor or two, a factor is used by no stage, or a plan does not lead from its layer's
+                inputs to its outputs.
+
+        """
+        uses = self._uses
+        both = self.matrices.keys() & self.factors.keys()
+        lost = uses.keys() - self.matrices.keys() - self.factors.keys()
+        idle = (self.matrices.keys() | self.factors.keys()) - uses.keys()
+        if both or lost or idle:
+            raise ModelError(
+                "every factor of a plan must be a matrix or packed, and nothing else may be there; "
+                f"both: {sorted(both)}, neither: {sorted(lost)}, unused: {sorted(idle)}"
+            )
+        for name, plan in self.plans.items():
+            layer = self.layers[name]
+            if not leads(plan, {stage.factor: self.shape(stage.factor) for term in plan.terms for stage in term}, layer):
+                shapes = [[(stage.op, self.shape(stage.factor)) for stage in term] for term in plan.terms]
+                raise ModelError(
+                    f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, got {shapes}"
+                )
+
+
+def leads(plan: LayerPlan, shapes: Mapping[str, tuple[int, int]], layer: Layer) -> bool:
+    """Whether each stage of each chain takes what the one before it gives, the first the layer's inputs, the last its outputs."""
+    return all(_chain_leads(term, shapes, layer) for term in plan.terms)
+
+
+def _chain_leads(term: tuple[Stage, ...], shapes: Mapping[str, tuple[int, int]], layer: Layer) -> bool:
+    width = layer.inputs
+    for depth, stage in enumerate(term):
+        n, k = shapes[stage.factor]
+        if stage.op != ("linear" if depth and layer.op == "gather" else layer.op):
+            return False
+        takes, gives = (n, k) if stage.op == "gather" else (k, n)
+        if stage.conv is not None:
+            takes = stage.conv.in_channels if k == ConvColumns(stage.conv).count else -1
+        if takes != width:
+            return False
+        width = gives
+    return width == layer.outputs

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from edgecomp.draft import Draft, Layer
+from edgecomp.columns import ConvColumns
+from edgecomp.draft import Draft, Layer, leads
 from edgecomp.errors import CheckpointError, ModelError
-from edgecomp.formats import lut
-from edgecomp.formats.lut import Compute
-from edgecomp.modules import PackedFactor, PackedLayer, conv_kernel, conv_matrix, set_module
+from edgecomp.modules import PackedFactor, PackedLayer, set_module
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, StageOp
 
 
@@ -73,23 +71,25 @@ def draft_of(body: nn.Module) -> Draft:
 def matrix_of(module: nn.Module, weight: Tensor) -> Tensor:
     """A layer's weight, or a gradient of it, as the matrix `[N, K]` that a factor stands for."""
     if isinstance(module, nn.Conv2d):
-        return conv_matrix(weight)
+        return ConvColumns(conv_params(module)).matrix(weight)
     return weight.T if _is_transposed_linear(module) else weight
 
 
 def weight_of(module: nn.Module, matrix: Tensor) -> Tensor:
     """The layer's weight that `matrix_of` made the matrix from."""
     if isinstance(module, nn.Conv2d):
-        return conv_kernel(matrix, conv_params(module))
+        return ConvColumns(conv_params(module)).kernel(matrix)
     return matrix.T if _is_transposed_linear(module) else matrix
 
 
 def _layer(name: str, module: nn.Module, factor: str) -> Layer:
     bias = f"{name}.bias" if getattr(module, "bias", None) is not None else None
     parameters = module.get_parameter("weight").numel()
+    inputs, outputs = _widths(module)
     if isinstance(module, nn.Conv2d):
-        return Layer(name, "conv", factor, parameters, conv_params(module), bias)
-    return Layer(name, "gather" if isinstance(module, nn.Embedding) else "linear", factor, parameters, bias=bias)
+        return Layer(name, "conv", factor, parameters, inputs, outputs, conv_params(module), bias)
+    op: StageOp = "gather" if isinstance(module, nn.Embedding) else "linear"
+    return Layer(name, op, factor, parameters, inputs, outputs, bias=bias)
 
 
 def conv_params(module: nn.Conv2d) -> ConvParams:
@@ -113,7 +113,7 @@ def conv_params(module: nn.Conv2d) -> ConvParams:
 
 
 def install(
-    body: nn.Module, plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], dense: Mapping[str, Tensor], compute: Compute
+    body: nn.Module, plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], dense: Mapping[str, Tensor]
 ) -> None:
     """Replace the layers that `plans` names by packed ones, and fill in every other tensor from `dense` (float32 in memory).
 
@@ -124,7 +124,7 @@ def install(
     packed = {name: PackedFactor(factor) for name, factor in factors.items()}
     for name, plan in plans.items():
         bias = None if plan.bias is None else dense[plan.bias].float()
-        set_module(body, name, PackedLayer(plan, packed, bias, compute))
+        set_module(body, name, PackedLayer(plan, packed, bias))
     biases = {plan.bias for plan in plans.values()}
     parameters: dict[int, nn.Parameter] = {}
     for name, tensor in dense.items():
@@ -151,13 +151,14 @@ def require_complete(
         missing = {stage.factor for term in plan.terms for stage in term} - set(factors)
         if missing:
             raise CheckpointError(f"the plan of {name} needs the factors {sorted(missing)}, which the checkpoint does not hold")
-        op = _layer(name, layers[name], "").op
-        inputs, outputs = _widths(layers[name])
-        if not all(_leads(term, factors, op, inputs, outputs) for term in plan.terms):
+        layer = _layer(name, layers[name], "")
+        if not leads(plan, {factor: factors[factor].shape for factor in factors}, layer):
             shapes = [[(stage.op, factors[stage.factor].shape) for stage in term] for term in plan.terms]
-            raise CheckpointError(f"the plan of {name} must lead from {inputs} inputs to {outputs} outputs by {op}, got {shapes}")
-        if plan.bias is not None and plan.bias in dense and tuple(dense[plan.bias].shape) != (outputs,):
-            raise CheckpointError(f"{plan.bias} must have the shape [{outputs}], got {list(dense[plan.bias].shape)}")
+            raise CheckpointError(
+                f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, got {shapes}"
+            )
+        if plan.bias is not None and plan.bias in dense and tuple(dense[plan.bias].shape) != (layer.outputs,):
+            raise CheckpointError(f"{plan.bias} must have the shape [{layer.outputs}], got {list(dense[plan.bias].shape)}")
     biases = {plan.bias for plan in plans.values() if plan.bias is not None}
     lacking = [name for name in {*body.state_dict(), *biases} - {f"{name}.weight" for name in plans} if name not in dense]
     if lacking:
@@ -170,23 +171,6 @@ def _widths(layer: nn.Module) -> tuple[int, int]:
         return layer.in_channels, layer.out_channels
     first, second = layer.get_parameter("weight").shape
     return (second, first) if isinstance(layer, nn.Linear) else (first, second)
-
-
-def _leads(term: tuple[Stage, ...], factors: Mapping[str, Factor], op: StageOp, inputs: int, outputs: int) -> bool:
-    """Whether each stage of a chain takes what the one before it gives, the first the layer's inputs."""
-    width = inputs
-    for depth, stage in enumerate(term):
-        n, k = factors[stage.factor].shape
-        if stage.op != ("linear" if depth and op == "gather" else op):
-            return False
-        takes, gives = (n, k) if stage.op == "gather" else (k, n)
-        if stage.conv is not None:
-            channels = lut.round_up(stage.conv.in_channels // stage.conv.groups, lut.SPAN_COLUMNS)
-            takes = stage.conv.in_channels if k == channels * math.prod(stage.conv.kernel_size) else -1
-        if takes != width:
-            return False
-        width = gives
-    return width == outputs
 
 
 def _fill(body: nn.Module, name: str, tensor: Tensor, parameters: dict[int, nn.Parameter]) -> None:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from edgecomp import torch_ops  # noqa: F401  (registers the operators)
+from edgecomp.columns import stage_output
 from edgecomp.errors import ModelError
-from edgecomp.formats.lut import Compute
 from edgecomp.ops import NAMESPACE, STAGE_OPERATORS, Operator
-from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage
+from edgecomp.tensor import Compute, ConvParams, Factor, LayerPlan, Stage
 
 
 class PackedFactor(nn.Module):
@@ -45,14 +45,12 @@ class PackedLayer(nn.Module):
         plan: the layer's terms.
         factors: the module of each factor that the plan names.
         bias: float32 `[N]`, or None.
-        compute: `int8` or `float`, for the stages whose operator knows the difference.
 
     """
 
-    def __init__(self, plan: LayerPlan, factors: Mapping[str, PackedFactor], bias: Tensor | None, compute: Compute) -> None:
+    def __init__(self, plan: LayerPlan, factors: Mapping[str, PackedFactor], bias: Tensor | None) -> None:
         super().__init__()
         self.plan = plan
-        self.compute = compute
         names = dict.fromkeys(stage.factor for term in plan.terms for stage in term)
         # Module names may hold no dots: factors are numbered in the order of the plan.
         self._slots = {name: index for index, name in enumerate(names)}
@@ -81,7 +79,7 @@ class PackedLayer(nn.Module):
         factor = self.factor(stage.factor)
         operator = STAGE_OPERATORS.get((factor.format, stage.op))
         if operator is not None:
-            return _call(operator, stage, x, factor, bias, self.compute)
+            return _call(operator, stage, x, factor, bias, self.plan.compute)
         return _run_dense(stage, x, factor, bias)
 
 
@@ -113,31 +111,7 @@ def _run_dense(stage: Stage, x: Tensor, factor: PackedFactor, bias: Tensor | Non
     if factor.format != "dense":
         raise ModelError(f"no operator runs a {stage.op} stage of format {factor.format!r} (factor {stage.factor})")
     weights = cast(Tensor, factor.values).to(torch.float32)
-    match stage.op:
-        case "linear":
-            return nn.functional.linear(x, weights, bias)
-        case "gather":
-            y = nn.functional.embedding(x, weights)
-            return y if bias is None else y + bias
-        case "conv":
-            assert stage.conv is not None  # LayerPlan.from_json and the passes give conv stages their geometry
-            top, left, bottom, right = stage.conv.padding
-            kernel = conv_kernel(weights, stage.conv)
-            padded = nn.functional.pad(x, (left, right, top, bottom))
-            return nn.functional.conv2d(padded, kernel, bias, stage.conv.stride, 0, stage.conv.dilation, stage.conv.groups)
-
-
-def conv_matrix(kernel: Tensor) -> Tensor:
-    """A kernel `[N, C, kh, kw]` as the matrix `[N, kh * kw * C']` of lut.md "Convolution": C' is C padded to 32 with zeros."""
-    n, channels = kernel.shape[:2]
-    padded = nn.functional.pad(kernel.permute(0, 2, 3, 1), (0, -channels % 32))
-    return padded.reshape(n, -1)
-
-
-def conv_kernel(matrix: Tensor, conv: ConvParams) -> Tensor:
-    """The kernel `[N, C, kh, kw]` that `conv_matrix` made the matrix from."""
-    channels = conv.in_channels // conv.groups
-    return matrix.reshape(len(matrix), *conv.kernel_size, -1)[..., :channels].permute(0, 3, 1, 2)
+    return stage_output(stage.op, stage.conv, weights, x, bias)
 
 
 def set_module(root: nn.Module, name: str, module: nn.Module) -> None:

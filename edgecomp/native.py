@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp.errors import ConfigError, EdgecompError, FormatError, RuntimeUnavailableError
-from edgecomp.formats.lut import Compute
-from edgecomp.tensor import ConvParams, Factor
+from edgecomp.tensor import Compute, ConvParams, Factor
 
 ABI_VERSION = 1
 _FOLDER = Path(__file__).parent / "lib"

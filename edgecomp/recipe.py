@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from edgecomp.config import PassConfig, Strict, apply_override, parse, read_mapping
 from edgecomp.errors import ConfigError
-from edgecomp.formats.lut import Compute
 from edgecomp.passes import PASSES
 
 RECIPE_VERSION = 1
@@ -34,7 +33,6 @@ class Recipe(Strict):
     Args:
         version: of the recipe format.
         name: shown in reports.
-        compute: `int8` quantises activations on the fly (fast), `float` keeps them (exact to the packed weights).
         dense_dtype: how tensors that stay dense are stored: `float16` or `float32`.
         passes: the methods, in the order in which they run.
 
@@ -42,7 +40,6 @@ class Recipe(Strict):
 
     version: Literal[1]
     name: str = "custom"
-    compute: Compute = "int8"
     dense_dtype: Literal["float16", "float32"] = "float16"
     passes: list[Annotated[SerializeAsAny[PassConfig], BeforeValidator(_parse_pass)]] = Field(min_length=1)
 

@@ -110,8 +110,8 @@ class Work:
             return None
         return FinishedFactor(factor, kept.facts["record"])
 
-    def keep_factor(self, name: str, finished: FinishedFactor) -> None:
-        """Keep a factor.
+    def keep_factor(self, name: str, finished: FinishedFactor) -> FinishedFactor:
+        """Keep a factor; returns it.
 
         Raises:
             OutputError: the disk refuses.
@@ -125,6 +125,7 @@ class Work:
             "record": finished.record,
         }
         self.keep(name, Kept(factor.arrays, facts))
+        return finished
 
     def _file(self, name: str) -> str:
         # Names hold slashes and may be longer than a file's may.

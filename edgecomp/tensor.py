@@ -11,6 +11,8 @@ import numpy as np
 from edgecomp.errors import CheckpointError
 
 StageOp = Literal["linear", "gather", "conv"]
+Compute = Literal["int8", "float"]
+COMPUTE_MODES: tuple[Compute, ...] = ("int8", "float")
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,19 @@ class Stage:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """`layer(x) = sum over terms ( stage_n( ... stage_1(x) ) ) + bias`; `bias` names a dense tensor of the model."""
+    """`layer(x) = sum over terms ( stage_n( ... stage_1(x) ) ) + bias`.
+
+    Args:
+        terms: the chains.
+        bias: names a dense tensor of the model.
+        compute: for the stages whose operator knows the difference: `int8` quantises activations on the fly (fast), `float` keeps
+            them (exact to the packed weights).
+
+    """
 
     terms: tuple[tuple[Stage, ...], ...]
     bias: str | None = None
+    compute: Compute = "int8"
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -91,13 +102,15 @@ class LayerPlan:
         try:
             _require_keys(value, LayerPlan)
             terms = tuple(tuple(_stage(stage) for stage in term) for term in value["terms"])
-            plan = LayerPlan(terms, value["bias"])
+            plan = LayerPlan(terms, value["bias"], value["compute"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"a layer plan must hold terms of stages and a bias, got {value!r} ({error})") from error
         if not plan.terms or not all(plan.terms) or not isinstance(plan.bias, str | None):
             raise CheckpointError(
                 f"a layer plan must hold at least one term, each term a stage, and a bias's name or null, got {value!r}"
             )
+        if plan.compute not in COMPUTE_MODES:
+            raise CheckpointError(f"a layer plan must compute in {' or '.join(COMPUTE_MODES)}, got {plan.compute!r}")
         return plan
 
 

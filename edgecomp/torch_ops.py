@@ -15,6 +15,7 @@ from torch.library import Library
 from edgecomp.errors import FormatError
 from edgecomp.formats import lut
 from edgecomp.ops import NAMESPACE, OPERATORS
+from edgecomp.tensor import COMPUTE_MODES
 
 _library = Library(NAMESPACE, "DEF")
 
@@ -66,8 +67,8 @@ def quantize_dequantize(x: Tensor, block_size: int) -> Tensor:
 
 
 def _prepared(x: Tensor, compute: str, block_size: int) -> Tensor:
-    if compute not in lut.COMPUTE_MODES:
-        raise FormatError(f"compute must be one of {', '.join(lut.COMPUTE_MODES)}, got {compute!r}")
+    if compute not in COMPUTE_MODES:
+        raise FormatError(f"compute must be one of {', '.join(COMPUTE_MODES)}, got {compute!r}")
     return quantize_dequantize(x, block_size) if compute == "int8" else x
 
 

@@ -21,13 +21,14 @@ _READ_WITHIN = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.Transforme
 
 
 @contextmanager
-def materialised(module: nn.Module, device: torch.device = CPU) -> Iterator[None]:
+def materialised(module: nn.Module, device: torch.device = CPU, *, without: Iterable[nn.Module] = ()) -> Iterator[None]:
     """Floating parameters and buffers of a module and its submodules are float32 on `device`, and afterwards as they were.
 
-    Only their data is exchanged: each parameter stays the same object under the same names, so that shared ones stay shared. What a
+    Those of the submodules `without` stay, but for what they share with others. Only their data is exchanged: each parameter stays the same object under the same names, so that shared ones stay shared. What a
     block writes into an exchanged one is lost. Tensors of integers are moved to `device`; what is float32 there already stays.
     """
-    with _exchanged([*module.parameters(), *module.buffers()], device):
+    left = {id(part) for other in without for part in other.modules()}
+    with _exchanged([tensor for part in module.modules() if id(part) not in left for tensor in _own(part)], device):
         yield
 
 
@@ -64,8 +65,11 @@ def streamed(module: nn.Module, device: torch.device = CPU) -> Iterator[None]:
 
 
 def _read_by(part: nn.Module) -> list[Tensor]:
-    recurse = isinstance(part, _READ_WITHIN)
-    return [*part.parameters(recurse), *part.buffers(recurse)]
+    return [*part.parameters(), *part.buffers()] if isinstance(part, _READ_WITHIN) else _own(part)
+
+
+def _own(part: nn.Module) -> list[Tensor]:
+    return [*part.parameters(recurse=False), *part.buffers(recurse=False)]
 
 
 def _fits(tensor: Tensor, device: torch.device) -> bool:

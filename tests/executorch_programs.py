@@ -89,7 +89,7 @@ def save_language_model(source: str, text: str, folder: Path, compute: str) -> E
 
 
 def _overrides(compute: str) -> list[str]:
-    return ["passes.0.refits=1", f"compute={compute}"]
+    return ["passes.0.refits=1", f"passes.0.compute={compute}"]
 
 
 def _save_example(

@@ -146,7 +146,7 @@ def test_an_existing_output_is_refused_before_the_model_is_loaded(tmp_path: Path
 def test_a_model_goes_from_factory_to_verified_onnx(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quick = ("--set", "passes.0.refits=1", "--set", "compute=float")
+    quick = ("--set", "passes.0.refits=1", "--set", "passes.0.compute=float")
     source = ("tiny_models:described", "--calibration", "tiny_models:images")
     model = ("--model", "tiny_models:described")
     made = run("compress", *source, "-r", "lut-8bit", *quick, "-o", "m.ec", folder=tmp_path)

@@ -66,7 +66,7 @@ def test_compress_stays_callable_after_its_first_use() -> None:
 def test_error_falls_with_the_bits() -> None:
     model = tiny_models.convolutional().eval()
     expected = outputs(model, IMAGES[0])
-    packed = [edgecomp.compress(model, recipe(bits, weighting="none", top_compute="float"), IMAGES) for bits in (2, 4, 8)]
+    packed = [edgecomp.compress(model, recipe(bits, weighting="none", compute="float"), IMAGES) for bits in (2, 4, 8)]
     errors = [relative_error(each(IMAGES[0])[0], expected) for each in packed]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,9 @@ class Format(Protocol):
 
     def unpack(self, factor: Factor) -> np.ndarray:
         """The weights: float32 `[N, K]`."""
+
+    def unpack_rows(self, factor: Factor, weights: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The same in parts of about so many weights: indices of rows int64 `[R]`, and those rows float32 `[R, K]`."""
 
     def validate(self, factor: Factor) -> None:
         """Raise `FormatError` where the factor breaks the format's rules."""
@@ -44,9 +48,23 @@ def unpack(factor: Factor) -> np.ndarray:
     return format_of(factor).unpack(factor)
 
 
+def unpack_rows(factor: Factor, weights: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The weights of a factor of any format in parts, each some rows, for what need not hold all of them at once.
+
+    Args:
+        factor: the factor.
+        weights: of a part, about; at least a tile of rows.
+
+    Yields:
+        Indices of rows int64 `[R]`, and these rows float32 `[R, K]`; every row once.
+
+    """
+    return format_of(factor).unpack_rows(factor, weights)
+
+
 def validate(factor: Factor) -> None:
     """Check a factor of any format against its specification; raises `FormatError`."""
     format_of(factor).validate(factor)
 
 
-__all__ = ["FORMATS", "Format", "format_of", "unpack", "validate"]
+__all__ = ["FORMATS", "Format", "format_of", "unpack", "unpack_rows", "validate"]

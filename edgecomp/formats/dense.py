@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from edgecomp.errors import FormatError
@@ -30,6 +32,14 @@ def pack(weights: np.ndarray, dtype: type[np.float16] | type[np.float32] = np.fl
 def unpack(factor: Factor) -> np.ndarray:
     """The weights: float32 `[N, K]`."""
     return factor.arrays["values"].astype(np.float32)
+
+
+def unpack_rows(factor: Factor, weights: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The weights in parts: see `edgecomp.formats.unpack_rows`."""
+    rows = max(1, weights // factor.shape[1])
+    for first in range(0, factor.shape[0], rows):
+        part = factor.arrays["values"][first : first + rows].astype(np.float32)
+        yield np.arange(first, first + len(part)), part
 
 
 def validate(factor: Factor) -> None:

@@ -5,22 +5,19 @@ The specification is `lut.md` beside this file; this is its reference in numpy, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from edgecomp.errors import FormatError
-from edgecomp.tensor import Factor
+from edgecomp.tensor import Compute, Factor
 
 FORMAT = "lut"
 TILE_ROWS = 16
 SPAN_COLUMNS = 32
 MAX_BLOCK_SIZE = 65536
 COLUMN_GROUPS = 8  # groups of 4 columns in a span
-
-Compute = Literal["int8", "float"]
-COMPUTE_MODES: tuple[Compute, ...] = ("int8", "float")
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -261,6 +258,20 @@ def unpack(factor: Factor) -> np.ndarray:
     steps = scales.astype(np.float32) * row_scale[:, None]
     weights: np.ndarray = values * steps.repeat(factor.attributes["block_size"], axis=1)[:, : factor.shape[1]]
     return weights
+
+
+def unpack_rows(factor: Factor, weights: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The weights in parts of whole tiles: see `edgecomp.formats.unpack_rows`."""
+    arrays, (n, k) = factor.arrays, factor.shape
+    row_index = arrays.get("row_index", np.arange(len(arrays["tile_book"]) * TILE_ROWS))
+    step = max(1, weights // (TILE_ROWS * k))
+    for first in range(0, len(arrays["tile_book"]), step):
+        part = {name: array if name == "codebooks" else array[first : first + step] for name, array in arrays.items()}
+        part.pop("row_index", None)
+        rows = row_index[first * TILE_ROWS : (first + step) * TILE_ROWS]
+        used = (rows >= 0) & (rows < n)
+        lanes = unpack(Factor(FORMAT, (len(rows), k), factor.attributes, part))
+        yield rows[used].astype(np.int64), lanes[used]
 
 
 def quantize_activations(x: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:

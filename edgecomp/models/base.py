@@ -78,7 +78,9 @@ class LoadedModel:
         """The model with inputs and outputs filled in from a sample, where they are unknown: axis 0 is a dynamic `batch`."""
         if not self.inputs:
             self.inputs = tuple(
-                TensorSpec(name, np.asarray(value).dtype.name, ("batch", *np.shape(value)[1:])) for name, value in sample.items()
+                TensorSpec(name, np.asarray(value).dtype.name, ("batch", *np.shape(value)[1:]))
+                for name, value in sample.items()
+                if name != calibration.LABELS
             )
         if not self.outputs:
             self.outputs = tuple(f"output_{i}" if i else "output" for i in range(len(self(sample))))

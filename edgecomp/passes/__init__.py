@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from edgecomp.passes.base import Pass, PassContext, Progress
+from collections.abc import Sequence
+
+from edgecomp.context import PassContext
+from edgecomp.draft import Draft
+from edgecomp.passes.base import Candidate, Pass
 from edgecomp.passes.jlcm import Jlcm
 from edgecomp.passes.lut_kmeans import LutKmeans
 
@@ -11,4 +15,21 @@ PASSES: dict[str, type[Pass]] = {
     "jlcm": Jlcm,
 }
 
-__all__ = ["PASSES", "Pass", "PassContext", "Progress"]
+
+def run_passes(passes: Sequence[Pass], draft: Draft, context: PassContext) -> None:
+    """Run passes one after another, each held to what it needs and to what it leaves; none runs before all are prepared.
+
+    Raises:
+        EdgecompError: a setting, the calibration or the draft is not what a pass needs, or a pass left what it must not.
+
+    """
+    for step in passes:
+        step.prepare(draft, context)
+    for number, step in enumerate(passes):
+        step.requires(draft)
+        step.run(draft, context.of_pass(number))
+        step.ensures(draft)
+        draft.check()
+
+
+__all__ = ["PASSES", "Candidate", "Pass", "PassContext", "run_passes"]

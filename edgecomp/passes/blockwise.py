@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecomp.draft import Draft
-from edgecomp.passes.base import PassContext
+from edgecomp.context import PassContext
 from edgecomp.passes.blocks import Call, capture, capture_value, find_blocks, first_tensor
 from edgecomp.passes.learned_lut import MapGradient
 from edgecomp.passes.learning import Rates, Replaceable, hold_back, optimise, sample_order

@@ -25,8 +25,7 @@ from torch import Tensor
 
 from edgecomp.config import PassConfig
 from edgecomp.draft import Draft
-from edgecomp.errors import CalibrationError
-from edgecomp.passes.base import PassContext
+from edgecomp.context import PassContext
 from edgecomp.passes.blocks import first_tensor
 from edgecomp.passes.blockwise import BlockSettings, learn_blocks
 from edgecomp.passes.learned_lut import MapGradient
@@ -70,6 +69,17 @@ class Jlcm:
     def __init__(self, config: JlcmConfig) -> None:
         self.config = config
 
+    def prepare(self, draft: Draft, context: PassContext) -> None:
+        """Refuse to learn without samples."""
+        context.require_calibration("jlcm learns from calibration inputs")
+
+    def requires(self, draft: Draft) -> None:
+        """Refuse a draft without anything to learn."""
+        learnable(draft)
+
+    def ensures(self, draft: Draft) -> None:
+        """Nothing beyond what holds of every draft."""
+
     def run(self, draft: Draft, context: PassContext) -> None:
         """Learn, and put the learned factors in the place of the old.
 
@@ -78,8 +88,6 @@ class Jlcm:
             CalibrationError: there are no calibration inputs.
 
         """
-        if not context.batches:
-            raise CalibrationError("jlcm learns from calibration inputs: pass --calibration FILE (calibration=... in Python)")
         config, names = self.config, learnable(draft)
         rates = Rates(config.position_rate, config.book_rate, config.scale_rate, config.dense_rate)
         if config.block_steps:

@@ -16,20 +16,25 @@ storing int8 entries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from edgecomp.config import LayerMatch, PassConfig, fits_any, require_patterns_used
+from edgecomp.context import PassContext
 from edgecomp.draft import Draft
-from edgecomp.errors import ConfigError, FormatError
+from edgecomp.errors import ConfigError, FormatError, ModelError
 from edgecomp.formats import lut
-from edgecomp.passes.base import PassContext
+from edgecomp.passes.base import Candidate
 from edgecomp.passes.lut_fit import fit_lut
 from edgecomp.resume import FinishedFactor
+from edgecomp.statistics import StatisticKind
+from edgecomp.tensor import Compute
+
+_CANDIDATE_ROWS = 256
 
 
 class LayerSettings(LayerMatch):
@@ -37,6 +42,7 @@ class LayerSettings(LayerMatch):
 
     bits: int | None = Field(default=None, ge=1, le=8)
     block_size: int | None = Field(default=None, ge=32, le=lut.MAX_BLOCK_SIZE)
+    compute: Compute | None = None
 
 
 class LutKmeansConfig(PassConfig):
@@ -46,6 +52,8 @@ class LutKmeansConfig(PassConfig):
         bits: width of a code, 1 to 8.
         block_size: columns that share a scale, a multiple of 32. Halved, as long as it stays one, for a layer whose padded input
             width it does not divide; what does not divide it then is refused.
+        compute: how the packed layers compute: `int8` quantises activations on the fly (fast), `float` keeps them (exact to the packed
+            weights).
         weighting: `activations` weights errors by the mean square of each input, `hessian` by the whole XᵀX of the inputs, `none`
             weights all alike.
         refits: rounds of alternating refinement.
@@ -65,6 +73,7 @@ class LutKmeansConfig(PassConfig):
     method: Literal["lut-kmeans"] = "lut-kmeans"
     bits: int = Field(default=4, ge=1, le=8)
     block_size: int = Field(default=32, ge=32, le=lut.MAX_BLOCK_SIZE)
+    compute: Compute = "int8"
     weighting: Literal["activations", "hessian", "none"] = "activations"
     refits: int = Field(default=8, ge=0, le=1000)
     books: int = Field(default=1, ge=1, le=65535)
@@ -79,6 +88,7 @@ class _Resolved:
 
     bits: int
     block_size: int
+    compute: Compute
     skip: bool
 
 
@@ -90,8 +100,8 @@ class LutKmeans:
     def __init__(self, config: LutKmeansConfig) -> None:
         self.config = config
 
-    def run(self, draft: Draft, context: PassContext) -> None:
-        """Pack the draft's matrices.
+    def prepare(self, draft: Draft, context: PassContext) -> None:
+        """Refuse patterns that fit no layer, block sizes that fit no matrix, and calibration that is missing.
 
         Raises:
             ConfigError: a pattern fits no layer, or a block size does not fit.
@@ -102,25 +112,95 @@ class LutKmeans:
         require_patterns_used(self.config.skip, names, "lut-kmeans skip")
         for group in self.config.layers:
             require_patterns_used(group.match, names, "lut-kmeans layers.match")
-        work = {factor: self._settings_of(draft, factor) for factor in draft.matrices}
-        work = {factor: settings for factor, settings in work.items() if not settings.skip}
-        _require_block_sizes(draft, work)
-        work = {factor: settings for factor, settings in work.items() if _saves_bytes(draft, factor, settings)}
-        if self.config.weighting != "none":
-            context.require_calibration(draft, work)
+        work = self._work(draft)
+        multiplied = any(draft.stage(use).op != "gather" for factor in work for use in draft.uses(factor))
+        if self.config.weighting != "none" and multiplied:
+            context.require_calibration(
+                'lut-kmeans weights errors by activations, unless weighting is "none", and needs calibration inputs'
+            )
+
+    def requires(self, draft: Draft) -> None:
+        """Refuse a draft without a matrix left to pack.
+
+        Raises:
+            ConfigError: every factor is packed already, or a block size does not fit.
+
+        """
+        if not draft.matrices:
+            raise ConfigError("lut-kmeans packs matrices, and the passes before it have left none: leave it out of the recipe")
+        self._work(draft)
+
+    def run(self, draft: Draft, context: PassContext) -> None:
+        """Pack the draft's matrices.
+
+        Raises:
+            CalibrationError: activations are asked for, and never reach a layer.
+
+        """
+        work = self._work(draft)
+        for factor, settings in work.items():
+            for layer in {use.layer for use in draft.uses(factor)}:
+                draft.plans[layer] = replace(draft.plans[layer], compute=settings.compute)
         # By weights: the embedding of a language model takes as long as a hundred of its other matrices.
         sizes = {factor: draft.matrices[factor].numel() for factor in work}
-        for factor in context.progress(work, total=sum(sizes.values()), label="lut-kmeans", unit="weights", size=sizes.__getitem__):
-            finished = context.finished(factor) or context.keep(factor, self._fit(draft, context, factor, work[factor]))
-            draft.factors[factor], draft.records[factor] = finished
-            del draft.matrices[factor]
+        packed = self._packed(draft, context, work)
+        for factor, finished in context.progress(
+            packed, total=sum(sizes.values()), label="lut-kmeans", unit="weights", size=lambda item: sizes[item[0]]
+        ):
+            draft.finish(factor, finished.factor, finished.record)
 
-    def _fit(self, draft: Draft, context: PassContext, factor: str, settings: _Resolved) -> FinishedFactor:
-        importance = None
-        if self.config.weighting == "activations":
-            importance = context.input_energy(draft, factor)
-        elif self.config.weighting == "hessian":
-            importance = context.hessian(draft, factor)
+    def ensures(self, draft: Draft) -> None:
+        """Check that every matrix is packed, but for what was skipped or would grow.
+
+        Raises:
+            ModelError: one is left.
+
+        """
+        left = self._work(draft)
+        if left:
+            raise ModelError(f"lut-kmeans must pack every matrix that it works on, but left {', '.join(left)}")
+
+    def candidates(self, draft: Draft, context: PassContext, layer: str) -> list[Candidate]:
+        """What each width would make of a layer's own matrix, at the pass's other settings; errors are those of a quick fit of some rows.
+
+        Args:
+            draft: the draft, in which the layer's matrix is not packed yet.
+            context: unused here.
+            layer: its name.
+
+        """
+        factor = draft.layers[layer].factor
+        matrix, real = draft.matrices[factor], _real_columns(draft, factor)
+        settings = self._settings_of(draft, factor)
+        rows = matrix[:: max(1, len(matrix) // _CANDIDATE_ROWS)][:_CANDIDATE_ROWS]
+        candidates = []
+        for bits in range(1, 9):
+            fit = fit_lut(
+                rows, None, bits=bits, block_size=settings.block_size, refits=0, real=real, largest_entry=self.config.largest_entry
+            )
+            size = lut.packed_bytes(*matrix.shape, bits, settings.block_size)
+            candidates.append(Candidate({"bits": bits, "block_size": settings.block_size}, size, fit.relative_error))
+        return candidates
+
+    def _packed(self, draft: Draft, context: PassContext, work: Mapping[str, _Resolved]) -> Iterator[tuple[str, FinishedFactor]]:
+        """Each factor of `work`, what an interrupted run had finished first."""
+        left = []
+        for factor in work:
+            finished = context.finished(factor)
+            if finished is None:
+                left.append(factor)
+            else:
+                yield factor, finished
+        kinds: dict[str, StatisticKind] = {"activations": "energy", "hessian": "gram"}
+        importances: Iterable[tuple[str, Tensor | None]] = ((factor, None) for factor in left)
+        if self.config.weighting != "none":
+            importances = context.inputs_of(draft, left, kinds[self.config.weighting])
+        for factor, importance in importances:
+            yield factor, context.keep(factor, self._fit(draft, context, factor, work[factor], importance))
+
+    def _fit(
+        self, draft: Draft, context: PassContext, factor: str, settings: _Resolved, importance: Tensor | None
+    ) -> FinishedFactor:
         fit = fit_lut(
             draft.matrices[factor].to(context.device),
             importance,
@@ -133,16 +213,29 @@ class LutKmeans:
         )
         return FinishedFactor(fit.factor, {"relative_error": fit.relative_error, "weighted_error": fit.weighted_error})
 
+    def _work(self, draft: Draft) -> dict[str, _Resolved]:
+        """The matrices to pack, and how.
+
+        Raises:
+            ConfigError: a block size does not fit.
+
+        """
+        work = {factor: self._settings_of(draft, factor) for factor in draft.matrices}
+        work = {factor: settings for factor, settings in work.items() if not settings.skip}
+        _require_block_sizes(draft, work)
+        return {factor: settings for factor, settings in work.items() if _saves_bytes(draft, factor, settings)}
+
     def _settings_of(self, draft: Draft, factor: str) -> _Resolved:
         """The settings of a matrix: what fits one of the layers that share it fits it."""
         layers = [draft.layers[use.layer] for use in draft.uses(factor)]
-        bits, block_size = self.config.bits, self.config.block_size
+        bits, block_size, compute = self.config.bits, self.config.block_size, self.config.compute
         for group in self.config.layers:
             if any(group.matches(layer.name, layer.op) for layer in layers):
                 bits = bits if group.bits is None else group.bits
                 block_size = block_size if group.block_size is None else group.block_size
+                compute = compute if group.compute is None else group.compute
         skip = any(fits_any(layer.name, self.config.skip) for layer in layers)
-        return _Resolved(bits=bits, block_size=_dividing(block_size, draft.matrices[factor].shape[1]), skip=skip)
+        return _Resolved(bits, _dividing(block_size, draft.matrices[factor].shape[1]), compute, skip)
 
 
 def _dividing(block_size: int, k: int) -> int:
@@ -168,15 +261,13 @@ def _require_block_sizes(draft: Draft, work: dict[str, _Resolved]) -> None:
 
 def _saves_bytes(draft: Draft, factor: str, settings: _Resolved) -> bool:
     """Whether the packed form is smaller than float16: depthwise and first convolutions are not, padded to 32 channels per tap."""
-    n, k = draft.matrices[factor].shape
-    layer = draft.layers[draft.uses(factor)[0].layer]
-    return lut.packed_bytes(n, k, settings.bits, settings.block_size) < 2 * layer.parameters
+    n, k = draft.shape(factor)
+    columns = draft.columns(factor)
+    real = n * k if columns is None else n * int(columns.real().sum())
+    return lut.packed_bytes(n, k, settings.bits, settings.block_size) < 2 * real
 
 
 def _real_columns(draft: Draft, factor: str) -> Tensor | None:
-    """Which columns are no padding channels of a convolution: bool `[K]`, or None where all are real."""
-    conv = draft.layers[draft.uses(factor)[0].layer].conv
-    if conv is None:
-        return None
-    channels = conv.in_channels // conv.groups
-    return torch.arange(draft.matrices[factor].shape[1]) % lut.round_up(channels, lut.SPAN_COLUMNS) < channels
+    """Which columns are no padding channels, by the geometry of the stages that use them: bool `[K]`, or None where all are real."""
+    columns = draft.columns(factor)
+    return None if columns is None else columns.real()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgecomp import formats
 from edgecomp.draft import Draft
 from edgecomp.layers import weight_of
-from edgecomp.passes.base import PassContext
+from edgecomp.context import PassContext
 from edgecomp.passes.learned_lut import MapGradient
 from edgecomp.passes.learning import Place, Student
 

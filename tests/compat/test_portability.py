@@ -36,7 +36,7 @@ def exported(
 ) -> Path:
     """An encoder or a causal language model of 4 bits."""
     folder = request.getfixturevalue(f"{architecture}_folder")
-    overrides = ["passes.0.refits=1", f"compute={compute}"]
+    overrides = ["passes.0.refits=1", f"passes.0.compute={compute}"]
     model = edgecomp.compress(folder, "lut-4bit", text_file, overrides=overrides, samples=4, sequence_length=16)
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     edgecomp.export(model, "onnx", path)

@@ -42,7 +42,7 @@ def test_the_exported_model_computes_what_the_packed_one_does(
     request: pytest.FixtureRequest, tmp_path: Path, text_file: str, architecture: str, compute: str
 ) -> None:
     folder = request.getfixturevalue(f"{architecture}_folder")
-    overrides = ["passes.0.refits=1", f"compute={compute}"]
+    overrides = ["passes.0.refits=1", f"passes.0.compute={compute}"]
     options = {"samples": 4, "sequence_length": 16}
     packed = edgecomp.compress(folder, "lut-8bit", text_file, overrides=overrides, **options)  # type: ignore[arg-type]
     packed.save(tmp_path / "m.ec")

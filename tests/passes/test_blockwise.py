@@ -63,10 +63,10 @@ def tokens() -> list[dict[str, np.ndarray]]:
 
 def recipe(**settings: Any) -> dict[str, Any]:
     passes = [
-        {"method": "lut-kmeans", "bits": 2, "refits": 1, "layers": [{"ops": ["gather"], "bits": 6}]},
+        {"method": "lut-kmeans", "bits": 2, "refits": 1, "compute": "float", "layers": [{"ops": ["gather"], "bits": 6}]},
         {"method": "jlcm", "block_steps": 20, "steps": 0, "batch": 2, **settings},
     ]
-    return {"version": 1, "compute": "float", "dense_dtype": "float32", "passes": passes}
+    return {"version": 1, "dense_dtype": "float32", "passes": passes}
 
 
 def distance(model: CompressedModel, original: nn.Module) -> float:

@@ -1,0 +1,86 @@
+"""The columns of a convolution's matrix: one place that knows their order and their padding (lut.md "Convolution")."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgecomp.formats import lut
+from edgecomp.tensor import ConvParams
+
+
+@dataclass(frozen=True)
+class ConvColumns:
+    """A kernel `[N, C, kh, kw]` as a matrix `[N, K]`, K = kh * kw * C', and what goes with it.
+
+    Columns are ordered (kernel row, kernel column, channel); the C channels of a group are padded to C', a multiple of 32, with
+    zeros, so that a pixel fills whole spans.
+
+    Args:
+        conv: geometry of the stage that uses the matrix; of a chain, each stage has its own.
+
+    """
+
+    conv: ConvParams
+
+    @property
+    def channels(self) -> int:
+        """Channels of a group, C."""
+        return self.conv.in_channels // self.conv.groups
+
+    @property
+    def padded_channels(self) -> int:
+        """Columns of a tap, C'."""
+        return lut.round_up(self.channels, lut.SPAN_COLUMNS)
+
+    @property
+    def count(self) -> int:
+        """Columns of the matrix, K."""
+        return math.prod(self.conv.kernel_size) * self.padded_channels
+
+    def real(self) -> Tensor:
+        """Which columns are no padding: bool `[K]`."""
+        return torch.arange(self.count) % self.padded_channels < self.channels
+
+    def matrix(self, kernel: Tensor) -> Tensor:
+        """A kernel `[N, C, kh, kw]` as its matrix `[N, K]`."""
+        padded = nn.functional.pad(kernel.permute(0, 2, 3, 1), (0, self.padded_channels - self.channels))
+        return padded.reshape(len(kernel), -1)
+
+    def kernel(self, matrix: Tensor) -> Tensor:
+        """The kernel `[N, C, kh, kw]` of a matrix `[N, K]`; what stands in padding columns is left out."""
+        taps = matrix.reshape(len(matrix), *self.conv.kernel_size, self.padded_channels)
+        return taps[..., : self.channels].permute(0, 3, 1, 2)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """What each output position of each group sees of `x [batch, in_channels, height, width]`: `[positions, K]`."""
+        top, left, bottom, right = self.conv.padding
+        x = nn.functional.pad(x if x.ndim == 4 else x[None], (left, right, top, bottom))
+        seen = nn.functional.unfold(x, self.conv.kernel_size, self.conv.dilation, 0, self.conv.stride)  # [batch, C * taps, positions]
+        seen = seen.reshape(len(x) * self.conv.groups, self.channels, -1, seen.shape[-1]).permute(0, 3, 2, 1)
+        return nn.functional.pad(seen, (0, self.padded_channels - self.channels)).flatten(2).flatten(0, 1)
+
+    def of_channels(self, values: Tensor) -> Tensor:
+        """A value of each input channel `[in_channels]` at every column that it is seen through: `[K]`.
+
+        Groups share the columns of the matrix's rows: their values are averaged.
+        """
+        per_group = values.reshape(self.conv.groups, -1).mean(dim=0)
+        padded = nn.functional.pad(per_group, (0, self.padded_channels - self.channels))
+        return padded.repeat(math.prod(self.conv.kernel_size))
+
+
+def stage_output(op: str, conv: ConvParams | None, matrix: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What a stage gives for `x`, from its matrix `[N, K]` in float: the meaning of `edgecomp.tensor.Stage` in PyTorch's operators."""
+    if op == "conv":
+        assert conv is not None  # LayerPlan.from_json and the passes give conv stages their geometry
+        top, left, bottom, right = conv.padding
+        padded = nn.functional.pad(x, (left, right, top, bottom))
+        return nn.functional.conv2d(padded, ConvColumns(conv).kernel(matrix), bias, conv.stride, 0, conv.dilation, conv.groups)
+    if op == "gather":
+        y = nn.functional.embedding(x, matrix)
+        return y if bias is None else y + bias
+    return nn.functional.linear(x, matrix, bias)

@@ -1,0 +1,250 @@
+"""What a pass may ask about the model that it compresses: samples, statistics of inputs, and work that was finished before."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from edgecomp import formats
+from edgecomp.columns import ConvColumns, stage_output
+from edgecomp.draft import Draft, Use
+from edgecomp.errors import CalibrationError
+from edgecomp.resume import FinishedFactor, Work
+from edgecomp.statistics import InputStatistics, Site, StatisticKind
+from edgecomp.walk import Structure, Unit, Walk, find_structure
+
+Item = TypeVar("Item")
+_STATISTIC_BYTES = 1 << 30  # of a unit's statistics that are gathered at once
+
+
+class Progress(Protocol):
+    """Wraps an iterable with a progress bar, or returns it as it is."""
+
+    def __call__(
+        self, items: Iterable[Item], *, total: int, label: str, unit: str, size: Callable[[Item], int] | None = None
+    ) -> Iterator[Item]:
+        """Yield the items, reporting each; `total` adds up their sizes where there are any."""
+
+    def say(self, message: str | None) -> None:
+        """Tell the person who waits, if there is anything to tell."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One calibration sample.
+
+    Args:
+        name: what messages call it, such as `sample 3`.
+        inputs: the module's arguments.
+        labels: what a loss compares outputs with, where the samples bring labels.
+
+    """
+
+    name: str
+    inputs: Sequence[Tensor]
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """What a pass may ask about the model, and where it keeps what it has finished.
+
+    Args:
+        module: the original model, its weights as they are stored.
+        modules: its compressible layers by name.
+        samples: the calibration samples; empty when there is no calibration.
+        progress: reports long work.
+        kind: what the module is, `encoder`, `causal-lm` or `generic`: its outputs are compared accordingly.
+        device: where long computations run; the module itself stays where it is.
+        work: what an interrupted run had finished, and where this one keeps the same.
+
+    """
+
+    module: nn.Module
+    modules: Mapping[str, nn.Module]
+    samples: Sequence[Batch]
+    progress: Progress
+    kind: str = "generic"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    work: Work = field(default_factory=Work)
+    _found: dict[str, Structure] = field(default_factory=dict)  # shared by the contexts of all passes
+
+    @property
+    def batches(self) -> Sequence[Sequence[Tensor]]:
+        """The inputs of the samples."""
+        return [sample.inputs for sample in self.samples]
+
+    @property
+    def structure(self) -> Structure:
+        """The model's blocks; the model is run once, when this is first asked for."""
+        if "structure" not in self._found:
+            self._found["structure"] = find_structure(self.module, self.samples[0].inputs, self.modules)
+        return self._found["structure"]
+
+    @cached_property
+    def placed_module(self) -> nn.Module:
+        """The original model in float32 on the device, for what runs all of it at once: itself where it is so already, else a copy."""
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        if all(t.device.type == self.device.type and (t.dtype == torch.float32 or not t.is_floating_point()) for t in tensors):
+            return self.module
+        return copy.deepcopy(self.module).to(device=self.device, dtype=torch.float32)
+
+    def walk(self, module: nn.Module | None = None) -> Walk:
+        """A walk over the original model, or over another module of the same structure."""
+        module = self.module if module is None else module
+        layers = self.modules if module is self.module else {}
+        return Walk(module, self.structure, layers, self.batches, self.device)
+
+    def of_pass(self, number: int) -> PassContext:
+        """The same for one pass of the recipe, whose finished work has names of its own."""
+        return replace(self, work=self.work.of(f"pass {number}"))
+
+    def finished(self, factor: str) -> FinishedFactor | None:
+        """The factor that an interrupted run of this pass had finished, or None."""
+        return self.work.find_factor(factor)
+
+    def keep(self, factor: str, finished: FinishedFactor) -> FinishedFactor:
+        """Keep a finished factor for the case of an interruption; returns it, its arrays mapped from where it was kept."""
+        return self.work.keep_factor(factor, finished)
+
+    def require_calibration(self, why: str) -> None:
+        """Check that there are samples.
+
+        Raises:
+            CalibrationError: there are none.
+
+        """
+        if not self.samples:
+            raise CalibrationError(f"{why}: pass --calibration FILE (calibration=... in Python)")
+
+    def inputs_of(self, draft: Draft, factors: Collection[str], kind: StatisticKind) -> Iterator[tuple[str, Tensor | None]]:
+        """Walk over the model, and yield each factor with the statistic of what its stages are given.
+
+        Where several layers share a factor their statistics are added up; the factor comes when the last of them is known. Of an
+        embedding there is none, since every row is an output by itself: a factor that only embeddings use comes with None. What a
+        later stage of a linear chain is given follows from the layer's own inputs: M H Mᵀ, with M the product of the stages before it
+        as the draft has them then. Stages of convolution chains are run for it.
+
+        Args:
+            draft: the draft; it may change between two factors.
+            factors: which factors.
+            kind: `energy` or `gram` (`edgecomp.statistics`).
+
+        Raises:
+            CalibrationError: there are no samples, or they never reach a layer.
+
+        """
+        uses = {factor: [use for use in draft.uses(factor) if draft.stage(use).op != "gather"] for factor in factors}
+        sums: dict[str, Tensor] = {}
+        waiting: dict[str, list[Use]] = {}
+        for factor, found in uses.items():
+            for use in (use for use in found if _follows_table(draft, use)):
+                _add(sums, factor, _of_table(draft, use, kind))
+            waiting[factor] = [use for use in found if not _follows_table(draft, use)]
+        for factor in [factor for factor in factors if not waiting[factor]]:
+            del waiting[factor]
+            yield factor, sums.get(factor)
+        if not waiting:
+            return
+        self.require_calibration("this pass weights errors by activations and needs calibration inputs")
+        units = self.walk().units()
+        while waiting:
+            unit = units.pop(0)
+            parts = self._parts(draft, unit, waiting, kind)
+            for number, part in enumerate(parts):
+                found = self._gather(draft, unit, part, kind, keep=number == len(parts) - 1)
+                for use, statistic in found.items():
+                    _add(sums, draft.stage(use).factor, statistic)
+                for factor in dict.fromkeys(draft.stage(use).factor for use in part):
+                    waiting[factor] = [use for use in waiting[factor] if use not in part]
+                    if not waiting[factor]:
+                        del waiting[factor]
+                        yield factor, sums.pop(factor)
+
+    def _parts(self, draft: Draft, unit: Unit, waiting: Mapping[str, Sequence[Use]], kind: StatisticKind) -> list[list[Use]]:
+        """The uses in a unit whose statistics are wanted, in parts that fit into the memory meant for them; at least one part."""
+        parts: list[list[Use]] = [[]]
+        left = _STATISTIC_BYTES
+        for use in (use for found in waiting.values() for use in found if use.layer in unit.layers):
+            columns = draft.shape(draft.stage(use).factor)[1]
+            needed = 4 * columns * (columns if kind == "gram" else 1)
+            if parts[-1] and needed > left:
+                parts.append([])
+                left = _STATISTIC_BYTES
+            parts[-1].append(use)
+            left -= needed
+        return parts
+
+    def _gather(self, draft: Draft, unit: Unit, uses: Sequence[Use], kind: StatisticKind, *, keep: bool) -> dict[Use, Tensor]:
+        """Run a unit, and gather the statistics of what some stages in it are given."""
+        multiplied = {use for use in uses if use.stage > 0 and draft.stage(use).conv is None}
+        at_layer = {use: use._replace(stage=0) if use in multiplied else use for use in uses}
+        statistics = InputStatistics("gram" if multiplied else kind, [_site(draft, use) for use in dict.fromkeys(at_layer.values())])
+        runs = unit.run(keep=keep, context=lambda: statistics.watching(self.modules))
+        label = f"calibration, {unit.name or 'outside the blocks'}"
+        for _ in self.progress(runs, total=len(self.samples), label=label, unit="sample"):
+            pass
+        results = statistics.results()
+        found = {}
+        for use, first in at_layer.items():
+            if first not in results:
+                raise CalibrationError(
+                    f"every layer that is compressed must see calibration inputs, but {use.layer} was never called: "
+                    f'give inputs that reach it, or leave it out with skip = ["{use.layer}"]'
+                )
+            statistic = results[first]
+            if use in multiplied:
+                before = _product_before(draft, use).to(statistic.device)
+                statistic = before @ statistic @ before.T
+            found[use] = statistic.diagonal().clone() if kind == "energy" and statistic.ndim == 2 else statistic
+        return found
+
+
+def _add(sums: dict[str, Tensor], factor: str, statistic: Tensor) -> None:
+    sums[factor] = sums[factor] + statistic.to(sums[factor].device) if factor in sums else statistic
+
+
+def _follows_table(draft: Draft, use: Use) -> bool:
+    return draft.plans[use.layer].terms[use.term][0].op == "gather"
+
+
+def _of_table(draft: Draft, use: Use, kind: StatisticKind) -> Tensor:
+    """Statistic of what a stage behind an embedding is given, each row of the table counted once."""
+    term = draft.plans[use.layer].terms[use.term]
+    rows = reduce(lambda value, stage: value @ _matrix(draft, stage.factor).T, term[1 : use.stage], _matrix(draft, term[0].factor))
+    return rows.T @ rows / len(rows) if kind == "gram" else rows.square().mean(dim=0)
+
+
+def _product_before(draft: Draft, use: Use) -> Tensor:
+    """The product of the matrices of a linear chain before a stage: what takes the layer's inputs to the stage's."""
+    stages = draft.plans[use.layer].terms[use.term][: use.stage]
+    first, *rest = (_matrix(draft, stage.factor) for stage in stages)
+    return reduce(lambda product, matrix: matrix @ product, rest, first)
+
+
+def _site(draft: Draft, use: Use) -> Site:
+    """Where the input of a stage is looked at; stages of a convolution chain are run for those behind them."""
+    term = draft.plans[use.layer].terms[use.term]
+    stage = term[use.stage]
+    columns = None if stage.conv is None else ConvColumns(stage.conv)
+    if use.stage == 0:
+        return Site(use, columns)
+    before = [(stage, _matrix(draft, stage.factor)) for stage in term[: use.stage]]
+
+    def run(x: Tensor) -> Tensor:
+        return reduce(lambda value, part: stage_output(part[0].op, part[0].conv, part[1].to(value), value), before, x)
+
+    return Site(use, columns, run)
+
+
+def _matrix(draft: Draft, factor: str) -> Tensor:
+    """A factor of the draft as a float32 matrix, packed or not."""
+    if factor in draft.factors:
+        return torch.from_numpy(formats.unpack(draft.factors[factor]))
+    return draft.matrices[factor].float()

@@ -1,0 +1,293 @@
+"""A model run block by block on calibration samples: the one walk that statistics, fitting and block-wise learning share.
+
+The model is cut into units: what runs before its blocks, each block, what runs behind them. A walk goes through them in order and
+carries each sample's hidden state from one unit to the next, so that only one unit's weights are in float32, and one unit's
+statistics in memory, at a time. A model without blocks (`find_blocks`) is one unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from edgecomp.calibration import run_module
+from edgecomp.weights import materialised, streamed
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a block was given beside the running value: masks, positions, and the like."""
+
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How a model runs, seen on one sample.
+
+    Args:
+        blocks: names of the modules that run one after the other, each on what the one before it gave; empty where there are none.
+        widths: how many values each block returns; 0 for a tensor by itself.
+        before: the watched layers that run before the first block and never behind the last one.
+
+    """
+
+    blocks: tuple[str, ...]
+    widths: tuple[int, ...]
+    before: frozenset[str]
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The output itself, or the first of several."""
+    first: Tensor = output[0] if isinstance(output, tuple | list) else output
+    return first
+
+
+def find_structure(module: nn.Module, inputs: Sequence[Tensor], layers: Mapping[str, nn.Module]) -> Structure:
+    """The blocks of a model, the children of the largest `ModuleList` or `Sequential` that run one after the other.
+
+    Args:
+        module: the model, which is run once.
+        inputs: what to run it on.
+        layers: modules of it, by any name, to tell which of them run before the blocks.
+
+    Raises:
+        CalibrationError: the model does not take the inputs.
+
+    """
+    lists = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.ModuleList | nn.Sequential)]
+    lists = [(name, part) for name, part in lists if len(part) > 1 and len(set(part)) == len(part)]
+    lists.sort(key=lambda item: -sum(parameter.numel() for parameter in item[1].parameters()))
+    calls: list[nn.Module] = []
+    chains = {name: _Chain(list(part)) for name, part in lists}
+    watched = {id(layer): layer for layer in layers.values()}
+    notes = [layer.register_forward_pre_hook(lambda layer, _: calls.append(layer)) for layer in watched.values()]
+    with _hooks([notes, *(chain.attach(calls) for chain in chains.values())]), streamed(module):
+        run_module(module, inputs)
+    for name, part in lists:
+        chain = chains[name]
+        if chain.holds and not _shares_modules(list(part)):
+            behind = {id(layer) for layer in calls[chain.ended :]}
+            before = {id(layer) for layer in calls[: chain.began]} - behind
+            names = tuple(f"{name}.{child}" if name else child for child, _ in part.named_children())
+            return Structure(names, tuple(chain.widths), frozenset(key for key, layer in layers.items() if id(layer) in before))
+    return Structure((), (), frozenset())
+
+
+def _shares_modules(blocks: Sequence[nn.Module]) -> bool:
+    """Whether a module belongs to two blocks: it runs in both, so that neither sees all of its inputs."""
+    owners: dict[int, int] = {}
+    return any(owners.setdefault(id(part), number) != number for number, block in enumerate(blocks) for part in block.modules())
+
+
+class _Chain:
+    """Watches whether each of some modules is called once, in order, on what the one before it gave."""
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        self._parts = parts
+        self._value: Tensor | None = None
+        self._broken = False
+        self.widths: list[int] = []
+        self.began = self.ended = 0  # how many watched layers had been called then
+
+    @property
+    def holds(self) -> bool:
+        return not self._broken and len(self.widths) == len(self._parts)
+
+    def attach(self, calls: Sequence[nn.Module]) -> list[Any]:
+        def before(_: nn.Module, __: Any) -> None:
+            self.began = len(calls)
+
+        def after(number: int, arguments: tuple[Any, ...], output: Any) -> None:
+            taken = arguments[0] if arguments else None
+            expected = number == len(self.widths) and isinstance(taken, Tensor) and (number == 0 or taken is self._value)
+            several = isinstance(output, tuple | list) and len(output) > 0
+            value = output[0] if several else output
+            self._broken = self._broken or not expected or not isinstance(value, Tensor)
+            self.widths.append(len(output) if several else 0)
+            self._value = value if isinstance(value, Tensor) else None
+            self.ended = len(calls)
+
+        hooks: list[Any] = [self._parts[0].register_forward_pre_hook(before)]
+        for number, part in enumerate(self._parts):
+            hooks.append(part.register_forward_hook(lambda _, arguments, output, n=number: after(n, arguments, output)))
+        return hooks
+
+
+class Unit:
+    """A part of the model that runs at once.
+
+    Args:
+        name: the module's name; empty for what runs outside the blocks.
+        module: the module whose weights the unit needs.
+        layers: names of the watched layers whose statistics are complete after this unit, in the order of the model.
+
+    """
+
+    def __init__(self, name: str, module: nn.Module, layers: Sequence[str], walk: Walk, run: Callable[[int], Any]) -> None:
+        self.name = name
+        self.module = module
+        self.layers = tuple(layers)
+        self._walk = walk
+        self._run = run
+
+    def run(self, *, keep: bool = True, context: Callable[[], Any] | None = None) -> Iterator[Tensor | None]:
+        """Run the unit on every sample in turn, without gradients; yields each output, of a block its running value.
+
+        Args:
+            keep: keep the running value for the units behind.
+            context: a context manager to enter for each sample, such as one that watches layers.
+
+        """
+        with self._walk.opened(self):
+            for number in range(len(self._walk.batches)):
+                with ExitStack() as stack:
+                    if context is not None:
+                        stack.enter_context(context())
+                    output = self._run(number)
+                if keep:
+                    self._walk.keep(self, number, output)
+                yield output
+
+
+class Walk:
+    """A model cut into units, and the hidden states of its samples between them.
+
+    Args:
+        module: the model. Its parameters may be of any float type: those of a unit are float32 while it runs.
+        structure: its blocks.
+        layers: the layers to be watched, by name.
+        batches: the model's inputs.
+        device: where units run.
+
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        structure: Structure,
+        layers: Mapping[str, nn.Module],
+        batches: Sequence[Sequence[Tensor]],
+        device: torch.device,
+    ) -> None:
+        self._module = module
+        self._structure = structure
+        self._blocks = [module.get_submodule(name) for name in structure.blocks]
+        self.batches = batches
+        self._device = device
+        self._layers = layers
+        self.values: list[Tensor] = []  # the running value of each sample before the next unit
+        self.calls: list[list[Call]] = []  # of each sample, the call of each block
+        self._seen: list[Tensor] = []  # tensors of calls: equal ones, such as masks, are kept once
+
+    def units(self) -> list[Unit]:
+        """The units in order."""
+        if not self._blocks:
+            return [Unit("", self._module, list(self._layers), self, self._run_whole)]
+        inside = {id(part): number for number, block in enumerate(self._blocks) for part in block.modules()}
+        owned: dict[int, list[str]] = {}
+        for name, layer in self._layers.items():
+            unit = inside.get(id(layer), -1 if name in self._structure.before else len(self._blocks))
+            owned.setdefault(unit, []).append(name)
+        units = [Unit("", self._module, owned.get(-1, []), self, self._run_before)]
+        for number, (name, block) in enumerate(zip(self._structure.blocks, self._blocks, strict=True)):
+            units.append(Unit(name, block, owned.get(number, []), self, lambda i, n=number: self._run_block(n, i)))
+        units.append(Unit("", self._module, owned.get(len(self._blocks), []), self, self._run_behind))
+        return units
+
+    @contextmanager
+    def opened(self, unit: Unit) -> Iterator[None]:
+        """The unit's weights in float32 on the device; for what runs outside the blocks, all but theirs."""
+        with torch.no_grad(), materialised(unit.module, self._device, without=self._blocks if unit.module is self._module else ()):
+            yield
+
+    def keep(self, unit: Unit, number: int, output: Tensor) -> None:
+        """Put a unit's output in the place of its input."""
+        if not unit.name:
+            return
+        self.values[number] = output
+
+    def _placed(self, number: int) -> list[Tensor]:
+        return [tensor.to(self._device) for tensor in self.batches[number]]
+
+    def _run_whole(self, number: int) -> Any:
+        return run_module(self._module, self._placed(number))
+
+    def _run_before(self, number: int) -> Tensor:
+        """Run up to the last block, the blocks passing on what they are given: the running value, and the calls of all blocks."""
+        calls: list[Call] = []
+        first: list[Tensor] = []
+
+        def stub(block: int, *arguments: Any, **keywords: Any) -> Any:
+            if block == 0:
+                first.append(arguments[0].detach())
+            calls.append(self._interned(Call(arguments[1:], keywords)))
+            if block == len(self._blocks) - 1:
+                raise _Reached
+            return self._returned(block, arguments[0])
+
+        with self._stubbed(stub):
+            try:
+                run_module(self._module, self._placed(number))
+            except _Reached:
+                pass
+        if number == len(self.values):
+            self.values.append(first[0])
+            self.calls.append(calls)
+        return first[0]
+
+    def _run_block(self, block: int, number: int) -> Tensor:
+        call = self.calls[number][block]
+        return first_tensor(self._blocks[block](self.values[number], *call.arguments, **call.keywords)).detach()
+
+    def _run_behind(self, number: int) -> Any:
+        def stub(block: int, *arguments: Any, **_: Any) -> Any:
+            return self._returned(block, self.values[number] if block == len(self._blocks) - 1 else arguments[0])
+
+        with self._stubbed(stub):
+            return run_module(self._module, self._placed(number))
+
+    def _returned(self, block: int, value: Tensor) -> Any:
+        width = self._structure.widths[block]
+        return (value, *[None] * (width - 1)) if width else value
+
+    @contextmanager
+    def _stubbed(self, stub: Callable[..., Any]) -> Iterator[None]:
+        """Blocks that call `stub` with their number in the place of running."""
+        for number, block in enumerate(self._blocks):
+            block.forward = lambda *arguments, n=number, **keywords: stub(n, *arguments, **keywords)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for block in self._blocks:
+                del block.forward
+
+    def _interned(self, call: Call) -> Call:
+        return Call(*pytree.tree_map_only(Tensor, self._intern, (call.arguments, call.keywords)))
+
+    def _intern(self, tensor: Tensor) -> Tensor:
+        for seen in self._seen:
+            if seen is tensor or (seen.dtype == tensor.dtype and seen.shape == tensor.shape and torch.equal(seen, tensor)):
+                return seen
+        self._seen.append(tensor.detach())
+        return self._seen[-1]
+
+
+class _Reached(BaseException):  # noqa: N818  (no error: it ends a run whose rest is not needed)
+    pass
+
+
+@contextmanager
+def _hooks(groups: Sequence[Sequence[Any]]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for handle in (handle for group in groups for handle in group):
+            handle.remove()
