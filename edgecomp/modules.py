@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecomp import torch_ops  # noqa: F401  (registers the operators)
-from edgecomp.columns import stage_output
+from edgecomp.columns import plan_output, stage_output
 from edgecomp.errors import ModelError
 from edgecomp.ops import NAMESPACE, STAGE_OPERATORS, Operator
 from edgecomp.tensor import Compute, ConvParams, Factor, LayerPlan, Stage
@@ -59,17 +59,7 @@ class PackedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output for `x`: features for `linear` and `conv` stages, indices for `gather`."""
-        outputs = []
-        for position, term in enumerate(self.plan.terms):
-            value = x
-            for depth, stage in enumerate(term):
-                first_output = position == 0 and depth == len(term) - 1
-                value = self._run(stage, value, self.bias if first_output else None)
-            outputs.append(value)
-        total = outputs[0]
-        for output in outputs[1:]:
-            total = total + output
-        return total
+        return plan_output(self.plan, x, self.bias, self._run)
 
     def factor(self, name: str) -> PackedFactor:
         """The module of a factor that the plan names."""
