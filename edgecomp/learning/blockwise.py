@@ -5,8 +5,8 @@ For a block f with weights W, `x` what the original model gives it and `x'` what
     minimise over what W' is made of:   mean over rows of |f(x'; W') - f(x; W)|² / |f(x; W)|²
 
 so that each block makes good some of the error that it is given. A row is a position of a sequence, else a sample: the few
-positions of huge activations that language models have would outweigh all others otherwise. Only one block's state of learning, and its
-unpacked weights, are in memory.
+positions of huge activations that language models have would outweigh all others otherwise. Only one block's unpacked weights and
+state of learning are in memory.
 
 Source: as `edgecomp.passes.jlcm`, a block in the place of a layer; the error carried forward as in GPTQ (arXiv:2210.17323).
 """
@@ -84,12 +84,13 @@ class _Block:
             return
         learned, held = hold_back(len(self._targets))
         with self._current.opened(self._unit), torch.enable_grad(), ExitStack() as stack:
-            with running.holding(running.factors_within(root)):
+            within = running.factors_within(root)
+            with running.holding([name for name in within if name not in names]):
                 losses = (partial(self._error, learned[i]) for i in spread(len(learned)))
                 found = reached(running, draft, context.device, names, losses)
             say_unreached(names, found, context, f"what {root} gives")
             student = Student(running, draft, context, found, tensors, settings)
-            stack.enter_context(running.holding([name for name in running.factors_within(root) if name not in found]))
+            stack.enter_context(running.holding([name for name in within if name not in found]))
             stack.enter_context(student.learning())
             optimise(
                 student,
@@ -109,13 +110,16 @@ class _Block:
 
     def _backward(self, batch: Sequence[int]) -> None:
         for sample in batch:
-            (self._error(sample) / len(batch)).backward()
+            error = self._error(sample) / len(batch)
+            if error.requires_grad:
+                error.backward()
 
     def _error(self, sample: int) -> Tensor:
         error = row_error(self._unit.output(sample), self._targets[sample])
         if not torch.isfinite(error):
             raise CalibrationError(
-                f"what the blocks give must be finite, but {self._unit.name} gives NaN or infinity for {self._context.samples[sample].name}"
+                f"what a block gives must be finite, but {self._unit.name} gives NaN or infinity for "
+                f"{self._context.samples[sample].name}"
             )
         return error
 

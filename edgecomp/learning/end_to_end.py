@@ -38,20 +38,22 @@ def learn_end_to_end(
 
     """
     running = RunningDraft(draft, context, objective.context.placed_module)
-    samples = _Samples(running, objective, context.device, settings.batch)
-    learned, held = hold_back(len(objective.batches))
-    with running.holding(running.factors_within("")):
+    batches = objective.batches
+    samples = _Samples(running, objective, batches, context.device, settings.batch)
+    learned, held = hold_back(len(batches))
+    within = running.factors_within("")
+    with running.holding([name for name in within if name not in names]):
         losses = (partial(samples.loss, [learned[i]]) for i in spread(len(learned)))
         found = reached(running, draft, context.device, names, losses)
         if not found:
             raise ConfigError(
-                "jlcm needs an objective whose loss depends on a factor that can be learned, by operations that have gradients; this one "
-                f"depends on none of {', '.join(list(names)[:5])}"
+                "jlcm needs an objective whose loss depends on a factor that can be learned, by operations that have gradients; "
+                f"this one depends on none of {', '.join(list(names)[:5])}"
             )
         say_unreached(names, found, context, "the objective")
     tensors = running.dense_within("") if settings.rates["dense"] else {}
     student = Student(running, draft, context, found, tensors, settings)
-    settled = [name for name in running.factors_within("") if name not in found]
+    settled = [name for name in within if name not in found]
     with running.holding(settled), student.learning():
         optimise(
             student,
@@ -66,7 +68,7 @@ def learn_end_to_end(
             backward=samples.backward,
             judge=(lambda: samples.judge(held)) if held else None,
             work=context.work,
-            state="state" if objective.batches is context.samples else f"state, {_digest(objective.batches)}",
+            state="state" if batches is context.samples else f"state, {_digest(batches)}",
         )
         student.take()
 
@@ -77,13 +79,16 @@ class _Samples:
 
     running: RunningDraft
     objective: Objective
+    batches: Sequence[Batch]
     device: torch.device
     batch: int
 
     def backward(self, numbers: Sequence[int]) -> None:
         """Gradients of the mean over the rows of some samples."""
         for part, share in self._parts(numbers):
-            (self._loss(part) * share).backward()
+            loss = self._loss(part) * share
+            if loss.requires_grad:
+                loss.backward()
 
     def loss(self, numbers: Sequence[int]) -> Tensor:
         """The mean over the rows of some samples."""
@@ -102,9 +107,8 @@ class _Samples:
 
     def _parts(self, numbers: Sequence[int]) -> Iterator[tuple[list[Batch], float]]:
         """Samples to be joined, and what their mean counts for: rows count alike."""
-        batches = self.objective.batches
         stack = self.batch if self.device.type == "cuda" else 1
-        for part in _stacked([batches[number] for number in numbers], stack):
+        for part in _stacked([self.batches[number] for number in numbers], stack):
             yield part, sum(_rows(batch) for batch in part) / len(numbers)
 
     def _loss(self, part: Sequence[Batch]) -> Tensor:
@@ -117,9 +121,13 @@ class _Samples:
             bad = part
             if len(part) > 1:
                 with torch.no_grad():
-                    bad = [batch for batch in part if not torch.isfinite(self.objective.loss(self.running.module, _joined([batch], self.device)))]
+                    bad = [
+                        batch
+                        for batch in part
+                        if not torch.isfinite(self.objective.loss(self.running.module, _joined([batch], self.device)))
+                    ]
             raise CalibrationError(
-                f"the loss of every sample must be finite, but is {float(loss)} for {_names(bad or part)}: leave the sample out, "
+                f"the loss of every sample must be finite, but is {loss.item()} for {_names(bad or part)}: leave the sample out, "
                 "or learn by smaller rates if it happens after some steps"
             )
         return loss
@@ -143,7 +151,10 @@ def _stacked(samples: Sequence[Batch], limit: int) -> Iterator[list[Batch]]:
 def _joined(samples: Sequence[Batch], device: torch.device) -> Batch:
     """Samples joined along axis 0, on the device."""
     first = samples[0]
-    inputs = [torch.cat(parts).to(device) if len(parts) > 1 else parts[0].to(device) for parts in zip(*(s.inputs for s in samples), strict=True)]
+    inputs = [
+        torch.cat(parts).to(device) if len(parts) > 1 else parts[0].to(device)
+        for parts in zip(*(s.inputs for s in samples), strict=True)
+    ]
     labels = None if first.labels is None else torch.cat([s.labels for s in samples if s.labels is not None]).to(device)
     return Batch(_names(samples), inputs, labels)
 
@@ -167,5 +178,5 @@ def _digest(batches: Sequence[Batch]) -> str:
     for batch in batches:
         for tensor in [*batch.inputs, *([] if batch.labels is None else [batch.labels])]:
             digest.update(f"{tensor.dtype} {list(tensor.shape)} ".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

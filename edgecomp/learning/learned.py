@@ -6,7 +6,7 @@ weights as they would be stored, takes the gradients of these weights, and hands
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -74,7 +74,7 @@ def can_learn(factor: Factor) -> bool:
 
 def learned_groups(
     factors: Mapping[str, Factor],
-    originals: Mapping[str, Tensor],
+    original: Callable[[str], Tensor],
     device: torch.device,
     settings: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[list[str], Learned]]:
@@ -82,7 +82,7 @@ def learned_groups(
 
     Args:
         factors: what is to be learned, by name; `can_learn` holds for each.
-        originals: the weights that they stand for.
+        original: the weights that a factor stands for.
         device: where to learn.
         settings: of each format's learner.
 
@@ -91,7 +91,7 @@ def learned_groups(
     for names in _groups(factors):
         kind = factors[names[0]].format
         chosen = [factors[name] for name in names]
-        groups.append((names, LEARNERS[kind](chosen, [originals[name] for name in names], device, **settings.get(kind, {}))))
+        groups.append((names, LEARNERS[kind](chosen, [original(name) for name in names], device, **settings.get(kind, {}))))
     return groups
 
 

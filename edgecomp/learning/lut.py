@@ -54,7 +54,11 @@ class LearnedLut:
 
     """
 
-    rates: ClassVar[Mapping[str, float]] = {"positions": 1e-2, "books": 3e-2, "scales": 3e-2}  # in codewords, int8 steps, int8 steps
+    rates: ClassVar[Mapping[str, float]] = {
+        "positions": 1e-2,
+        "books": 3e-2,
+        "scales": 3e-2,
+    }  # in codewords, int8 steps, int8 steps
 
     def __init__(
         self,

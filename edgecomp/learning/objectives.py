@@ -2,10 +2,13 @@
 
 | name | loss of a batch |
 | --- | --- |
-| `divergence` | of language models the mean over positions of KL(original || learned) of the next-token distributions, else mean((y' - y)²) / mean(y²) of the first outputs, y the original's |
-| `hidden-states` | the mean over the model's blocks, and over rows, of |h' - h|² / |h|², h what the original's block gives; a row is a position, else a sample |
+| `divergence` | of language models the mean over positions of KL(original || learned) of the next-token distributions |
+| | of others mean((y' - y)²) / mean(y²), y the original's first output |
+| `hidden-states` | mean over blocks and rows of |h' - h|² / |h|², h what the original's block gives |
 | `cross-entropy` | of the first output and the labels; of language models without labels, of each position and the next token |
-| `package.module:factory` | what the function returns for a `PassContext`: an `Objective` of the user's own |
+| `package.module:factory` | of the `Objective` that the function returns for a `PassContext` |
+
+A row is a position of a sequence, else a sample.
 """
 
 from __future__ import annotations
@@ -41,7 +44,10 @@ class Objective:
 
     @property
     def batches(self) -> Sequence[Batch]:
-        """The samples to learn from and to judge by: the calibration samples, where an objective has none of its own."""
+        """The samples to learn from and to judge by: the calibration samples, where an objective has none of its own.
+
+        Asked for several times: always the same ones.
+        """
         return self.context.samples
 
     def check(self) -> None:
@@ -133,8 +139,8 @@ class CrossEntropy(Objective):
         labels = batch.inputs[0] if causal and batch.labels is None else batch.labels
         if labels is None:
             raise CalibrationError(
-                f"cross-entropy needs labels, and {batch.name} has none: give calibration samples an array `labels`, from an .npz or "
-                "package.module:factory"
+                f"cross-entropy needs labels, and {batch.name} has none: give calibration samples an array `labels`, from an .npz "
+                "or package.module:factory"
             )
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise CalibrationError(f"labels of {batch.name} must be integers, got {str(labels.dtype).removeprefix('torch.')}")
@@ -151,7 +157,8 @@ class CrossEntropy(Objective):
         if output.ndim > 2 and (output.shape[0], *output.shape[2:]) == tuple(labels.shape):
             return output
         raise CalibrationError(
-            f"labels of {name} must have the shape of the first output {list(output.shape)} without its classes, got {list(labels.shape)}"
+            f"labels of {name} must have the shape of the first output {list(output.shape)} without its classes, "
+            f"got {list(labels.shape)}"
         )
 
 
@@ -216,9 +223,13 @@ def require_usable(batch: Batch) -> None:
         raise CalibrationError(f"{batch.name} must hold the model's inputs, and holds none")
     for position, tensor in enumerate(batch.inputs):
         if not tensor.numel():
-            raise CalibrationError(f"inputs to learn from must not be empty, but input {position} of {batch.name} is {list(tensor.shape)}")
+            raise CalibrationError(
+                f"inputs to learn from must not be empty, but input {position} of {batch.name} is {list(tensor.shape)}"
+            )
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CalibrationError(f"inputs to learn from must be finite, but input {position} of {batch.name} holds NaN or infinity")
+            raise CalibrationError(
+                f"inputs to learn from must be finite, but input {position} of {batch.name} holds NaN or infinity"
+            )
 
 
 def row_error(output: Tensor, target: Tensor) -> Tensor:

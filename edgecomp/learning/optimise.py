@@ -21,6 +21,7 @@ _JUDGED = 8  # times in the course of learning, the start aside
 _HELD_SHARE = 8
 _HELD_MOST = 16
 
+
 def optimise(
     student: Student,
     rates: Mapping[str, float],

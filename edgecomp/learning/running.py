@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +23,8 @@ class RunningDraft:
     """A copy of the model that computes what the draft stands for; the original, whose tensors it shares, stays as it is.
 
     A layer whose weight no pass has touched stays as it is. Every other one is replaced by the sum of its chains, whatever the
-    formats of its factors. A factor's matrix is the one that `holding` was given, else the draft's own, unpacked. Dense tensors that
-    the draft has changed take the place of the original's.
+    formats of its factors. A factor's matrix is the one that `holding` was given, else the draft's own, unpacked. Dense tensors
+    that the draft has changed take the place of the original's.
 
     Args:
         draft: the draft; what changes in it later is run too, but for its plans and dense tensors.
@@ -118,7 +118,7 @@ class RunningDraft:
 class _PlannedLayer(nn.Module):
     """A layer by its plan, from float matrices."""
 
-    def __init__(self, plan: LayerPlan, bias: nn.Parameter | None, matrix: Any) -> None:
+    def __init__(self, plan: LayerPlan, bias: nn.Parameter | None, matrix: Callable[[str], Tensor]) -> None:
         super().__init__()
         self._plan = plan
         self._matrix = matrix
@@ -149,5 +149,5 @@ def _is_within(name: str, root: str) -> bool:
 def _prefix(context: PassContext) -> str:
     """What comes before the names of the draft's layers and tensors in those of the module that is run."""
     name, layer = next(iter(context.modules.items()))
-    whole = next(full for full, module in context.module.named_modules(remove_duplicate=False) if module is layer and full.endswith(name))
-    return whole.removesuffix(name)
+    names = (full for full, module in context.module.named_modules(remove_duplicate=False) if module is layer)
+    return next(full for full in names if full.endswith(name)).removesuffix(name)

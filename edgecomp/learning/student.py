@@ -77,7 +77,7 @@ class Student:
         self._device = context.device
         self.tensors = dict(tensors)
         factors = {name: start_of(draft, name) for name in names}
-        self.groups = learned_groups(factors, {name: self._original(name) for name in names}, context.device, settings.formats)
+        self.groups = learned_groups(factors, self._original, context.device, settings.formats)
         self._leaves: dict[str, Tensor] = {}
 
     @contextmanager
@@ -112,8 +112,10 @@ class Student:
 
     @torch.no_grad()
     def take(self) -> None:
-        """Put what was learned into the draft. Of a factor that is a layer's only one the distance to its weight is recorded, else
-        the one to what it was before."""
+        """Put what was learned into the draft.
+
+        Of a factor that is a layer's only one the distance to its weight is recorded, else the one to what it was before.
+        """
         for names, learned in self.groups:
             records = [self._record(name, weights) for name, weights in zip(names, learned.weights(), strict=True)]
             for name, factor, record in zip(names, learned.to_factors(), records, strict=True):
@@ -166,7 +168,7 @@ def start_of(draft: Draft, name: str) -> Factor:
 def reached(
     running: RunningDraft, draft: Draft, device: torch.device, names: Collection[str], losses: Iterator[Callable[[], Tensor]]
 ) -> list[str]:
-    """Those of the factors that a loss depends on: what has a gradient from any of the losses, which are computed until all have."""
+    """Those of the factors that have a gradient from any of some losses, which are computed until all have one."""
     if not names:
         return []
     leaves = {name: torch.from_numpy(formats.unpack(start_of(draft, name))).to(device).requires_grad_() for name in names}

@@ -1,8 +1,7 @@
-"""Finding a model's blocks, and learning one after the other."""
+"""Learning one block after the other."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ from torch import Tensor, nn
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ConfigError
-from edgecomp.models import load_model
-from edgecomp.passes import blockwise
-from edgecomp.passes.blocks import capture, capture_value, find_blocks
+from edgecomp.learning import blockwise
 
 
 class Residual(nn.Module):
@@ -84,49 +81,8 @@ def distance(model: CompressedModel, original: nn.Module) -> float:
     return float((outputs[0] - outputs[1]).square().mean() / outputs[1].square().mean())
 
 
-def test_blocks_are_found_where_they_are_a_list_that_runs_in_order() -> None:
-    ids = torch.from_numpy(tokens()[0]["ids"])
-    assert find_blocks(stacked(), [ids]) == [f"blocks.{i}" for i in range(4)]
-    layered = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 64), nn.Linear(64, 2)))
-    assert find_blocks(layered, [torch.ones(1, 4)]) == ["0", "1", "2"]
-
-
-@pytest.mark.parametrize("save", ["save_llama", "save_bert", "save_gpt2"])
-def test_blocks_of_transformers_are_their_layers(save: str, tmp_path: Path) -> None:
-    model = load_model(str(getattr(tiny_models, save)(tmp_path)))
-    ids = torch.arange(6)[None]
-    inputs = [ids, torch.ones_like(ids)]
-    names = find_blocks(model.module, inputs)
-    assert [name.rpartition(".")[2] for name in names] == ["0", "1"]
-    blocks = [model.module.get_submodule(name) for name in names]
-    given = capture(partial(model.module, *inputs), blocks)
-    torch.testing.assert_close(capture_value(partial(model.module, *inputs), blocks[0]), given.value)
-    assert all(not part._forward_hooks and not part._forward_pre_hooks for part in model.module.modules())
-    value = given.value
-    with torch.no_grad():
-        for block, call in zip(blocks, given.calls, strict=True):
-            output = block(value, *call.arguments, **call.keywords)
-            value = output[0] if isinstance(output, tuple) else output
-        again = capture(partial(model.module, *inputs), blocks[1:])
-        torch.testing.assert_close(
-            again.value, blocks[0](given.value, *given.calls[0].arguments, **given.calls[0].keywords)[..., :]
-        )
-    assert torch.isfinite(value).all()
-
-
 def test_models_without_blocks_are_refused() -> None:
-    class Backwards(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
-
-        def forward(self, x: Tensor) -> Tensor:
-            y: Tensor = self.layers[0](self.layers[1](x))
-            return y
-
     with pytest.raises(ConfigError, match=r"one after the other.*block_steps = 0"):
-        find_blocks(Backwards(), [torch.ones(1, 4)])
-    with pytest.raises(ConfigError, match="block_steps = 0"):
         edgecomp.compress(tiny_models.tied_tokens(), recipe(), tiny_models.tokens())
 
 
