@@ -31,7 +31,7 @@ from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
 
 CHECKPOINT_FORMAT = "edgecomp-checkpoint"
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 ASSETS = "model"

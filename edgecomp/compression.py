@@ -132,7 +132,11 @@ def _compress(
         recipe=resolved.to_json(),
         parameters=sum(parameter.numel() for parameter in body.parameters()),
         layer_parameters=_layer_parameters(draft, plans),
-        provenance={**provenance, "factors": draft.records, "layers": _layer_errors(draft, plans, factors, originals, progress)},
+        provenance={
+            **provenance,
+            "factors": {name: draft.records[name] for name in factors if name in draft.records},  # in the model's order, resumed or not
+            "layers": _layer_errors(draft, plans, factors, originals, progress),
+        },
     )
 
 

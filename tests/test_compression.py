@@ -20,7 +20,8 @@ from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError, ModelError
 from edgecomp.formats import unpack
 from edgecomp.models import load_model
-from edgecomp.modules import PackedLayer, conv_kernel
+from edgecomp.columns import ConvColumns
+from edgecomp.modules import PackedLayer
 from edgecomp.passes import PASSES, PassContext
 from edgecomp.passes.lut_kmeans import LutKmeansConfig
 
@@ -86,7 +87,7 @@ def test_packed_kernels_are_near_the_original_ones() -> None:
     for name in ("same", "grouped"):
         stage = packed.plans[name].terms[0][0]
         assert stage.conv is not None
-        kernel = conv_kernel(torch.from_numpy(unpack(packed.factors[stage.factor])), stage.conv)
+        kernel = ConvColumns(stage.conv).kernel(torch.from_numpy(unpack(packed.factors[stage.factor])))
         assert relative_error(kernel, model.get_submodule(name).weight) < 0.01
 
 
@@ -283,9 +284,15 @@ def test_a_matrix_that_a_pass_replaced_is_kept(monkeypatch: pytest.MonkeyPatch) 
 
         def __init__(self, config: object) -> None: ...
 
+        def prepare(self, draft: Draft, context: PassContext) -> None: ...
+
+        def requires(self, draft: Draft) -> None: ...
+
         def run(self, draft: Draft, context: PassContext) -> None:
             draft.matrices = {name: torch.zeros_like(matrix) for name, matrix in draft.matrices.items()}
             draft.tensors["fc.bias"] = torch.full((64,), 2.0)
+
+        def ensures(self, draft: Draft) -> None: ...
 
     monkeypatch.setitem(PASSES, "lut-kmeans", Zero)
     packed = edgecomp.compress(tiny_models.tied_tokens(), recipe(4), tiny_models.tokens())
