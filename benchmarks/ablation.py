@@ -19,7 +19,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,7 +30,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import cnn
 import language_model
 import torch
-from provenance import print_json
+from records import add_json_option, print_rows
 
 from edgecomp.calibration import Sample
 from edgecomp.checkpoint import CompressedModel
@@ -175,13 +175,6 @@ def ablate(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a table."""
-    columns = list(rows[0])
-    lines = ["| " + " | ".join(columns) + " |", "| ---: | --- | --- |" + " ---: |" * (len(columns) - 3)]
-    return "\n".join([*lines, *("| " + " | ".join(str(row[column]) for column in columns) + " |" for row in rows)])
-
-
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -201,16 +194,12 @@ def main() -> None:
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="choose settings on valid, report test")
     parser.add_argument("--device", default="cpu", help="where methods that learn do so")
     parser.add_argument("--threads", type=int, help="of PyTorch")
-    parser.add_argument("--json", action="store_true")
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     PASSES["lut-kmeans"] = SharedStart
-    rows = ablate(arguments)
-    if arguments.json:
-        print_json("ablation", rows)
-    else:
-        print(to_markdown(rows))
+    print_rows("ablation", ablate(arguments), as_json=arguments.json)
 
 
 if __name__ == "__main__":

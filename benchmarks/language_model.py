@@ -24,7 +24,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
-from provenance import print_json
+from records import add_json_option, print_rows
 
 from edgecomp.calibration import read_text
 from edgecomp.checkpoint import load
@@ -103,14 +103,6 @@ def quality(model: LoadedModel, artifact: Path, text: Path, arguments: argparse.
     }
 
 
-def to_markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table."""
-    columns = [key for key in rows[0] if key not in ("overrides", "compute", "split")]
-    lines = ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1)]
-    lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in rows]
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,15 +123,12 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
+    add_json_option(parser)
     arguments = parser.parse_args()
     model = load_model(str(arguments.model or packaged_model()))
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for recipe in arguments.recipes for row in measure(model, recipe, arguments, Path(folder))]
-    if arguments.json:
-        print_json("language_model", rows)
-    else:
-        print(to_markdown(rows))
+    print_rows("language_model", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":
