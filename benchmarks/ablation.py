@@ -108,9 +108,12 @@ def convolutional(arguments: argparse.Namespace) -> tuple[LoadedModel, list[Samp
     if arguments.split == "test":
         held = cnn.read_split(arguments.data_dir / "fashion-mnist", "t10k")
     model = cnn.trained(Path(arguments.model), images[: cnn.TRAINING_IMAGES], labels[: cnn.TRAINING_IMAGES], 8)
+    with torch.inference_mode():
+        original = cnn.accuracy(torch.cat([model(batch) for batch in held[0].split(500)]), held[1])
 
     def measure(compressed: CompressedModel) -> dict[str, float]:
-        return {"accuracy": round(cnn.accuracy(cnn.exported_logits(compressed, held[0]), held[1]), 2)}
+        got = cnn.accuracy(cnn.exported_logits(compressed, held[0]), held[1])
+        return {"accuracy": round(got, 2), "lost": round(original - got, 2)}
 
     return LoadedModel(model, (), ()), list(cnn.calibration(images)), measure
 
@@ -169,6 +172,7 @@ def ablate(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             )
             seconds = round(time.monotonic() - started + sum(saved), 1)
             row = {"bits": bits, "control": control, "split": arguments.split}
+            row["calibration_samples"] = len(calibration)
             row["bits_per_weight"] = round(inspect_model(compressed, control).size.bits_per_weight, 3)
             rows.append({**row, **measure(compressed), "compress_seconds": seconds})
             print(rows[-1], file=sys.stderr, flush=True)

@@ -77,11 +77,13 @@ def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, fold
             "packed_bytes": size.packed_bytes,
             "file_bytes": sum(path.stat().st_size for path in files),
             "split": arguments.split,
+            "threads": arguments.threads,
         }
         row |= quality(model, files[0], text, arguments, "")
         if arguments.pytorch:  # the reference is the packed model itself then
             reference = quality(compressed, files[0], text, arguments, "")
             row |= {"perplexity_pytorch": reference["perplexity_float32"], "divergence_from_pytorch": reference["divergence"]}
+            row["perplexity_from_pytorch_percent"] = round(100 * (row["perplexity"] / row["perplexity_pytorch"] - 1), 3)
         if arguments.second_text is not None:
             row |= quality(model, files[0], arguments.second_text, arguments, "second_text_")
         rows.append(row | {"compress_seconds": round(seconds, 1)})

@@ -48,6 +48,7 @@ def measure(model: Path, backend: str, arguments: argparse.Namespace) -> dict[st
         "backend": backend,
         "model": record.artifact.name,
         "test": record.test,
+        "tokens": arguments.sequence,
         "threads": arguments.threads,
         "file_bytes": record.artifact.bytes,
         "anonymous_bytes": above.anonymous_bytes,

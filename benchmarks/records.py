@@ -18,7 +18,8 @@ The last record of each benchmark is kept as `results/NAME.json`; NAME is the be
 
     PYTHONPATH=benchmarks python benchmarks/kernels.py --json > benchmarks/results/kernels.json
 
-readme_tables.py makes the tables of README.md from them. A record may have a "note", for what its other fields cannot tell.
+readme_tables.py makes the tables of README.md from them. A record may have a "note", for what its other fields cannot tell; it says
+`"digits": "as printed"` where its figures are those of a printed table, rounder than a script gives them.
 """
 
 from __future__ import annotations
