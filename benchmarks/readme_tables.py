@@ -7,18 +7,17 @@ A comment in README.md names the records of a table and chooses its columns. Wha
 them; everything else, the reading of the figures, is written by hand:
 
     <!-- table kernels-avx2 kernels-amx rows=1 bold:bits=4
-    N x K: {n} x {k}
-    lut MB: {lut_bytes/1e6:.2f}
-    lut us: {lut_us:.1f}
-    variant: {machine.variant}
+    N x K: {n} x {k} | lut MB: {lut_bytes/1e6:.2f}
+    lut us: {lut_us:.1f} | variant: {machine.variant}
     -->
     <!-- end -->
 
 A table has a line for each row of its records for which every condition FIELD=PATTERN (as of a shell) holds; those of
 `bold:FIELD=PATTERN` are printed bold. A column is a heading and a text with {FIELD}, {FIELD:FORMAT} (of Python) or
-{FIELD/DIVISOR:FORMAT}; besides the row's fields there are {date}, {commit}, {machine.KEY} of its record and {record}, its name
-without the benchmark's. "-" stands where a field has no value, and a whole number keeps its digits whatever the format. Without
-columns a table has all fields. Above it stand command, date, commit, machine and note of each record that was not named before.
+{FIELD/DIVISOR:FORMAT}; new lines and ` | ` part columns. Besides the row's fields there are {date}, {commit}, {machine.KEY} of its
+record and {record}, its name without the benchmark's. "-" stands where a field has no value, and a whole number keeps its digits
+whatever the format. Without columns a table has all fields. Above it stand command, date, commit, machine and note of each record
+that was not named before.
 
 Refused are records that no table names, tables written by hand, and benchmarks without a record.
 """
@@ -38,7 +37,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from records import FOLDER, cell, columns_of, markdown
+from records import FOLDER, RESULTS, cell, columns_of, markdown
 
 README = FOLDER / "README.md"
 FIELDS = ("benchmark", "date", "commit", "machine", "command", "rows")
@@ -174,10 +173,10 @@ def _table(records: Sequence[Record], words: Sequence[str], chosen: str | None) 
 
 
 def _columns(chosen: str, title: str) -> Iterator[tuple[str, str]]:
-    for line in chosen.splitlines():
-        heading, colon, text = line.strip().partition(": ")
+    for column in chosen.replace("\n", " | ").split(" | "):
+        heading, colon, text = column.strip().partition(": ")
         if not colon or not FIELD.search(text):
-            raise TableError(f"README.md, table {title}: a column must be a line `HEADING: text with {{FIELD}}`, got {line}")
+            raise TableError(f"README.md, table {title}: a column must be `HEADING: text with {{FIELD}}`, got {column}")
         yield heading, text
 
 
@@ -215,7 +214,7 @@ def main() -> None:
     arguments = parser.parse_args()
     before = README.read_text(encoding="utf-8")
     try:
-        records = read_records(FOLDER / "results")
+        records = read_records(RESULTS)
         after = rendered(before, records)
         without = unrecorded(FOLDER, records)
         if without:

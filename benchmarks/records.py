@@ -54,11 +54,12 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def print_rows(benchmark: str, rows: Iterable[Any], *, as_json: bool, on: Mapping[str, Any] | None = None) -> None:
-    """Print rows (mappings or data classes) as a table under a line on the machine and the commit, or as a record.
+    """Print rows (mappings or data classes) as a table under a line on the machine and the commit, or as a record; six digits.
 
     `on` is the machine where that is not the one that runs the script, but an emulator say.
     """
-    flat = [asdict(row) if is_dataclass(row) and not isinstance(row, type) else dict(row) for row in rows]
+    plain = [asdict(row) if is_dataclass(row) and not isinstance(row, type) else dict(row) for row in rows]
+    flat = [{key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()} for row in plain]
     record = {
         "benchmark": benchmark,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
