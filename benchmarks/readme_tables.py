@@ -68,8 +68,7 @@ class Record:
 
     def origin(self) -> str:
         """Command, date, commit, machine and note, as Markdown."""
-        of = dict(self.content["machine"])
-        of.pop("system", None)  # long, and in the record
+        of = {key: value for key, value in self.content["machine"].items() if value is not None and key != "system"}  # that is long
         told = [str(of.pop("cpu", UNKNOWN)), f"{of.pop('cores')} cores" if "cores" in of else ""]
         told += [f"{key.replace('_', ' ')} {value}" for key, value in of.items()]
         line = f"[{self.name}](results/{self.name}.json): {self.content['date']}, commit {self.content['commit']}; "
@@ -105,11 +104,17 @@ def _checked(path: Path) -> Mapping[str, Any]:
     missing = [field for field in FIELDS if not isinstance(content, dict) or not content.get(field)]
     if missing:
         raise TableError(f"{path.name}: a record must have {', '.join(FIELDS)} (see records.py), got none of {', '.join(missing)}")
+    kinds = {"machine": dict, "rows": list, **dict.fromkeys(("benchmark", "date", "commit", "command"), str)}
+    for field, kind in kinds.items():
+        if not isinstance(content[field], kind):
+            raise TableError(f"{path.name}: {field} must be what records.py writes, got {content[field]!r}")
     if not re.fullmatch(r"\d{4}-\d\d-\d\d|" + UNKNOWN, content["date"]):
         raise TableError(f'{path.name}: date must be like 2026-11-28 or "{UNKNOWN}", got {content["date"]}')
     if path.stem != content["benchmark"] and not path.stem.startswith(content["benchmark"] + "-"):
         raise TableError(f"{path.name}: the name must be that of its benchmark, or that and a hyphen, got {content['benchmark']}")
     for row in content["rows"]:
+        if not isinstance(row, dict):
+            raise TableError(f"{path.name}: rows must be objects, got {row!r}")
         deep = [key for key, value in row.items() if isinstance(value, list | dict)]
         if deep:
             raise TableError(f"{path.name}: rows must be flat, got {', '.join(deep)} with more than one value")

@@ -60,7 +60,7 @@ def test_conditions_choose_rows_and_bold_ones() -> None:
 
 
 def test_a_table_takes_several_records_and_says_where_each_is_from_once() -> None:
-    both = records() | records(name="kernels-amx", machine={"cpu": "Xeon"}, note="Quiet.", command="not recorded")
+    both = records() | records(name="kernels-amx", machine={"cpu": "Xeon", "cores": None}, note="Quiet.", command="not recorded")
     text = "<!-- table kernels-avx2 -->\n<!-- end -->\n<!-- table kernels-avx2 kernels-amx -->\n<!-- end -->\n"
     made = rendered(text, both)
     first = "    python benchmarks/kernels.py\n\n[kernels-avx2](results/kernels-avx2.json): 2026-11-28, commit 8bd30e6; "
@@ -99,6 +99,8 @@ def without(field: str) -> Callable[[dict[str, Any]], None]:
     [
         (without("machine"), "got none of machine"),
         (lambda content: content.update(rows=[]), "got none of rows"),
+        (lambda content: content.update(machine="AMD EPYC"), "machine must be what records.py writes, got 'AMD EPYC'"),
+        (lambda content: content.update(rows=[1]), "rows must be objects, got 1"),
         (lambda content: content.update(date="28.11."), 'date must be like 2026-11-28 or "not recorded", got 28.11.'),
         (
             lambda content: content.update(benchmark="memory"),
