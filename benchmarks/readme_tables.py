@@ -42,7 +42,10 @@ from records import FOLDER, RESULTS, cell, columns_of, markdown
 README = FOLDER / "README.md"
 FIELDS = ("benchmark", "date", "commit", "machine", "command", "rows")
 UNKNOWN = "not recorded"  # stands for what was not written down
-BLOCK = re.compile(r"<!-- table (?P<choice>[^\n]*?)(?:\n(?P<columns>.*?)\n)? ?-->\n(?P<made>.*?)<!-- end -->", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- table (?P<choice>[^\n]*?)(?:\n(?P<columns>(?:(?!-->).)*?)\n)? ?-->\n(?P<made>(?:(?!<!-- table ).)*?)<!-- end -->",
+    re.DOTALL,
+)
 FIELD = re.compile(r"\{([\w.-]+)(?:/([\d.e]+))?(?::([^}]*))?\}")
 WIDTH = 150  # of the lines that are made
 

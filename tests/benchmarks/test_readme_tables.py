@@ -79,6 +79,7 @@ def test_a_table_takes_several_records_and_says_where_each_is_from_once() -> Non
         ("Nothing.", "every record must have a table (<!-- table NAME -->), got none of kernels-avx2"),
         ("<!-- table kernels-avx2 -->\n<!-- end -->\n\n| 1 |\n", "tables must be made of records, between"),
         ("<!-- table kernels-avx2 -->\n", "tables must be made of records, between"),
+        (2 * "<!-- table kernels-avx2 -->\nBy hand.\n" + "<!-- end -->", "tables must be made of records, between"),
         ("<!-- table kernels-avx2\nus: {ns}\n-->\n<!-- end -->", "must be of its rows' fields, got ns"),
         ("<!-- table kernels-avx2 rows=1 -->\n<!-- end -->", "must be of its rows' fields, got rows"),
         ("<!-- table kernels-avx2 side=dense -->\n<!-- end -->", "some row must fulfil the conditions, got none"),
