@@ -21,6 +21,7 @@ from edgecomp.errors import CalibrationError
 from edgecomp.formats import lut
 from edgecomp.tensor import TensorSpec
 from edgecomp.text import token_windows
+from edgecomp.weights import streamed
 
 Sample = Mapping[str, np.ndarray]
 
@@ -258,8 +259,9 @@ def _run_recording(
 
             handles.append(layer.register_forward_pre_hook(hook))
     try:
-        for batch in batches:
-            run_module(module, batch)
+        with streamed(module):
+            for batch in batches:
+                run_module(module, batch)
     finally:
         for handle in handles:
             handle.remove()

@@ -54,7 +54,7 @@ def draft_of(body: nn.Module) -> Draft:
         weight = module.get_parameter("weight")
         factor = owners.setdefault(id(weight), f"{name}.weight")
         if factor not in matrices:
-            if not torch.isfinite(weight).all():
+            if not all(torch.isfinite(bound) for bound in weight.detach().aminmax()):
                 bad = int((~torch.isfinite(weight)).sum())
                 raise ModelError(
                     f"weights must be finite, but {name}.weight holds {bad} NaN or infinite values: repair the model first"
@@ -199,7 +199,7 @@ def _fill(body: nn.Module, name: str, tensor: Tensor, parameters: dict[int, nn.P
         raise CheckpointError(f"the model has no tensor {name}, which the checkpoint holds: {error}") from error
     if tuple(present.shape) != tuple(tensor.shape):
         raise CheckpointError(f"{name} must have the shape {list(present.shape)}, the checkpoint holds {list(tensor.shape)}")
-    value = tensor.to(present.dtype)
+    value = tensor.to(torch.float32 if present.is_floating_point() else present.dtype)
     if isinstance(present, nn.Parameter):
         setattr(parent, leaf, parameters.setdefault(id(tensor), nn.Parameter(value, requires_grad=False)))
     else:

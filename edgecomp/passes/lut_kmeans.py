@@ -122,7 +122,7 @@ class LutKmeans:
         elif self.config.weighting == "hessian":
             importance = context.hessian(draft, factor)
         fit = fit_lut(
-            draft.matrices[factor].to(context.device),
+            draft.matrices[factor].to(context.device, torch.float32),
             importance,
             bits=settings.bits,
             block_size=settings.block_size,
