@@ -1,7 +1,7 @@
 """Hugging Face models: folders, hub ids, and GGUF files through transformers.
 
-Weights of safetensors files stay as they are stored and where they are: parameters are pages of the files, which the system reads when
-they are used and drops when it wants, so that loading takes no memory. Other files are read into memory as float32.
+Weights of safetensors files stay as they are stored and where they are: parameters are pages of the files, which the system reads
+when they are used and drops when it wants, so that loading takes no memory. Other files are read into memory as float32.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def load(spec: str) -> LoadedModel:
 
 def _files_of(location: str, config: Any) -> list[Path]:
     """The files that decide the model, as transformers finds them: configuration and weights; weights of safetensors alone."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     def find(name: str) -> Path | None:
         found = cached_file(location, name, _raise_exceptions_for_missing_entries=False)
