@@ -201,7 +201,7 @@ def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tu
 
 
 def _skeleton(module: nn.Module, replaced: Iterable[nn.Module], filled: Iterable[Tensor]) -> nn.Module:
-    """A copy with empty modules in the place of `replaced`, and tensors on the meta device in that of `filled`: they take no memory.
+    """A copy with empty modules in the place of `replaced`, and tensors without memory (meta device) in that of `filled`.
 
     What is left, such as buffers that no file holds, is float32 as all of a compressed model.
     """

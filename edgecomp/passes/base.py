@@ -71,9 +71,8 @@ class PassContext:
         return self.work.find_factor(factor)
 
     def keep(self, factor: str, finished: FinishedFactor) -> FinishedFactor:
-        """Keep a finished factor for the case of an interruption; returns it."""
-        self.work.keep_factor(factor, finished)
-        return finished
+        """Keep a finished factor for the case of an interruption; returns it, mapped from where it is kept."""
+        return self.work.keep_factor(factor, finished)
 
     @property
     def energy(self) -> Mapping[str, Tensor]:
