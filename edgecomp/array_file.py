@@ -67,4 +67,6 @@ def map_arrays(path: Path) -> Arrays:
 
 def bytes_of(array: np.ndarray) -> memoryview:
     """An array's bytes, little-endian and in C order, without a copy where they lie so."""
-    return memoryview(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8))
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import cast
 
+import numpy as np
+import torch
 from torch.export import ExportedProgram
 
 from edgecomp.checkpoint import CompressedModel
@@ -55,6 +57,13 @@ def check_calls(model: CompressedModel, found: Collection[tuple[str, Operator]])
                 f"a call of {operator.torch_name} must run the factor {factor} of {', '.join(layers)}, and none does: forward "
                 "does not reach the layer. Take it out of the model, or leave it out with skip in the recipe"
             )
+
+
+def float16_bytes(model: CompressedModel) -> int:
+    """Bytes of the dense tensors and dense factors that the checkpoint has in float16."""
+    tensors = {id(tensor): tensor.nbytes for tensor in model.dense.values() if tensor.dtype == torch.float16}
+    arrays = [factor.arrays["values"] for factor in model.factors.values() if factor.format == "dense"]
+    return sum(tensors.values()) + sum(array.nbytes for array in arrays if array.dtype == np.float16)
 
 
 def check_readers(program: ExportedProgram, model: CompressedModel) -> None:
