@@ -35,7 +35,8 @@ class Recipe(Strict):
         version: of the recipe format.
         name: shown in reports.
         compute: `int8` quantises activations on the fly (fast), `float` keeps them (exact to the packed weights).
-        dense_dtype: how tensors that stay dense are stored: `float16` or `float32`.
+        dense_dtype: how tensors that stay dense are stored: `float32`, exactly, or `float16`, half as large. From float16 an ONNX
+            Runtime makes float32 in memory when it loads a model, and the ExecuTorch export when it writes one.
         passes: the methods, in the order in which they run.
 
     """
@@ -43,7 +44,7 @@ class Recipe(Strict):
     version: Literal[1]
     name: str = "custom"
     compute: Compute = "int8"
-    dense_dtype: Literal["float16", "float32"] = "float16"
+    dense_dtype: Literal["float16", "float32"] = "float32"
     passes: list[Annotated[SerializeAsAny[PassConfig], BeforeValidator(_parse_pass)]] = Field(min_length=1)
 
     def to_json(self) -> dict[str, Any]:

@@ -59,11 +59,15 @@ def check_calls(model: CompressedModel, found: Collection[tuple[str, Operator]])
             )
 
 
-def float16_bytes(model: CompressedModel) -> int:
-    """Bytes of the dense tensors and dense factors that the checkpoint has in float16."""
-    tensors = {id(tensor): tensor.nbytes for tensor in model.dense.values() if tensor.dtype == torch.float16}
-    arrays = [factor.arrays["values"] for factor in model.factors.values() if factor.format == "dense"]
-    return sum(tensors.values()) + sum(array.nbytes for array in arrays if array.dtype == np.float16)
+def float16_tensor_bytes(model: CompressedModel) -> int:
+    """Bytes of the dense tensors that the checkpoint has in float16, each once."""
+    return sum({id(tensor): tensor.nbytes for tensor in model.dense.values() if tensor.dtype == torch.float16}.values())
+
+
+def has_float16(model: CompressedModel) -> bool:
+    """Whether the checkpoint has a dense tensor or a dense factor in float16."""
+    dense = (factor for factor in model.factors.values() if factor.format == "dense")
+    return float16_tensor_bytes(model) > 0 or any(factor.arrays["values"].dtype == np.float16 for factor in dense)
 
 
 def check_readers(program: ExportedProgram, model: CompressedModel) -> None:
