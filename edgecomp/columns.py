@@ -59,7 +59,9 @@ class ConvColumns:
         """What each output position of each group sees of `x [batch, in_channels, height, width]`: `[positions, K]`."""
         top, left, bottom, right = self.conv.padding
         x = nn.functional.pad(x if x.ndim == 4 else x[None], (left, right, top, bottom))
-        seen = nn.functional.unfold(x, self.conv.kernel_size, self.conv.dilation, 0, self.conv.stride)  # [batch, C * taps, positions]
+        seen = nn.functional.unfold(
+            x, self.conv.kernel_size, self.conv.dilation, 0, self.conv.stride
+        )  # [batch, C * taps, positions]
         seen = seen.reshape(len(x) * self.conv.groups, self.channels, -1, seen.shape[-1]).permute(0, 3, 2, 1)
         return nn.functional.pad(seen, (0, self.padded_channels - self.channels)).flatten(2).flatten(0, 1)
 
@@ -74,7 +76,7 @@ class ConvColumns:
 
 
 def stage_output(op: str, conv: ConvParams | None, matrix: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """What a stage gives for `x`, from its matrix `[N, K]` in float: the meaning of `edgecomp.tensor.Stage` in PyTorch's operators."""
+    """What a stage gives for `x`, from its matrix `[N, K]` in float: the meaning of `edgecomp.tensor.Stage` in PyTorch."""
     if op == "conv":
         assert conv is not None  # LayerPlan.from_json and the passes give conv stages their geometry
         top, left, bottom, right = conv.padding

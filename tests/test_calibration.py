@@ -17,9 +17,9 @@ from edgecomp.calibration import (
     factory_samples,
     npz_samples,
     read_text,
+    run_module,
     sentence_samples,
     text_windows,
-    run_module,
     to_tensors,
 )
 from edgecomp.errors import CalibrationError

@@ -133,7 +133,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[EdgecompError], str]] = {
     "plan with an unknown entry": (set_entry("plans", "fc", "scale", value=3), CheckpointError, "has the entries"),
     "stage with an unknown entry": (set_entry("plans", "fc", "terms", 0, 0, "scale", value=3), CheckpointError, "has the entries"),
     "plan without terms": (set_entry("plans", "fc", "terms", value=[]), CheckpointError, "at least one term"),
-    "plan of no layer": (set_entry("plans", "fc2", value={"terms": [[]], "bias": None, "compute": "int8"}), CheckpointError, "term"),
+    "plan of no layer": (
+        set_entry("plans", "fc2", value={"terms": [[]], "bias": None, "compute": "int8"}),
+        CheckpointError,
+        "term",
+    ),
     "unknown factor": (
         set_entry("plans", "fc", "terms", 0, 0, "factor", value="gone"),
         CheckpointError,

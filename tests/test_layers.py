@@ -11,9 +11,9 @@ from packed_models import conv, conv_factor, gather, linear, plan, random_factor
 from torch import nn
 from torch.nn.utils import parametrizations, weight_norm
 
+from edgecomp.columns import ConvColumns
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.layers import conv_params, dense_tensors, draft_of, find_layers, install, require_complete
-from edgecomp.columns import ConvColumns
 from edgecomp.tensor import ConvParams, Factor, LayerPlan
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from edgecomp import torch_ops  # noqa: F401  (registers the operators)
+from edgecomp.columns import ConvColumns
 from edgecomp.errors import FormatError
 from edgecomp.formats import lut, unpack
-from edgecomp.columns import ConvColumns
 from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.tensor import Compute, ConvParams, Factor, TensorSpec
 

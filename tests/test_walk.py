@@ -56,7 +56,7 @@ def walk_over(module: nn.Module, layers: dict[str, nn.Module], batches: list[lis
 
 
 def outputs(units: list[Unit]) -> list[list[Tensor]]:
-    return [[output for output in unit.run()] for unit in units]
+    return [list(unit.run()) for unit in units]
 
 
 def test_what_belongs_where() -> None:
@@ -91,7 +91,9 @@ def test_a_unit_that_is_not_kept_can_run_again() -> None:
 @pytest.mark.parametrize("save", ["save_llama", "save_bert", "save_gpt2"])
 def test_transformers(save: str, tmp_path: Path) -> None:
     loaded = load_model(str(getattr(tiny_models, save)(tmp_path)))
-    batches = [[ids, torch.ones_like(ids)] for ids in (torch.arange(6)[None], torch.arange(12).reshape(2, 6), torch.arange(9)[None])]
+    batches = [
+        [ids, torch.ones_like(ids)] for ids in (torch.arange(6)[None], torch.arange(12).reshape(2, 6), torch.arange(9)[None])
+    ]
     layers = find_layers(body_of(loaded.module))
     walk = walk_over(loaded.module, layers, batches)
     units = walk.units()

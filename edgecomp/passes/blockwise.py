@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecomp.draft import Draft
 from edgecomp.context import PassContext
+from edgecomp.draft import Draft
 from edgecomp.passes.blocks import Call, capture, capture_value, find_blocks, first_tensor
 from edgecomp.passes.learned_lut import MapGradient
 from edgecomp.passes.learning import Rates, Replaceable, hold_back, optimise, sample_order

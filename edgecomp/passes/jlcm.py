@@ -24,8 +24,8 @@ from pydantic import Field
 from torch import Tensor
 
 from edgecomp.config import PassConfig
-from edgecomp.draft import Draft
 from edgecomp.context import PassContext
+from edgecomp.draft import Draft
 from edgecomp.passes.blocks import first_tensor
 from edgecomp.passes.blockwise import BlockSettings, learn_blocks
 from edgecomp.passes.learned_lut import MapGradient

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from edgecomp import formats
+from edgecomp.context import PassContext
 from edgecomp.draft import Draft
 from edgecomp.layers import weight_of
-from edgecomp.context import PassContext
 from edgecomp.passes.learned_lut import MapGradient
 from edgecomp.passes.learning import Place, Student
 

@@ -60,7 +60,9 @@ def parallel_model(cases: dict[str, tuple[LayerPlan, dict[str, Factor]]], spec: 
     generator = torch.Generator().manual_seed(0)
     for name, (layer_plan, own) in cases.items():
         renamed = LayerPlan(
-            tuple(tuple(type(s)(f"{name}.{s.factor}", s.op, s.conv) for s in term) for term in layer_plan.terms), layer_plan.bias, compute
+            tuple(tuple(type(s)(f"{name}.{s.factor}", s.op, s.conv) for s in term) for term in layer_plan.terms),
+            layer_plan.bias,
+            compute,
         )
         rows = own[layer_plan.terms[0][-1].factor].shape[0]
         bias = torch.randn(rows, generator=generator) if layer_plan.bias else None

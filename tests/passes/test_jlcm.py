@@ -161,7 +161,10 @@ def test_codebooks_stay_within_the_entries_that_they_started_with(largest_entry:
 
 
 def recipe(bits: int = 2, **settings: Any) -> dict[str, Any]:
-    passes = [{"method": "lut-kmeans", "bits": bits, "refits": 1, "compute": "float"}, {"method": "jlcm", "steps": 30, "batch": 2, **settings}]
+    passes = [
+        {"method": "lut-kmeans", "bits": bits, "refits": 1, "compute": "float"},
+        {"method": "jlcm", "steps": 30, "batch": 2, **settings},
+    ]
     return {"version": 1, "dense_dtype": "float32", "passes": passes}
 
 

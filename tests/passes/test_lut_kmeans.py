@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgecomp.draft import Draft
 from edgecomp.columns import ConvColumns
+from edgecomp.context import Batch, PassContext
+from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError, FormatError
 from edgecomp.formats import lut, unpack
 from edgecomp.layers import draft_of, find_layers
-from edgecomp.context import Batch, PassContext
 from edgecomp.passes import run_passes
 from edgecomp.passes.kmeans import kmeans_1d
 from edgecomp.passes.lut_fit import LutFit, fit_lut
@@ -310,7 +310,9 @@ def test_an_error_that_a_pass_does_not_see_is_found() -> None:
     real = torch.arange(64) < 40
     fit = fit_lut(matrix, None, bits=8, block_size=32, refits=1, real=real)
     assert fit.relative_error < 0.01
-    with pytest.raises(FormatError, match=r"0\.weight must unpack to its matrix within the relative error 0\.00.*fault of the pass"):
+    with pytest.raises(
+        FormatError, match=r"0\.weight must unpack to its matrix within the relative error 0\.00.*fault of the pass"
+    ):
         draft.finish("0.weight", fit.factor, {"relative_error": fit.relative_error})
     assert "0.weight" in draft.matrices
 
