@@ -19,7 +19,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import cnn
 import language_model
 import torch
-from provenance import print_json
+from records import add_json_option, print_rows
 
 from edgecomp.calibration import Sample
 from edgecomp.checkpoint import CompressedModel
@@ -110,9 +110,12 @@ def convolutional(arguments: argparse.Namespace) -> tuple[LoadedModel, list[Samp
     if arguments.split == "test":
         held = cnn.read_split(arguments.data_dir / "fashion-mnist", "t10k")
     model = cnn.trained(Path(arguments.model), images[: cnn.TRAINING_IMAGES], labels[: cnn.TRAINING_IMAGES], 8)
+    with torch.inference_mode():
+        original = cnn.accuracy(torch.cat([model(batch) for batch in held[0].split(500)]), held[1])
 
     def measure(compressed: CompressedModel) -> dict[str, float]:
-        return {"accuracy": round(cnn.accuracy(cnn.exported_logits(compressed, held[0]), held[1]), 2)}
+        got = cnn.accuracy(cnn.exported_logits(compressed, held[0]), held[1])
+        return {"accuracy": round(got, 2), "lost": round(original - got, 2)}
 
     return LoadedModel(model, (), ()), list(cnn.calibration(images)), measure
 
@@ -171,17 +174,11 @@ def ablate(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             )
             seconds = round(time.monotonic() - started + sum(saved), 1)
             row = {"bits": bits, "control": control, "split": arguments.split}
+            row["calibration_samples"] = len(calibration)
             row["bits_per_weight"] = round(inspect_model(compressed, control).size.bits_per_weight, 3)
             rows.append({**row, **measure(compressed), "compress_seconds": seconds})
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
-
-
-def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a table."""
-    columns = list(rows[0])
-    lines = ["| " + " | ".join(columns) + " |", "| ---: | --- | --- |" + " ---: |" * (len(columns) - 3)]
-    return "\n".join([*lines, *("| " + " | ".join(str(row[column]) for column in columns) + " |" for row in rows)])
 
 
 def main() -> None:
@@ -203,16 +200,12 @@ def main() -> None:
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="choose settings on valid, report test")
     parser.add_argument("--device", default="cpu", help="where methods that learn do so")
     parser.add_argument("--threads", type=int, help="of PyTorch")
-    parser.add_argument("--json", action="store_true")
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     PASSES["lut-kmeans"] = SharedStart
-    rows = ablate(arguments)
-    if arguments.json:
-        print_json("ablation", rows)
-    else:
-        print(to_markdown(rows))
+    print_rows("ablation", ablate(arguments), as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -15,18 +15,18 @@ Needs g++-aarch64-linux-gnu and qemu-user (a dynamic qemu-aarch64 of version 4.2
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from records import add_json_option, print_rows
 
 from edgecomp.artifact.onnx_file import read_onnx
 from edgecomp.artifact.session import AUTO, resolve_library
@@ -242,29 +242,6 @@ def machine() -> dict[str, str]:
     }
 
 
-def commit() -> str:
-    """The checkout's commit, or "unknown" outside one."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
-
-
-def markdown(rows: list[Row]) -> str:
-    """The rows as a table."""
-
-    def cell(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
-
-    lines = [
-        "| CPU | variant | bits | block | our kernel | our operator | MatMulNBits | operator / MatMulNBits |",
-        "| --- | --- |" + " ---: |" * 6,
-    ]
-    for r in rows:
-        numbers = [str(r.bits), str(r.block_size), cell(r.kernel), cell(r.lut), cell(r.peer), cell(r.lut_over_peer)]
-        lines.append("| " + " | ".join([r.cpu, r.variant, *numbers]) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Count what the arguments ask for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -273,7 +250,7 @@ def main() -> None:
     parser.add_argument("--block-sizes", default="32,128", help="separated by commas")
     parser.add_argument("--quick", action="store_true", help="2 and 4 multiplications in place of 4 and 8")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "arm-instructions", help="for what is built and downloaded")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    add_json_option(parser)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     folder = arguments.folder.resolve()
@@ -285,12 +262,7 @@ def main() -> None:
             for block_size in map(int, arguments.block_sizes.split(",")):
                 print(f"{cpu} bits={bits} block_size={block_size}", file=sys.stderr)
                 rows.append(compare(emulator, folder, bits, block_size, iterations=2 if arguments.quick else 4))
-    if arguments.json:
-        rows_of = [asdict(row) for row in rows]
-        print(json.dumps({"benchmark": "arm_instructions", "commit": commit(), "machine": machine(), "rows": rows_of}))
-    else:
-        print(", ".join(f"{key}: {value}" for key, value in machine().items()) + f", commit: {commit()}\n")
-        print(markdown(rows))
+    print_rows("arm_instructions", rows, as_json=arguments.json, on=machine())
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 import torch
-from provenance import print_json
+from records import add_json_option, print_rows
 from torch import Tensor, nn
 
 from edgecomp.artifact.session import AUTO, OnnxArtifact
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=["jlcm-4bit", "jlcm-3bit", "jlcm-2bit"])
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="choose settings on valid, report test")
-    parser.add_argument("--json", action="store_true")
+    add_json_option(parser)
     arguments = parser.parse_args()
     images, labels = read_split(arguments.data_dir / "fashion-mnist", "train")
     model = trained(arguments.model, images[:TRAINING_IMAGES], labels[:TRAINING_IMAGES], arguments.epochs)
@@ -190,13 +190,7 @@ def main() -> None:
             "compress_seconds": round(seconds, 1),
         }
         rows.append(row)
-    if arguments.json:
-        print_json("cnn", rows)
-        return
-    columns = ["recipe", "bits_per_weight", "packed_bytes", "accuracy", "lost", "compress_seconds"]
-    print("| " + " | ".join(columns) + " |\n| --- |" + " ---: |" * (len(columns) - 1))
-    for row in rows:
-        print("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |")
+    print_rows("cnn", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

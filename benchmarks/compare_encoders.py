@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from peers import Encoder, build_peers, silence_packages
-from provenance import print_json
+from records import add_json_option, print_rows
 from transformers import AutoTokenizer
 
 from edgecomp.bench.options import BenchOptions
@@ -55,7 +55,7 @@ class TorchReference:
 
 
 def compare(folder: Path, output: Path, artifacts: Sequence[Path], options: BenchOptions, *, quiet: bool) -> list[dict[str, Any]]:
-    """Verify and measure the peers and the artifacts, and print both tables unless `quiet`; returns a flat row for each."""
+    """Verify and measure the peers and the artifacts, and print all that was found unless `quiet`; returns a flat row for each."""
     rows = []
     paths = [*build_peers(folder, output / "peers").values(), *artifacts]
     reference = TorchReference(folder)
@@ -77,6 +77,9 @@ def compare(folder: Path, output: Path, artifacts: Sequence[Path], options: Benc
             "p50_ns": record.summary.latency.p50_ns,
             "p90_ns": record.summary.latency.p90_ns,
             "p99_ns": record.summary.latency.p99_ns,
+            "anonymous_bytes": record.summary.above_empty_session.anonymous_bytes,
+            "file_backed_bytes": record.summary.steady.artifact_file_backed_bytes,
+            "peak_bytes": record.summary.above_empty_session.peak_resident_bytes,
             "valid": record.validity.valid,
         }
     return rows
@@ -93,13 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sequence", type=int, default=32, help="tokens of the sentence that is timed")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
+    add_json_option(parser)
     options = parser.parse_args(arguments)
     silence_packages()
     bench = BenchOptions(threads=options.threads, sequence=options.sequence, rounds=options.rounds)
     rows = compare(options.model, options.output, options.artifact, bench, quiet=options.json)
-    if options.json:
-        print_json("compare_encoders", rows)
+    print_rows("compare_encoders", rows, as_json=options.json)
 
 
 if __name__ == "__main__":

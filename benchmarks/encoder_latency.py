@@ -14,30 +14,18 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 import onnxruntime
-from provenance import commit, machine, print_json
+from records import add_json_option, print_rows
 
 from edgecomp import native
 
 VOCABULARY = 30000
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model on one batch."""
-
-    model: str
-    batch: int
-    tokens: int
-    threads: int
-    p50_us: float
-    over_first: float  # its time by the first model's
 
 
 def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -49,8 +37,10 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def compare(paths: Sequence[Path], batch: int, tokens: int, threads: int, repetitions: int, clock: Callable[[], int]) -> list[Row]:
-    """Run all models in turns."""
+def compare(
+    paths: Sequence[Path], batch: int, tokens: int, threads: int, repetitions: int, clock: Callable[[], int]
+) -> dict[str, Any]:
+    """Run all models in turns; a row has the first model's median time, and of each other its own, and its ratio to the first."""
     sessions = [open_session(path, threads) for path in paths]
     ids = np.random.default_rng(0).integers(1000, VOCABULARY, (batch, tokens))
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
@@ -65,10 +55,10 @@ def compare(paths: Sequence[Path], batch: int, tokens: int, threads: int, repeti
         run_us(session)
     times = np.array([[run_us(session) for session in sessions] for _ in range(repetitions)])
     medians, ratios = np.median(times, axis=0), np.median(times / times[:, :1], axis=0)
-    return [
-        Row(path.stem, batch, tokens, threads, float(p50), float(ratio))
-        for path, p50, ratio in zip(paths, medians, ratios, strict=True)
-    ]
+    row = {"model": paths[0].stem, "batch": batch, "tokens": tokens, "threads": threads, "us": float(medians[0])}
+    for path, p50, ratio in list(zip(paths, medians, ratios, strict=True))[1:]:
+        row |= {f"{path.stem}_us": float(p50), f"{path.stem}_over_model": float(ratio)}
+    return row
 
 
 def main() -> None:
@@ -79,7 +69,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2", help="separated by commas")
     parser.add_argument("--repetitions", type=int, default=21)
     parser.add_argument("--cpu-time", action="store_true", help="the calling thread's time, not the clock's; one thread only")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.cpu_time and arguments.threads != "1":
         parser.error("--cpu-time must go with --threads 1: other threads' time would be missing")
@@ -89,14 +79,8 @@ def main() -> None:
         batch, tokens = map(int, size.split("x"))
         for threads in map(int, arguments.threads.split(",")):
             print(f"{size} threads={threads}", file=sys.stderr)
-            rows += compare(arguments.models, batch, tokens, threads, arguments.repetitions, clock)
-    if arguments.json:
-        print_json("encoder_latency", [asdict(row) for row in rows])
-        return
-    print(", ".join(f"{key}: {value}" for key, value in machine().items()) + f", commit: {commit()}\n")
-    print("| model | sentences x tokens | threads | p50 ms | time / first model's |\n| --- | --- | ---: | ---: | ---: |")
-    for row in rows:
-        print(f"| {row.model} | {row.batch} x {row.tokens} | {row.threads} | {row.p50_us / 1e3:.2f} | {row.over_first:.2f} |")
+            rows.append(compare(arguments.models, batch, tokens, threads, arguments.repetitions, clock))
+    print_rows("encoder_latency", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

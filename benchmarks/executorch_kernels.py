@@ -17,7 +17,7 @@ import argparse
 import ctypes
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -26,7 +26,7 @@ import torch
 from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 from executorch.runtime import Runtime
 from executorch_sides import SHAPES, SIDES, add_selection, selected, weight_bytes
-from provenance import commit, machine, print_json
+from records import add_json_option, print_rows
 
 import edgecomp
 
@@ -114,34 +114,13 @@ def compare(n: int, k: int, programs: list[Program], threads: int, turns: int) -
     ]
 
 
-def markdown(rows: list[Row]) -> str:
-    """The rows as a table."""
-    lines = [
-        "| N x K | side | threads | layers | µs | time / 8da4w | file bytes | anonymous bytes | error |",
-        "| --- | --- |" + " ---: |" * 7,
-    ]
-    for r in rows:
-        ratio = "-" if r.over_8da4w is None else f"{r.over_8da4w:.2f}"
-        numbers = [
-            str(r.threads),
-            str(r.layers),
-            f"{r.us:.1f}",
-            ratio,
-            f"{r.file_bytes:,}",
-            f"{r.anonymous_bytes:,}",
-            f"{r.error:.1e}",
-        ]
-        lines.append("| " + " | ".join([f"{r.n} x {r.k}", r.side, *numbers]) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Compare what the arguments ask for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add_selection(parser, SHAPES, SIDES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=31, help="samples of each side (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    add_json_option(parser)
     arguments = parser.parse_args()
     torch.ops.load_library(edgecomp.get_library_path("executorch"))
     _unsafe_reset_threadpool(arguments.threads)
@@ -150,11 +129,7 @@ def main() -> None:
         print(f"{n}x{k}", file=sys.stderr, flush=True)
         programs = [Program(side, path) for _, _, side, path in choices]
         rows += compare(n, k, programs, arguments.threads, arguments.turns)
-    if arguments.json:
-        print_json("executorch_kernels", [asdict(row) for row in rows])
-    else:
-        print(", ".join(f"{key}: {value}" for key, value in machine().items()) + f", commit: {commit()}\n")
-        print(markdown(rows))
+    print_rows("executorch_kernels", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

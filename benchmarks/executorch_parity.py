@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from provenance import print_json
+from records import add_json_option, print_rows
 
 from edgecomp.artifact.executorch_session import ExecutorchArtifact
 from edgecomp.artifact.inputs import InputSizes, make_inputs
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--device", action="append", default=[], help="besides this machine, such as qemu://cortex-a72")
     parser.add_argument("--bundle", type=Path, help="of the devices (default: edgecomp's cache)")
     parser.add_argument("--sequence", type=int, default=8, help="tokens (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    add_json_option(parser)
     arguments = parser.parse_args()
     model = load(arguments.checkpoint)
     rows = []
@@ -66,12 +66,7 @@ def main() -> None:
                 row["relative"] = float(np.linalg.norm(difference) / np.linalg.norm(reference))
                 row["largest"] = float(np.abs(difference).max() / np.abs(reference).max())
                 rows.append(row)
-    if arguments.json:
-        print_json("executorch_parity", rows)
-        return
-    print("| by | compute | output | relative | largest |\n| --- | --- | --- | ---: | ---: |")
-    for row in rows:
-        print(f"| {row['who']} | {row['compute']} | {row['output']} | {row['relative']:.1e} | {row['largest']:.1e} |")
+    print_rows("executorch_parity", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

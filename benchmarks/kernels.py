@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -31,7 +30,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from provenance import commit, machine, print_json
+from records import add_json_option, largest_cache_mib, print_rows
 
 from edgecomp import native
 from edgecomp.formats import lut
@@ -45,8 +44,7 @@ LARGEST_ERROR = 0.02  # of the result's norm: what int8 activations cost, and a 
 
 def cold_mib() -> int:
     """Of weights, and of what the roof reads: so many that no cache holds them."""
-    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")  # like "32768K"; none where the system tells nothing
-    return max(LEAST_COLD_MIB, 5 * max((int(size.read_text().rstrip("K\n")) // 1024 for size in sizes), default=0))
+    return max(LEAST_COLD_MIB, 5 * (largest_cache_mib() or 0))
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,7 @@ class Row:
     lut_gb_per_s: float
     peer_gb_per_s: float | None
     roof_gb_per_s: float
+    lut_over_roof: float
     lut_error: float
     peer_error: float | None
 
@@ -213,6 +212,7 @@ def compare(problem: Problem, pairs: int, clock: Callable[[], int]) -> Row:
     us = dict(zip(map(id, sides), np.array(times).T, strict=True))
     lut_us = float(np.median(us[id(ours)]))
     peer_us = float(np.median(us[id(peer)])) if peer else None
+    roof = read_roof(problem.threads, problem.cold_mib << 20, clock)
     return Row(
         **asdict(problem),
         lut_us=lut_us,
@@ -223,7 +223,8 @@ def compare(problem: Problem, pairs: int, clock: Callable[[], int]) -> Row:
         peer_bytes=peer.node_bytes if peer else None,
         lut_gb_per_s=ours.node_bytes / lut_us / 1e3,
         peer_gb_per_s=peer.node_bytes / peer_us / 1e3 if peer and peer_us else None,
-        roof_gb_per_s=read_roof(problem.threads, problem.cold_mib << 20, clock),
+        roof_gb_per_s=roof,
+        lut_over_roof=ours.node_bytes / lut_us / 1e3 / roof,
         lut_error=ours.error,
         peer_error=peer.error if peer else None,
     )
@@ -245,27 +246,6 @@ def read_roof(threads: int, cold_bytes: int, clock: Callable[[], int]) -> float:
     return float(sum(part.nbytes for part in parts) / np.median(ns))
 
 
-def markdown(rows: list[Row]) -> str:
-    """The rows as a table."""
-
-    def cell(value: float | int | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
-    lines = [
-        "| N x K | rows | bits | block | threads | lut µs | peer µs | peer / lut | float32 µs | lut MB | peer MB "
-        "| lut GB/s | peer GB/s | roof GB/s | lut error | peer error |",
-        "| --- |" + " ---: |" * 15,
-    ]
-    for r in rows:
-        problem = [f"{r.n} x {r.k}", str(r.rows), str(r.bits), str(r.block_size), str(r.threads)]
-        peer_mb = None if r.peer_bytes is None else r.peer_bytes / 1e6
-        timing = [cell(r.lut_us, 1), cell(r.peer_us, 1), cell(r.peer_over_lut, 2), cell(r.float32_us, 1)]
-        rates = [cell(r.lut_bytes / 1e6, 2), cell(peer_mb, 2), cell(r.lut_gb_per_s, 1), cell(r.peer_gb_per_s, 1)]
-        errors = [cell(r.lut_error, 4), cell(r.peer_error, 4)]
-        lines.append("| " + " | ".join([*problem, *timing, *rates, cell(r.roof_gb_per_s, 1), *errors]) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -277,7 +257,7 @@ def main() -> None:
     parser.add_argument("--cold-mib", type=int, default=cold_mib(), help="of weights (default: 5 times the largest cache)")
     parser.add_argument("--cpu-time", action="store_true", help="the calling thread's time, not the clock's; one thread only")
     parser.add_argument("--pairs", type=int, default=21, help="of runs, ours and the peer's")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.cpu_time and arguments.threads != "1":
         parser.error("--cpu-time must go with --threads 1: other threads' time would be missing")
@@ -292,11 +272,7 @@ def main() -> None:
             problem = Problem(n, k, m, bits, block_size, threads, arguments.cold_mib)
             print(problem, file=sys.stderr)
             rows.append(compare(problem, pairs=arguments.pairs, clock=clock))
-    if arguments.json:
-        print_json("kernels", [asdict(row) for row in rows])
-    else:
-        print(", ".join(f"{key}: {value}" for key, value in machine().items()) + f", commit: {commit()}\n")
-        print(markdown(rows))
+    print_rows("kernels", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

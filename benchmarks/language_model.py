@@ -24,7 +24,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
-from provenance import print_json
+from records import add_json_option, print_rows
 
 from edgecomp.calibration import read_text
 from edgecomp.checkpoint import load
@@ -77,11 +77,13 @@ def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, fold
             "packed_bytes": size.packed_bytes,
             "file_bytes": sum(path.stat().st_size for path in files),
             "split": arguments.split,
+            "threads": arguments.threads,
         }
         row |= quality(model, files[0], text, arguments, "")
         if arguments.pytorch:  # the reference is the packed model itself then
             reference = quality(compressed, files[0], text, arguments, "")
             row |= {"perplexity_pytorch": reference["perplexity_float32"], "divergence_from_pytorch": reference["divergence"]}
+            row["perplexity_from_pytorch_percent"] = round(100 * (row["perplexity"] / row["perplexity_pytorch"] - 1), 3)
         if arguments.second_text is not None:
             row |= quality(model, files[0], arguments.second_text, arguments, "second_text_")
         rows.append(row | {"compress_seconds": round(seconds, 1)})
@@ -101,14 +103,6 @@ def quality(model: LoadedModel, artifact: Path, text: Path, arguments: argparse.
         f"{prefix}perplexity_float32": round(perplexity.values["reference"], 4),
         f"{prefix}divergence": round(perplexity.divergences["library"], 5),
     }
-
-
-def to_markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table."""
-    columns = [key for key in rows[0] if key not in ("overrides", "compute", "split")]
-    lines = ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1)]
-    lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in rows]
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -131,15 +125,12 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
+    add_json_option(parser)
     arguments = parser.parse_args()
     model = load_model(str(arguments.model or packaged_model()))
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for recipe in arguments.recipes for row in measure(model, recipe, arguments, Path(folder))]
-    if arguments.json:
-        print_json("language_model", rows)
-    else:
-        print(to_markdown(rows))
+    print_rows("language_model", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

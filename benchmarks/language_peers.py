@@ -34,7 +34,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import torch
 from language_model import packaged_model
-from provenance import print_json
+from records import add_json_option, print_rows
 from torch import Tensor, nn
 
 from edgecomp.artifact.session import AUTO, OnnxArtifact
@@ -246,18 +246,12 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
+    add_json_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     source = arguments.model or packaged_model()
     rows = measure(arguments.peers, load_model(str(source)), source, arguments)
-    if arguments.json:
-        print_json("language_peers", rows)
-        return
-    columns = list(rows[0])
-    print("| " + " | ".join(columns) + " |\n| --- |" + " ---: |" * (len(columns) - 1))
-    for row in rows:
-        print("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |")
+    print_rows("language_peers", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from kernels import LARGEST_ERROR, Problem, cold_mib, make_lut, read_roof
-from provenance import commit, machine, print_json
+from records import add_json_option, print_rows
 
 Pointer = ctypes.c_void_p
 F32 = int(GGMLQuantizationType.F32)
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--types", default="Q4_0,IQ4_NL", help="llama.cpp's, separated by commas")
     parser.add_argument("--cold-mib", type=int, default=cold_mib(), help="of weights (default: 5 times the largest cache)")
     parser.add_argument("--pairs", type=int, default=21, help="of runs")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    add_json_option(parser)
     arguments = parser.parse_args()
     ggml = Ggml()
     rows = []
@@ -203,18 +203,7 @@ def main() -> None:
             problem = Problem(n, k, rows=1, bits=4, block_size=32, threads=1, cold_mib=arguments.cold_mib)
             print(name, problem, file=sys.stderr)
             rows.append(compare(ggml, GGMLQuantizationType[name], problem, arguments.pairs, time.perf_counter_ns))
-    if arguments.json:
-        print_json("llama_kernels", [asdict(row) for row in rows])
-        return
-    print(", ".join(f"{key}: {value}" for key, value in machine().items()) + f", commit: {commit()}\n")
-    columns = ["N x K", "type", "lut us", "llama.cpp us", "llama.cpp / lut", "lut MB", "llama.cpp MB", "roof GB/s"]
-    columns += ["lut error", "llama.cpp error"]
-    print("| " + " | ".join(columns) + " |\n| --- | --- |" + " ---: |" * (len(columns) - 2))
-    for r in rows:
-        figures = [f"{r.lut_us:.1f}", f"{r.llama_us:.1f}", f"{r.llama_over_lut:.2f}"]
-        figures += [f"{r.lut_bytes / 1e6:.2f}", f"{r.llama_bytes / 1e6:.2f}", f"{r.roof_gb_per_s:.1f}"]
-        figures += [f"{r.lut_error:.4f}", f"{r.llama_error:.4f}"]
-        print(f"| {r.n} x {r.k} | {r.type} | " + " | ".join(figures) + " |")
+    print_rows("llama_kernels", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

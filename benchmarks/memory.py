@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from provenance import commit, machine, print_json
+from records import add_json_option, print_rows
 
 from edgecomp.artifact.library import AUTO, NONE
 from edgecomp.bench.options import BenchOptions
@@ -48,6 +48,7 @@ def measure(model: Path, backend: str, arguments: argparse.Namespace) -> dict[st
         "backend": backend,
         "model": record.artifact.name,
         "test": record.test,
+        "tokens": arguments.sequence,
         "threads": arguments.threads,
         "file_bytes": record.artifact.bytes,
         "anonymous_bytes": above.anonymous_bytes,
@@ -57,18 +58,6 @@ def measure(model: Path, backend: str, arguments: argparse.Namespace) -> dict[st
     }
 
 
-def to_markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table, bytes in MB."""
-    lines = [
-        "| backend | test | file MB | anonymous MB | file-backed MB | peak MB | peak / file |",
-        "| --- | --- |" + " ---: |" * 5,
-    ]
-    for row in rows:
-        megabytes = [f"{row[name] / 1e6:.2f}" for name in ("file_bytes", "anonymous_bytes", "file_backed_bytes", "peak_bytes")]
-        lines.append("| " + " | ".join([row["backend"], row["test"], *megabytes, f"{row['peak_over_file']:.2f}"]) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Measure what the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,14 +65,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--sequence", type=int, default=128)
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    add_json_option(parser)
     arguments = parser.parse_args()
     rows = [measure(arguments.model, backend, arguments) for backend in BACKENDS]
-    if arguments.json:
-        print_json("memory", rows)
-    else:
-        print(", ".join(f"{key}: {value}" for key, value in machine().items()) + f", commit: {commit()}\n")
-        print(to_markdown(rows))
+    print_rows("memory", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from edgecomp import formats
+from edgecomp.array_file import map_arrays, write_arrays
 from edgecomp.errors import CheckpointError, ModelError, OutputError
 from edgecomp.files import replace_folder, require_writable_target
 from edgecomp.layers import install, require_complete
@@ -31,7 +30,7 @@ from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
 
 CHECKPOINT_FORMAT = "edgecomp-checkpoint"
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 ASSETS = "model"
@@ -101,12 +100,8 @@ def _write_weights(model: CompressedModel, path: Path) -> dict[str, str]:
         if owner != name:
             aliases[name] = owner
         else:
-            arrays[f"dense/{name}"] = np.asarray(tensor.cpu().numpy(), order="C")
-    try:
-        save_file(arrays, path)
-        path.chmod(0o644)  # safetensors lets the owner alone read it
-    except SafetensorError as error:
-        raise OSError(error) from error
+            arrays[f"dense/{name}"] = tensor.cpu().numpy()
+    write_arrays(path, arrays)
     return aliases
 
 
@@ -261,22 +256,22 @@ def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _read_weights(path: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Factor], dict[str, Tensor]]:
-    """Factors, validated, and dense tensors."""
+    """Factors, validated, and dense tensors; all of them are pages of the file."""
     arrays: dict[str, dict[str, np.ndarray]] = {name: {} for name in manifest["factors"]}
     dense: dict[str, Tensor] = {}
     try:
-        with safe_open(path, framework="numpy") as file:
-            for key in file.keys():  # noqa: SIM118  (not a mapping)
-                section, _, rest = key.partition("/")
-                if section == "dense":
-                    dense[rest] = torch.from_numpy(file.get_tensor(key))
-                    continue
-                name, _, array = rest.rpartition("/")
-                if section != "factors" or name not in arrays:
-                    raise CheckpointError(f"{path} holds {key}, which the manifest does not know")
-                arrays[name][array] = file.get_tensor(key)
-    except (SafetensorError, OSError) as error:
+        stored = map_arrays(path).arrays
+    except OSError as error:
         raise CheckpointError(f"{path} must be a safetensors file: {error}") from error
+    for key, value in stored.items():
+        section, _, rest = key.partition("/")
+        name, _, array = rest.rpartition("/")
+        if section == "dense":
+            dense[rest] = torch.from_numpy(value)
+        elif section == "factors" and name in arrays:
+            arrays[name][array] = value
+        else:
+            raise CheckpointError(f"{path} holds {key}, which the manifest does not know")
     factors = {}
     for name, entry in manifest["factors"].items():
         n, k = entry["shape"]

@@ -78,7 +78,7 @@ class ConvColumns:
 
 
 def stage_output(op: str, conv: ConvParams | None, matrix: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """What a stage gives for `x`, from its matrix `[N, K]` in float: what `edgecomp.tensor.Stage` means, in PyTorch's operators."""
+    """What a stage gives for `x`, from its matrix `[N, K]` in float: the meaning of `edgecomp.tensor.Stage` in PyTorch."""
     if op == "conv":
         assert conv is not None  # LayerPlan.from_json and the passes give conv stages their geometry
         top, left, bottom, right = conv.padding

@@ -21,14 +21,14 @@ from edgecomp.calibration import LABELS, Sample
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.context import Batch, PassContext
 from edgecomp.draft import Draft
-from edgecomp.errors import CalibrationError, ConfigError, ModelError, first_line
+from edgecomp.errors import CalibrationError, ConfigError, first_line
 from edgecomp.formats import dense as dense_format
 from edgecomp.layers import dense_tensors, draft_of, find_layers, install
 from edgecomp.models import LoadedModel, body_of, load_model
 from edgecomp.passes import PASSES, run_passes
 from edgecomp.progress import ProgressBar
-from edgecomp.reconstruction import layer_error
 from edgecomp.recipe import Recipe, load_recipe
+from edgecomp.reconstruction import layer_error
 from edgecomp.resume import Work, open_work
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
 
@@ -74,11 +74,13 @@ def compress(
         raise ConfigError(f"samples must be at least 1 and sequence_length at least 2, got {samples} and {sequence_length}")
     where = _device(device)
     loaded = _loaded(model)
+    files = loaded.files if isinstance(model, str) else ()  # a model in memory may have been changed since it was loaded
     with _evaluating(loaded.module):
         inputs = _samples(loaded, calibration, samples, sequence_length)
         provenance = {
             "edgecomp": edgecomp.__version__,
             "torch": torch.__version__,
+            "source": _describe_source(loaded.module, files),
             "calibration": _describe_calibration(calibration, inputs),
         }
         progress = ProgressBar(quiet)
@@ -116,7 +118,7 @@ def _compress(
     plans, factors = _finish(draft, originals, resolved)
 
     tensors = dense_tensors(body, plans, draft.tensors, getattr(torch, resolved.dense_dtype))
-    module = _copy_without(loaded.module, [body.get_submodule(name) for name in plans])
+    module = _skeleton(loaded.module, [body.get_submodule(name) for name in plans], body.state_dict(keep_vars=True).values())
     install(body_of(module), plans, factors, tensors)
     return CompressedModel(
         module=module.eval(),
@@ -132,7 +134,13 @@ def _compress(
         recipe=resolved.to_json(),
         parameters=sum(parameter.numel() for parameter in body.parameters()),
         layer_parameters=_layer_parameters(draft, plans),
-        provenance={**provenance, "factors": draft.records, "layers": _layer_errors(draft, plans, factors, originals, progress)},
+        provenance={
+            **provenance,
+            "factors": {
+                name: draft.records[name] for name in factors if name in draft.records
+            },  # in the model's order, resumed or not
+            "layers": _layer_errors(draft, plans, factors, originals, progress),
+        },
     )
 
 
@@ -140,9 +148,6 @@ def _loaded(model: str | nn.Module | LoadedModel) -> LoadedModel:
     if isinstance(model, str):
         return load_model(model)
     if isinstance(model, nn.Module):
-        other = {str(tensor.dtype) for tensor in model.parameters() if tensor.is_floating_point() and tensor.dtype != torch.float32}
-        if other:
-            raise ModelError(f"a module's parameters must be float32, got {', '.join(sorted(other))}: pass model.float()")
         return LoadedModel(model, (), ())
     return model
 
@@ -215,9 +220,13 @@ def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tu
 
 
 def _layer_errors(
-    draft: Draft, plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], originals: Mapping[str, Tensor], progress: ProgressBar
+    draft: Draft,
+    plans: Mapping[str, LayerPlan],
+    factors: Mapping[str, Factor],
+    originals: Mapping[str, Tensor],
+    progress: ProgressBar,
 ) -> dict[str, dict[str, float]]:
-    """How far each layer's plan is from its original weight, whatever the passes say of their factors; a layer that is lost is told."""
+    """How far each layer's plan is from its original weight, whatever the passes say; a layer that is lost is told."""
     errors: dict[str, dict[str, float]] = {}
     for name, plan in plans.items():
         error = layer_error(plan, factors, originals[draft.layers[name].factor], draft.layers[name].conv)
@@ -227,10 +236,16 @@ def _layer_errors(
     return errors
 
 
-def _copy_without(module: nn.Module, replaced: list[nn.Module]) -> nn.Module:
-    """A deep copy in which empty modules stand for the layers about to be replaced, so that their weights are not copied."""
+def _skeleton(module: nn.Module, replaced: Iterable[nn.Module], filled: Iterable[Tensor]) -> nn.Module:
+    """A copy with empty modules in the place of `replaced`, and tensors without memory (meta device) in that of `filled`.
+
+    What is left, such as buffers that no file holds, is float32 as all of a compressed model.
+    """
     memo: dict[int, Any] = {id(layer): nn.Identity() for layer in replaced}
-    return copy.deepcopy(module, memo)
+    for tensor in filled:
+        empty = torch.empty_like(tensor, device="meta", requires_grad=False)
+        memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(module, memo).float()
 
 
 def _device(name: str) -> torch.device:
@@ -255,11 +270,22 @@ def _work_key(loaded: LoadedModel, recipe: Recipe, provenance: Mapping[str, Any]
         "device": str(device),
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
-    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
-    for name, tensor in loaded.module.state_dict().items():
-        array = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-        digest.update(f" {name} {tensor.dtype} {list(tensor.shape)} ".encode() + memoryview(array))
-    return digest.hexdigest()
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _describe_source(module: nn.Module, files: Iterable[Path]) -> dict[str, str]:
+    """The sha256 of each file that the model was read from; of a model in memory, that of its tensors."""
+    digests = {}
+    for path in files:
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    if digests:
+        return digests
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f" {name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return {"tensors": digest.hexdigest()}
 
 
 def _describe_calibration(calibration: str | Iterable[Sample] | None, inputs: Sequence[Sample]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class PassContext:
 
     @cached_property
     def placed_module(self) -> nn.Module:
-        """The original model in float32 on the device, for what runs all of it at once: itself where it is so already, else a copy."""
+        """The original model in float32 on the device, for what runs all of it: itself where it is so already, else a copy."""
         tensors = [*self.module.parameters(), *self.module.buffers()]
         if all(t.device.type == self.device.type and (t.dtype == torch.float32 or not t.is_floating_point()) for t in tensors):
             return self.module
@@ -128,8 +128,8 @@ class PassContext:
 
         Where several layers share a factor their statistics are added up; the factor comes when the last of them is known. Of an
         embedding there is none, since every row is an output by itself: a factor that only embeddings use comes with None. What a
-        later stage of a linear chain is given follows from the layer's own inputs: M H Mᵀ, with M the product of the stages before it
-        as the draft has them then. Stages of convolution chains are run for it.
+        later stage of a linear chain is given follows from the layer's own inputs: M H Mᵀ, with M the product of the stages before
+        it as the draft has them then. Stages of convolution chains are run for it.
 
         Args:
             draft: the draft; it may change between two factors.
@@ -185,7 +185,9 @@ class PassContext:
         """Run a unit, and gather the statistics of what some stages in it are given."""
         multiplied = {use for use in uses if use.stage > 0 and draft.stage(use).conv is None}
         at_layer = {use: use._replace(stage=0) if use in multiplied else use for use in uses}
-        statistics = InputStatistics("gram" if multiplied else kind, [_site(draft, use) for use in dict.fromkeys(at_layer.values())])
+        statistics = InputStatistics(
+            "gram" if multiplied else kind, [_site(draft, use) for use in dict.fromkeys(at_layer.values())]
+        )
         runs = unit.run(keep=keep, context=lambda: statistics.watching(self.modules))
         label = f"calibration, {unit.name or 'outside the blocks'}"
         for _ in self.progress(runs, total=len(self.samples), label=label, unit="sample"):

@@ -146,7 +146,8 @@ class Draft:
             if not leads(plan, {stage.factor: self.shape(stage.factor) for term in plan.terms for stage in term}, layer):
                 shapes = [[(stage.op, self.shape(stage.factor)) for stage in term] for term in plan.terms]
                 raise ModelError(
-                    f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, got {shapes}"
+                    f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, "
+                    f"got {shapes}"
                 )
 
 

@@ -52,7 +52,7 @@ def draft_of(body: nn.Module) -> Draft:
         weight = module.get_parameter("weight")
         factor = owners.setdefault(id(weight), f"{name}.weight")
         if factor not in matrices:
-            if not torch.isfinite(weight).all():
+            if not all(torch.isfinite(bound) for bound in weight.detach().aminmax()):
                 bad = int((~torch.isfinite(weight)).sum())
                 raise ModelError(
                     f"weights must be finite, but {name}.weight holds {bad} NaN or infinite values: repair the model first"
@@ -112,9 +112,7 @@ def conv_params(module: nn.Conv2d) -> ConvParams:
     )
 
 
-def install(
-    body: nn.Module, plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], dense: Mapping[str, Tensor]
-) -> None:
+def install(body: nn.Module, plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], dense: Mapping[str, Tensor]) -> None:
     """Replace the layers that `plans` names by packed ones, and fill in every other tensor from `dense` (float32 in memory).
 
     Raises:
@@ -183,7 +181,7 @@ def _fill(body: nn.Module, name: str, tensor: Tensor, parameters: dict[int, nn.P
         raise CheckpointError(f"the model has no tensor {name}, which the checkpoint holds: {error}") from error
     if tuple(present.shape) != tuple(tensor.shape):
         raise CheckpointError(f"{name} must have the shape {list(present.shape)}, the checkpoint holds {list(tensor.shape)}")
-    value = tensor.to(present.dtype)
+    value = tensor.to(torch.float32 if present.is_floating_point() else present.dtype)
     if isinstance(present, nn.Parameter):
         setattr(parent, leaf, parameters.setdefault(id(tensor), nn.Parameter(value, requires_grad=False)))
     else:

@@ -33,14 +33,15 @@ class Recipe(Strict):
     Args:
         version: of the recipe format.
         name: shown in reports.
-        dense_dtype: how tensors that stay dense are stored: `float16` or `float32`.
+        dense_dtype: how tensors that stay dense are stored: `float32`, exactly, or `float16`, half as large. From float16 an ONNX
+            Runtime makes float32 in memory when it loads a model, and the ExecuTorch export when it writes one.
         passes: the methods, in the order in which they run.
 
     """
 
     version: Literal[1]
     name: str = "custom"
-    dense_dtype: Literal["float16", "float32"] = "float16"
+    dense_dtype: Literal["float16", "float32"] = "float32"
     passes: list[Annotated[SerializeAsAny[PassConfig], BeforeValidator(_parse_pass)]] = Field(min_length=1)
 
     def to_json(self) -> dict[str, Any]:

@@ -13,14 +13,14 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from edgecomp import formats
+from edgecomp.array_file import bytes_of, map_arrays, write_arrays
 from edgecomp.errors import FormatError, OutputError
 from edgecomp.files import replace_file
 from edgecomp.tensor import Factor
@@ -69,33 +69,32 @@ class Work:
         if self._folder is None:
             return None
         try:
-            with safe_open(self._folder / self._file(name), framework="numpy") as file:
-                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-                metadata = file.metadata() or {}
-        except (OSError, SafetensorError):
+            found = map_arrays(self._folder / self._file(name))
+        except (OSError, TypeError):
             return None
-        if metadata.get("digest") != _digest(arrays, metadata.get("facts", "")):
+        if found.metadata.get("digest") != _digest(found.arrays, found.metadata.get("facts", "")):
             return None
-        return Kept(arrays, json.loads(metadata["facts"]))
+        return Kept(found.arrays, json.loads(found.metadata["facts"]))
 
-    def keep(self, name: str, kept: Kept) -> None:
+    def keep(self, name: str, kept: Kept) -> Kept:
         """Keep a result; it appears whole or not at all. The first one removes what was kept under other keys.
+
+        Returns:
+            The result with its arrays mapped from the file, so that those given can go; without a folder the one given.
 
         Raises:
             OutputError: the disk refuses.
 
         """
         if self._folder is None:
-            return
+            return kept
         if not self._folder.is_dir():
             _start(self._folder)
         facts = json.dumps(kept.facts)
-        arrays = {key: np.asarray(array, order="C") for key, array in kept.arrays.items()}
-        with replace_file(self._folder / self._file(name), overwrite=True) as temporary:
-            try:
-                save_file(arrays, temporary, metadata={"facts": facts, "digest": _digest(arrays, facts)})
-            except SafetensorError as error:
-                raise OSError(error) from error
+        path = self._folder / self._file(name)
+        with replace_file(path, overwrite=True) as temporary:
+            write_arrays(temporary, kept.arrays, {"facts": facts, "digest": _digest(kept.arrays, facts)})
+        return Kept(map_arrays(path).arrays, kept.facts)
 
     def find_factor(self, name: str) -> FinishedFactor | None:
         """The factor kept under that name, or None where it is absent or damaged."""
@@ -111,7 +110,7 @@ class Work:
         return FinishedFactor(factor, kept.facts["record"])
 
     def keep_factor(self, name: str, finished: FinishedFactor) -> FinishedFactor:
-        """Keep a factor; returns it.
+        """Keep a factor; returns it as `keep` does, mapped from the file.
 
         Raises:
             OutputError: the disk refuses.
@@ -124,8 +123,8 @@ class Work:
             "attributes": dict(factor.attributes),
             "record": finished.record,
         }
-        self.keep(name, Kept(factor.arrays, facts))
-        return finished
+        kept = self.keep(name, Kept(factor.arrays, facts))
+        return FinishedFactor(replace(factor, arrays=kept.arrays), finished.record)
 
     def _file(self, name: str) -> str:
         # Names hold slashes and may be longer than a file's may.
@@ -195,5 +194,6 @@ def _digest(arrays: Mapping[str, np.ndarray], facts: str) -> str:
     digest = hashlib.sha256(facts.encode())
     for name in sorted(arrays):
         array = arrays[name]
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(bytes_of(array))
     return digest.hexdigest()

@@ -8,7 +8,7 @@ statistics in memory, at a time. A model without blocks (`find_blocks`) is one u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -237,11 +237,8 @@ class Walk:
                 raise _Reached
             return self._returned(block, arguments[0])
 
-        with self._stubbed(stub):
-            try:
-                run_module(self._module, self._placed(number))
-            except _Reached:
-                pass
+        with self._stubbed(stub), suppress(_Reached):
+            run_module(self._module, self._placed(number))
         if number == len(self.values):
             self.values.append(first[0])
             self.calls.append(calls)
@@ -284,7 +281,7 @@ class Walk:
         return self._seen[-1]
 
 
-class _Reached(BaseException):  # noqa: N818  (no error: it ends a run whose rest is not needed)
+class _Reached(BaseException):
     pass
 
 

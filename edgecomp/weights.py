@@ -24,8 +24,9 @@ _READ_WITHIN = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.Transforme
 def materialised(module: nn.Module, device: torch.device = CPU, *, without: Iterable[nn.Module] = ()) -> Iterator[None]:
     """Floating parameters and buffers of a module and its submodules are float32 on `device`, and afterwards as they were.
 
-    Those of the submodules `without` stay, but for what they share with others. Only their data is exchanged: each parameter stays the same object under the same names, so that shared ones stay shared. What a
-    block writes into an exchanged one is lost. Tensors of integers are moved to `device`; what is float32 there already stays.
+    Those of the submodules `without` stay, but for what they share with others. Only their data is exchanged: each parameter stays
+    the same object under the same names, so that shared ones stay shared. What a block writes into an exchanged one is lost.
+    Tensors of integers are moved to `device`; what is float32 there already stays.
     """
     left = {id(part) for other in without for part in other.modules()}
     with _exchanged([tensor for part in module.modules() if id(part) not in left for tensor in _own(part)], device):

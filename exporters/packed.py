@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import cast
 
+import numpy as np
+import torch
 from torch.export import ExportedProgram
 
 from edgecomp.checkpoint import CompressedModel
@@ -55,6 +57,17 @@ def check_calls(model: CompressedModel, found: Collection[tuple[str, Operator]])
                 f"a call of {operator.torch_name} must run the factor {factor} of {', '.join(layers)}, and none does: forward "
                 "does not reach the layer. Take it out of the model, or leave it out with skip in the recipe"
             )
+
+
+def float16_tensor_bytes(model: CompressedModel) -> int:
+    """Bytes of the dense tensors that the checkpoint has in float16, each once."""
+    return sum({id(tensor): tensor.nbytes for tensor in model.dense.values() if tensor.dtype == torch.float16}.values())
+
+
+def has_float16(model: CompressedModel) -> bool:
+    """Whether the checkpoint has a dense tensor or a dense factor in float16."""
+    dense = (factor for factor in model.factors.values() if factor.format == "dense")
+    return float16_tensor_bytes(model) > 0 or any(factor.arrays["values"].dtype == np.float16 for factor in dense)
 
 
 def check_readers(program: ExportedProgram, model: CompressedModel) -> None:

@@ -11,8 +11,7 @@ import numpy as np
 
 from edgecomp import native
 from edgecomp.formats import lut
-from edgecomp.formats.lut import COMPUTE_MODES
-from edgecomp.tensor import ConvParams, Factor
+from edgecomp.tensor import COMPUTE_MODES, ConvParams, Factor
 
 SHAPES = [(1, 1, 32), (16, 32, 32), (17, 31, 32), (31, 33, 64), (33, 257, 32), (5, 640, 160), (48, 1031, 1056)]
 ROWS = (1, 2, 7, 9, 33)

@@ -15,9 +15,9 @@ from torch import nn
 
 from edgecomp.calibration import (
     factory_samples,
-    input_energy,
     npz_samples,
     read_text,
+    run_module,
     sentence_samples,
     text_windows,
     to_tensors,
@@ -176,41 +176,8 @@ def test_samples_become_tensors_in_the_order_and_dtypes_of_the_inputs() -> None:
         to_tensors({"a": np.ones((1, 2))}, SPECS)
 
 
-def test_energy_is_the_mean_square_of_each_input_column() -> None:
-    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 4))
-    batches = [torch.randn(2, 5, 3), torch.randn(1, 7, 3)]
-    energy = input_energy(model, {"0": model[0], "2": model[2]}, [[batch] for batch in batches])
-    rows = torch.cat([batch.reshape(-1, 3) for batch in batches])
-    torch.testing.assert_close(energy["0"], rows.square().mean(dim=0))
-    torch.testing.assert_close(energy["2"], model[0](rows).relu().square().mean(dim=0).detach())
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-def test_energy_of_a_convolution_has_the_order_of_its_matrix(groups: int) -> None:
-    layer = nn.Conv2d(4, 4, (3, 2), groups=groups)
-    image = torch.randn(2, 4, 8, 9)
-    energy = input_energy(layer, {"conv": layer}, [[image]])["conv"].reshape(6, 32)
-    channels = image.square().mean(dim=(0, 2, 3)).reshape(groups, -1).mean(dim=0)
-    for tap in energy:
-        torch.testing.assert_close(tap[: 4 // groups], channels)
-        assert not tap[4 // groups :].any()
-
-
-def test_layers_that_are_never_called_and_embeddings_have_no_energy() -> None:
-    model = nn.ModuleDict({"table": nn.Embedding(4, 2), "fc": nn.Linear(2, 2), "unused": nn.Linear(2, 2)})
-    run = nn.Sequential(model["table"], model["fc"])
-    assert set(input_energy(run, dict(model.items()), [[torch.tensor([1])]])) == {"fc"}
-
-
-def test_activations_that_are_not_finite_are_refused_by_layer() -> None:
-    layer = nn.Linear(2, 2)
-    with pytest.raises(CalibrationError, match="inputs of fc hold NaN"):
-        input_energy(layer, {"fc": layer}, [[torch.tensor([[torch.nan, 1]])]])
-
-
-def test_inputs_that_the_model_does_not_take_are_refused_and_leave_no_hooks() -> None:
+def test_inputs_that_the_model_does_not_take_are_refused() -> None:
     layer = nn.Linear(2, 2)
     for batch in ([torch.ones(1, 3)], [torch.ones(1, 2, dtype=torch.float64)], [torch.ones(1, 2)] * 2):
         with pytest.raises(CalibrationError, match=r"fails on float"):
-            input_energy(layer, {"fc": layer}, [batch])
-    assert not layer._forward_pre_hooks
+            run_module(layer, batch)

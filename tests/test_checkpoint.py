@@ -128,12 +128,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[EdgecompError], str]] = {
     "no plans": (set_entry("plans", value=...), CheckpointError, "KeyError: 'plans'"),
     "plans a list": (set_entry("plans", value=[]), CheckpointError, "must hold every entry"),
     "no recipe": (set_entry("recipe", value=...), CheckpointError, "KeyError: 'recipe'"),
-    "unknown compute": (set_entry("recipe", "compute", value="int4"), CheckpointError, "int8 or float, got 'int4'"),
+    "unknown compute": (set_entry("plans", "fc", "compute", value="int4"), CheckpointError, "int8 or float, got 'int4'"),
     "no parameters": (set_entry("parameters", value=...), CheckpointError, "KeyError: 'parameters'"),
     "plan with an unknown entry": (set_entry("plans", "fc", "scale", value=3), CheckpointError, "has the entries"),
     "stage with an unknown entry": (set_entry("plans", "fc", "terms", 0, 0, "scale", value=3), CheckpointError, "has the entries"),
     "plan without terms": (set_entry("plans", "fc", "terms", value=[]), CheckpointError, "at least one term"),
-    "plan of no layer": (set_entry("plans", "fc2", value={"terms": [[]], "bias": None}), CheckpointError, "term"),
+    "plan of no layer": (
+        set_entry("plans", "fc2", value={"terms": [[]], "bias": None, "compute": "int8"}),
+        CheckpointError,
+        "term",
+    ),
     "unknown factor": (
         set_entry("plans", "fc", "terms", 0, 0, "factor", value="gone"),
         CheckpointError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 import edgecomp
 from edgecomp.calibration import Sample
 from edgecomp.checkpoint import CompressedModel
+from edgecomp.columns import ConvColumns
 from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError, ModelError
 from edgecomp.formats import unpack
 from edgecomp.models import load_model
-from edgecomp.modules import PackedLayer, conv_kernel
+from edgecomp.modules import PackedLayer
 from edgecomp.passes import PASSES, PassContext
 from edgecomp.passes.lut_kmeans import LutKmeansConfig
 
@@ -86,7 +88,7 @@ def test_packed_kernels_are_near_the_original_ones() -> None:
     for name in ("same", "grouped"):
         stage = packed.plans[name].terms[0][0]
         assert stage.conv is not None
-        kernel = conv_kernel(torch.from_numpy(unpack(packed.factors[stage.factor])), stage.conv)
+        kernel = ConvColumns(stage.conv).kernel(torch.from_numpy(unpack(packed.factors[stage.factor])))
         assert relative_error(kernel, model.get_submodule(name).weight) < 0.01
 
 
@@ -135,10 +137,42 @@ def test_a_pass_over_other_layers_keeps_the_rest_exact() -> None:
     assert packed.module.head.weight is packed.module.table.weight
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_modules_in_other_precisions_are_refused(dtype: torch.dtype) -> None:
-    with pytest.raises(ModelError, match=r"must be float32.*model\.float\(\)"):
-        edgecomp.compress(tiny_models.tied_tokens().to(dtype), recipe(), tiny_models.tokens())
+@pytest.mark.parametrize(
+    ("make", "samples"), [(tiny_models.convolutional, IMAGES), (tiny_models.tied_tokens, tiny_models.tokens())]
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_module_of_another_precision_is_compressed_as_its_float32_values(
+    make: Callable[[], nn.Module], samples: list[Sample], dtype: torch.dtype
+) -> None:
+    module = make().eval().to(dtype)
+    packed = edgecomp.compress(module, recipe(3), samples)
+    expected = edgecomp.compress(make().eval().to(dtype).float(), recipe(3), samples)
+    assert {tensor.dtype for tensor in module.parameters()} == {dtype}
+    assert {tensor.dtype for tensor in packed.module.parameters()} == {torch.float32}
+    assert torch.equal(packed(samples[0])[0], expected(samples[0])[0])
+    assert packed.dense.keys() == expected.dense.keys()
+    assert all(torch.equal(tensor, expected.dense[name]) for name, tensor in packed.dense.items())
+
+
+def test_a_compressed_copy_takes_no_memory_for_what_is_filled_in() -> None:
+    model = tiny_models.tied_tokens()
+    packed = edgecomp.compress(model, recipe(8, skip=["table", "head"], top_dense_dtype="float32"), tiny_models.tokens())
+    assert packed.dense["table.weight"].data_ptr() == model.table.weight.data_ptr()
+    assert packed.module.table.weight.data_ptr() == model.table.weight.data_ptr()
+
+
+def test_provenance_names_the_files_or_the_tensors_of_the_source(llama_folder: str, text_file: str) -> None:
+    packed = edgecomp.compress(llama_folder, recipe(8), text_file, samples=1, sequence_length=8)
+    expected = {
+        name: hashlib.sha256(Path(llama_folder, name).read_bytes()).hexdigest() for name in ("config.json", "model.safetensors")
+    }
+    assert packed.provenance["source"] == expected
+    loaded = load_model(llama_folder)
+    first = edgecomp.compress(loaded, recipe(8), text_file, samples=1, sequence_length=8).provenance["source"]
+    loaded.module.get_parameter("body.model.norm.weight").data[0] += 1
+    second = edgecomp.compress(loaded, recipe(8), text_file, samples=1, sequence_length=8).provenance["source"]
+    assert first.keys() == second.keys() == {"tensors"}
+    assert first != second
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:
@@ -152,8 +186,8 @@ def test_dense_values_beyond_float16_are_refused() -> None:
     model = tiny_models.tied_tokens()
     model.fc.bias.data[0] = 1e6
     with pytest.raises(ModelError, match=r"fc\.bias.*dense_dtype"):
-        edgecomp.compress(model, recipe(), tiny_models.tokens())
-    edgecomp.compress(model, recipe(top_dense_dtype="float32"), tiny_models.tokens())
+        edgecomp.compress(model, recipe(top_dense_dtype="float16"), tiny_models.tokens())
+    edgecomp.compress(model, recipe(), tiny_models.tokens())
 
 
 class Idle(nn.Module):
@@ -283,9 +317,15 @@ def test_a_matrix_that_a_pass_replaced_is_kept(monkeypatch: pytest.MonkeyPatch) 
 
         def __init__(self, config: object) -> None: ...
 
+        def prepare(self, draft: Draft, context: PassContext) -> None: ...
+
+        def requires(self, draft: Draft) -> None: ...
+
         def run(self, draft: Draft, context: PassContext) -> None:
             draft.matrices = {name: torch.zeros_like(matrix) for name, matrix in draft.matrices.items()}
             draft.tensors["fc.bias"] = torch.full((64,), 2.0)
+
+        def ensures(self, draft: Draft) -> None: ...
 
     monkeypatch.setitem(PASSES, "lut-kmeans", Zero)
     packed = edgecomp.compress(tiny_models.tied_tokens(), recipe(4), tiny_models.tokens())

@@ -83,7 +83,7 @@ def test_a_model_is_inspected_with_each_tensor_once() -> None:
     from edgecomp.modules import PackedFactor, PackedLayer
 
     factors = {"w": lut_factor(32, 64)}
-    layer = PackedLayer(plan(Stage("w", "linear")), {"w": PackedFactor(factors["w"])}, None, "float")
+    layer = PackedLayer(plan(Stage("w", "linear")), {"w": PackedFactor(factors["w"])}, None)
     module = nn.Sequential(layer, nn.LayerNorm(32), layer)
     model = CompressedModel(
         module=module,

@@ -11,9 +11,9 @@ from packed_models import conv, conv_factor, gather, linear, plan, random_factor
 from torch import nn
 from torch.nn.utils import parametrizations, weight_norm
 
+from edgecomp.columns import ConvColumns
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.layers import conv_params, dense_tensors, draft_of, find_layers, install, require_complete
-from edgecomp.modules import conv_kernel
 from edgecomp.tensor import ConvParams, Factor, LayerPlan
 
 
@@ -57,7 +57,7 @@ def test_a_draft_holds_each_matrix_once() -> None:
         "head": ("linear", "head.bias", 128),
         "conv": ("conv", "conv.bias", 48),
     }
-    kernel = conv_kernel(draft.matrices["conv.weight"], draft.layers["conv"].conv)  # type: ignore[arg-type]
+    kernel = ConvColumns(conv_params(model["conv"])).kernel(draft.matrices["conv.weight"])
     assert torch.equal(kernel, model["conv"].weight)
 
 
@@ -143,7 +143,7 @@ def test_installed_layers_run_from_their_factors() -> None:
     dense = dense_tensors(model, PLANS, {}, torch.float32)
     require_complete(model, PLANS, FACTORS, dense)
     packed = copy.deepcopy(model)
-    install(packed, PLANS, FACTORS, dense, "float")
+    install(packed, PLANS, FACTORS, dense)
     x = torch.randn(3, 64)
     weights = packed["table"](torch.arange(40))
     torch.testing.assert_close(packed["fc"](x), x @ weights.T + model["fc"].bias)
@@ -182,6 +182,6 @@ def test_tensors_that_are_missing_unknown_or_of_another_shape_are_refused() -> N
     with pytest.raises(CheckpointError, match=r"lacks norm\.bias"):
         require_complete(original(), PLANS, FACTORS, {name: t for name, t in dense.items() if name != "norm.bias"})
     with pytest.raises(CheckpointError, match=r"no tensor norm\.offset"):
-        install(original(), PLANS, FACTORS, {**dense, "norm.offset": torch.ones(40)}, "float")
+        install(original(), PLANS, FACTORS, {**dense, "norm.offset": torch.ones(40)})
     with pytest.raises(CheckpointError, match=r"norm\.bias must have the shape \[40\].*\[39\]"):
-        install(original(), PLANS, FACTORS, {**dense, "norm.bias": torch.ones(39)}, "float")
+        install(original(), PLANS, FACTORS, {**dense, "norm.bias": torch.ones(39)})

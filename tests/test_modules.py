@@ -15,7 +15,7 @@ from edgecomp.tensor import ConvParams, Factor, LayerPlan
 
 
 def layer(layer_plan: LayerPlan, factors: dict[str, Factor], bias: Tensor | None = None) -> PackedLayer:
-    return PackedLayer(layer_plan, {name: PackedFactor(factor) for name, factor in factors.items()}, bias, "float")
+    return PackedLayer(layer_plan, {name: PackedFactor(factor) for name, factor in factors.items()}, bias)
 
 
 def x(*shape: int) -> Tensor:
@@ -73,7 +73,7 @@ def test_a_format_that_nothing_runs_is_an_error() -> None:
 
 def test_layers_share_the_module_of_a_factor() -> None:
     shared = {"w": PackedFactor(random_factor(16, 32))}
-    layers = nn.ModuleList(PackedLayer(plan([linear()]), shared, None, "float") for _ in range(2))
+    layers = nn.ModuleList(PackedLayer(plan([linear()]), shared, None) for _ in range(2))
     assert layers[0].factor("w") is layers[1].factor("w")
     assert len({id(buffer) for buffer in layers.buffers()}) == len(shared["w"].to_factor().arrays)
 

@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgecomp import native
 from edgecomp.formats import lut
 from edgecomp.ops import DOMAIN, LUT_CONV2D, LUT_GATHER, LUT_MATMUL, OPERATORS, Operator
-from edgecomp.tensor import ConvParams, Factor
+from edgecomp.tensor import COMPUTE_MODES, Compute, ConvParams, Factor
 
 CONV = ConvParams(5, (3, 2), (2, 1), (1, 0, 2, 1), (1, 2))
 ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
@@ -100,8 +100,8 @@ def conv_factor(rng: np.random.Generator) -> Factor:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("permuted", [False, True])
-@pytest.mark.parametrize("compute", lut.COMPUTE_MODES)
-def test_matmul(rng: np.random.Generator, compute: lut.Compute, permuted: bool, threads: int) -> None:
+@pytest.mark.parametrize("compute", COMPUTE_MODES)
+def test_matmul(rng: np.random.Generator, compute: Compute, permuted: bool, threads: int) -> None:
     factor = random_factor(50, 100, 3, 32, books=2, permuted=permuted, rng=rng)
     x, bias = rng.standard_normal((2, 3, 100)).astype(np.float32), rng.standard_normal(50).astype(np.float32)
     y = run(make_model(LUT_MATMUL, factor, ["batch", "tokens", 100], bias=bias, compute=compute), x, threads=threads)

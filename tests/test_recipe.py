@@ -46,10 +46,11 @@ def test_toml_json_and_mappings_give_the_same_recipe(tmp_path: Path) -> None:
 
 def test_every_setting_is_written_out() -> None:
     resolved = load_recipe(SETTINGS).to_json()
-    assert (resolved["compute"], resolved["dense_dtype"]) == ("int8", "float16")
+    assert resolved["dense_dtype"] == "float32"
     assert resolved["passes"][0] == {
         "method": "lut-kmeans",
         "bits": 3,
+        "compute": "int8",
         "block_size": 32,
         "weighting": "activations",
         "refits": 8,
@@ -62,9 +63,9 @@ def test_every_setting_is_written_out() -> None:
 
 def test_overrides_apply_in_order_and_leave_what_was_given() -> None:
     given = copy.deepcopy(SETTINGS)
-    recipe = load_recipe(given, ["passes.0.bits=5", "passes.0.bits=6", "compute=float", "passes.0.skip=[]"])
+    recipe = load_recipe(given, ["passes.0.bits=5", "passes.0.bits=6", "passes.0.compute=float", "passes.0.skip=[]"])
     resolved = recipe.to_json()
-    assert (resolved["passes"][0]["bits"], resolved["compute"], resolved["passes"][0]["skip"]) == (6, "float", [])
+    assert (resolved["passes"][0]["bits"], resolved["passes"][0]["compute"], resolved["passes"][0]["skip"]) == (6, "float", [])
     assert given == SETTINGS
 
 
@@ -84,7 +85,7 @@ def test_overrides_apply_in_order_and_leave_what_was_given() -> None:
         ({"passes": [{}]}, r"method must be one of lut-kmeans"),
         ({"passes": ["lut-kmeans"]}, r"passes\.0"),
         ({"passes": []}, r"passes"),
-        ({"compute": "int4"}, r"compute.*got 'int4'"),
+        ({"passes": [{"method": "lut-kmeans", "compute": "int4"}]}, r"passes\.0\.compute.*got 'int4'"),
         ({"colour": "red"}, r"colour: unknown key"),
         ({"version": 2}, r"version 2, this edgecomp reads version 1: install a newer"),
         ({"version": "1"}, r"version"),

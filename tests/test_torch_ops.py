@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from edgecomp import torch_ops  # noqa: F401  (registers the operators)
+from edgecomp.columns import ConvColumns
 from edgecomp.errors import FormatError
 from edgecomp.formats import lut, unpack
-from edgecomp.modules import PackedFactor, PackedLayer, conv_kernel, conv_matrix
-from edgecomp.tensor import ConvParams, Factor, TensorSpec
+from edgecomp.modules import PackedFactor, PackedLayer
+from edgecomp.tensor import Compute, ConvParams, Factor, TensorSpec
 
 ARRAYS = ("codes", "codebooks", "tile_book", "scales", "row_scale", "row_index")
 
@@ -35,7 +36,7 @@ def x(*shape: int) -> Tensor:
 @pytest.mark.parametrize("compute", ["int8", "float"])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("permuted", [False, True], ids=["plain", "permuted"])
-def test_matmul_is_the_reference(compute: lut.Compute, bits: int, permuted: bool) -> None:
+def test_matmul_is_the_reference(compute: Compute, bits: int, permuted: bool) -> None:
     factor = random_factor(21, 72, bits=bits, block_size=96 if permuted else 32, books=2, permuted=permuted)
     bias = np.linspace(-1, 1, 21, dtype=np.float32)
     inputs = x(2, 3, 72)
@@ -94,8 +95,8 @@ CONVOLUTIONS = {
 }
 
 
-def run_conv(factor: Factor, params: ConvParams, inputs: Tensor, bias: Tensor, compute: str) -> Tensor:
-    y: Tensor = PackedLayer(plan([conv(params)], bias=True), {"w": PackedFactor(factor)}, bias, compute)(inputs)  # type: ignore[arg-type]
+def run_conv(factor: Factor, params: ConvParams, inputs: Tensor, bias: Tensor, compute: Compute) -> Tensor:
+    y: Tensor = PackedLayer(plan([conv(params)], bias=True, compute=compute), {"w": PackedFactor(factor)}, bias)(inputs)
     return y
 
 
@@ -106,7 +107,7 @@ def test_float_convolution_is_the_one_with_the_unpacked_kernel(name: str, permut
     factor = conv_factor(n, params, bits=3, permuted=permuted)
     inputs, bias = x(2, params.in_channels, 9, 11), x(n)
     top, left, bottom, right = params.padding
-    kernel = conv_kernel(torch.from_numpy(unpack(factor)), params)
+    kernel = ConvColumns(params).kernel(torch.from_numpy(unpack(factor)))
     padded = nn.functional.pad(inputs, (left, right, top, bottom))
     expected = nn.functional.conv2d(padded, kernel, bias, params.stride, 0, params.dilation, params.groups)
     torch.testing.assert_close(run_conv(factor, params, inputs, bias, "float"), expected, rtol=1e-4, atol=1e-5)
@@ -143,10 +144,11 @@ def test_int8_convolution_is_the_matmul_over_patches(name: str) -> None:
 
 def test_a_kernel_survives_the_order_of_the_format() -> None:
     kernel = x(8, 5, 3, 2)
-    matrix = conv_matrix(kernel)
+    columns = ConvColumns(ConvParams(10, (3, 2), groups=2))
+    matrix = columns.matrix(kernel)
     assert matrix.shape == (8, 3 * 2 * 32)
     assert torch.equal(matrix.reshape(8, 3, 2, 32)[:, 2, 1, :5], kernel[:, :, 2, 1])
-    assert torch.equal(conv_kernel(matrix, ConvParams(10, (3, 2), groups=2)), kernel)
+    assert torch.equal(columns.kernel(matrix), kernel)
 
 
 def image_of(params: ConvParams) -> TensorSpec:

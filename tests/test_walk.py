@@ -1,4 +1,4 @@
-"""A model's blocks, and a model run block by block."""
+"""A model run unit by unit gives what it gives at once."""
 
 from __future__ import annotations
 
@@ -9,18 +9,122 @@ import tiny_models
 import torch
 from torch import Tensor, nn
 
-from edgecomp.models import load_model
-from edgecomp.walk import Walk, find_structure, first_tensor
+from edgecomp.layers import find_layers
+from edgecomp.models import body_of, load_model
+from edgecomp.walk import Structure, Unit, Walk, find_structure
 
 CPU = torch.device("cpu")
 
 
-def test_blocks_are_found_where_they_are_a_list_that_runs_in_order() -> None:
-    layered = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 64), nn.Linear(64, 2)))
-    assert find_structure(layered, [torch.ones(1, 4)], {}).blocks == ("0", "1", "2")
+class Residual(nn.Module):
+    """A linear layer with a way around it, called with a keyword, that returns two values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor, *, gain: Tensor) -> tuple[Tensor, None]:
+        return x + gain * self.fc(x).relu(), None
 
 
-def test_models_without_blocks_have_none() -> None:
+class Stacked(nn.Module):
+    """Layers before, in, and behind the blocks; one layer both before and behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.twice, self.head = nn.Embedding(20, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        self.blocks = nn.ModuleList(Residual() for _ in range(3))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x, gain = self.twice(self.table(ids)), torch.full((1,), 0.5)
+        for block in self.blocks:
+            x, _ = block(x, gain=gain)
+        y: Tensor = self.head(self.twice(x))
+        return y
+
+
+def stacked() -> Stacked:
+    torch.manual_seed(0)
+    return Stacked().eval()
+
+
+IDS = [torch.arange(6)[None], torch.arange(9)[None] + 5]
+
+
+def walk_over(module: nn.Module, layers: dict[str, nn.Module], batches: list[list[Tensor]]) -> Walk:
+    return Walk(module, find_structure(module, batches[0], layers), layers, batches, CPU)
+
+
+def outputs(units: list[Unit]) -> list[list[Tensor]]:
+    return [list(unit.run()) for unit in units]
+
+
+def test_what_belongs_where() -> None:
+    model = stacked()
+    structure = find_structure(model, [IDS[0]], find_layers(model))
+    assert structure == Structure(("blocks.0", "blocks.1", "blocks.2"), (2, 2, 2), frozenset({"table"}))
+    units = walk_over(model, find_layers(model), [[ids] for ids in IDS]).units()
+    assert [(unit.name, unit.layers) for unit in units] == [
+        ("", ("table",)),
+        *((f"blocks.{i}", (f"blocks.{i}.fc",)) for i in range(3)),
+        ("", ("twice", "head")),  # complete only when both of its calls were seen
+    ]
+
+
+def test_units_give_what_the_model_gives_at_once() -> None:
+    model = stacked()
+    *_, last = outputs(walk_over(model, find_layers(model), [[ids] for ids in IDS]).units())
+    for ids, output in zip(IDS, last, strict=True):
+        torch.testing.assert_close(output, model(ids).detach(), rtol=0, atol=0)
+    assert all("forward" not in vars(part) for part in model.modules())
+
+
+def test_a_unit_that_is_not_kept_can_run_again() -> None:
+    model = stacked()
+    before, first, *_ = walk_over(model, {}, [[ids] for ids in IDS]).units()
+    list(before.run())
+    once = list(first.run(keep=False))
+    for value, again in zip(once, first.run(), strict=True):
+        assert torch.equal(value, again)
+
+
+@pytest.mark.parametrize("save", ["save_llama", "save_bert", "save_gpt2"])
+def test_transformers(save: str, tmp_path: Path) -> None:
+    loaded = load_model(str(getattr(tiny_models, save)(tmp_path)))
+    batches = [
+        [ids, torch.ones_like(ids)] for ids in (torch.arange(6)[None], torch.arange(12).reshape(2, 6), torch.arange(9)[None])
+    ]
+    layers = find_layers(body_of(loaded.module))
+    walk = walk_over(loaded.module, layers, batches)
+    units = walk.units()
+    assert [unit.name.rpartition(".")[2] for unit in units] == ["", "0", "1", ""]
+    assert sorted(name for unit in units for name in unit.layers) == sorted(layers)
+    *_, last = outputs(units)
+    for batch, (output, *_) in zip(batches, last, strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(output, loaded.module(*batch)[0], rtol=0, atol=0)
+    masks = [tensor for calls in walk.calls for call in calls for tensor in call.keywords.values() if isinstance(tensor, Tensor)]
+    assert len({id(mask) for mask in masks}) <= len(batches) * 2  # blocks, and samples that are alike, share them
+
+
+def test_only_a_unit_s_weights_are_float32_at_a_time() -> None:
+    model, reference = stacked().to(torch.bfloat16), stacked().to(torch.bfloat16).float()
+    seen: dict[str, list[torch.dtype]] = {}
+
+    def note(module: nn.Module, _: object) -> None:
+        seen[next(name for name, part in model.named_modules() if part is module)] = [p.dtype for p in model.parameters()]
+
+    for part in (model.blocks[1].fc, model.head):
+        part.register_forward_pre_hook(note)
+    walk = walk_over(model, find_layers(model), [[IDS[0]]])
+    *_, last = outputs(walk.units())
+    torch.testing.assert_close(last[0], reference(IDS[0]).detach(), rtol=0, atol=0)
+    float32 = {name: sum(dtype == torch.float32 for dtype in dtypes) for name, dtypes in seen.items()}
+    assert float32 == {"blocks.1.fc": 2, "head": 5}  # of 11
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_modules_that_are_no_chain_are_one_unit() -> None:
     class Backwards(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -30,34 +134,22 @@ def test_models_without_blocks_have_none() -> None:
             y: Tensor = self.layers[0](self.layers[1](x))
             return y
 
-    assert find_structure(Backwards(), [torch.ones(1, 4)], {}).blocks == ()
-
-
-@pytest.mark.parametrize("save", ["save_llama", "save_bert", "save_gpt2"])
-def test_blocks_of_transformers_are_their_layers_and_give_what_the_model_gives(save: str, tmp_path: Path) -> None:
-    model = load_model(str(getattr(tiny_models, save)(tmp_path)))
-    batches = [[ids, torch.ones_like(ids)] for ids in (torch.arange(6)[None], torch.arange(9)[None] + 3)]
-    structure = find_structure(model.module, batches[0], {})
-    assert [name.rpartition(".")[2] for name in structure.blocks] == ["0", "1"]
-    walk = Walk(model.module, structure, {}, batches, CPU)
-    *units, last = walk.units()
-    for unit in units:
-        outputs = list(unit.run())
-    with torch.no_grad():
-        expected = [first_tensor(model.module(*batch)) for batch in batches]
-    for got, reference in zip(last.run(), expected, strict=True):
-        torch.testing.assert_close(first_tensor(got), reference)
-    assert len(outputs) == 2
-    assert all(not part._forward_hooks and not part._forward_pre_hooks for part in model.module.modules())
+    shared = nn.Linear(4, 4)
+    twice = nn.Sequential(nn.Sequential(shared, nn.ReLU()), nn.Sequential(shared, nn.ReLU()))
+    for model in (Backwards(), twice):
+        x = torch.ones(1, 4)
+        (unit,) = walk_over(model, find_layers(model), [[x]]).units()
+        (output,) = unit.run()
+        assert torch.equal(output, model(x))
+        assert set(unit.layers) == set(find_layers(model))
 
 
 def test_a_unit_can_be_run_with_gradients() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    batches = [[torch.ones(1, 4)]]
-    walk = Walk(model, find_structure(model, batches[0], {}), {}, batches, CPU)
-    before, first, _, _ = walk.units()
+    model = stacked()
+    walk = walk_over(model, {}, [[ids] for ids in IDS])
+    before, first, *_ = walk.units()
     list(before.run())
     with walk.opened(first), torch.enable_grad():
         first.output(0).sum().backward()
-    assert model[0].weight.grad is not None and model[1].weight.grad is None
-    torch.testing.assert_close(walk.values[0], torch.ones(1, 4))
+    assert model.blocks[0].fc.weight.grad is not None
+    assert model.table.weight.grad is None and model.blocks[1].fc.weight.grad is None

@@ -63,6 +63,7 @@ class LoadedModel:
         source: where it came from, as JSON values; for Hugging Face models enough to build it again.
         tokenizer: for models of text.
         assets: writes configuration and tokenizer into a folder, for models that have them.
+        files: what it was read from and what decides its weights; empty for a model in memory.
 
     """
 
@@ -73,6 +74,7 @@ class LoadedModel:
     source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "module"})
     tokenizer: Tokenizer | None = None
     assets: Sequence[Any] = field(default_factory=tuple)  # objects with save_pretrained(folder)
+    files: Sequence[Path] = ()
 
     def with_sample(self, sample: Sample) -> LoadedModel:
         """The model with inputs and outputs filled in from a sample, where they are unknown: axis 0 is a dynamic `batch`."""

@@ -25,4 +25,4 @@ def load(spec: str) -> LoadedModel:
         raise ModelError(
             f"{spec} must return an nn.Module, or (nn.Module, list of edgecomp.tensor.TensorSpec), got {type(made).__name__}"
         )
-    return LoadedModel(module.eval().float(), tuple(inputs), (), "generic", {"kind": "factory", "model": spec})
+    return LoadedModel(module.eval(), tuple(inputs), (), "generic", {"kind": "factory", "model": spec})

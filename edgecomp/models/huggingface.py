@@ -1,13 +1,19 @@
-"""Hugging Face models: folders, hub ids, and GGUF files through transformers."""
+"""Hugging Face models: folders, hub ids, and GGUF files through transformers.
+
+Weights of safetensors files stay as they are stored and where they are: parameters are pages of the files, which the system reads
+when they are used and drops when it wants, so that loading takes no memory. Other files are read into memory as float32.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
@@ -22,6 +28,7 @@ _ADAPTERS: dict[str, tuple[type[Adapter], str]] = {
     "encoder": (Encoder, "last_hidden_state"),
     "causal-lm": (CausalLM, "logits"),
 }
+_STORED_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def _transformers() -> Any:
@@ -57,13 +64,17 @@ def load(spec: str) -> LoadedModel:
         config = transformers.AutoConfig.from_pretrained(location, **options)
         kind = _kind_of(config, path)
         loader = transformers.AutoModelForCausalLM if kind == "causal-lm" else transformers.AutoModel
+        files = [path] if options else _files_of(location, config)
+        dtype = _dtype_of(files)
         body, found = loader.from_pretrained(
-            location, dtype=torch.float32, output_loading_info=True, **_head_options(config, kind), **options
+            location, dtype=dtype, output_loading_info=True, **_head_options(config, kind), **options
         )
         # transformers fills what a file lacks with random numbers, and goes on.
         lacking = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
         if lacking:
             raise ModelError(f"{spec} must hold every weight of a {type(body).__name__}, but lacks {', '.join(lacking[:5])}")
+        if dtype != torch.float32:
+            _compute_buffers(body, kind)
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
     except ModelError:
         raise
@@ -73,7 +84,60 @@ def load(spec: str) -> LoadedModel:
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
     source = {"kind": "huggingface", "model": spec, "architecture": type(body).__name__, "task": kind}
-    return _adapt(body, kind, source, tokenizer, assets=(body.config, tokenizer))
+    return _adapt(body, kind, source, tokenizer, assets=(body.config, tokenizer), files=files)
+
+
+def _files_of(location: str, config: Any) -> list[Path]:
+    """The files that decide the model, as transformers finds them: configuration and weights; weights of safetensors alone."""
+    from transformers.utils.hub import cached_file
+
+    def find(name: str) -> Path | None:
+        found = cached_file(location, name, _raise_exceptions_for_missing_entries=False)
+        return None if found is None else Path(found)
+
+    given = getattr(config, "transformers_weights", None)
+    weights = [given] if given else ["model.safetensors", "model.safetensors.index.json"]
+    first = next((path for path in map(find, weights) if path is not None), None)
+    if first is None:
+        return []
+    names = [*getattr(type(config), "extra_files", ())]
+    if first.suffix == ".json":
+        names += sorted(set(json.loads(first.read_text(encoding="utf-8"))["weight_map"].values()))
+    found = [find("config.json"), first, *map(find, names)]
+    return [path for path in found if path is not None]
+
+
+def _dtype_of(files: Sequence[Path]) -> torch.dtype:
+    """The dtype in which the files' weights are loaded: their own where all have one, else float32, which holds them exactly.
+
+    What the configuration says does not count: it may say bfloat16 beside weights of float32.
+    """
+    stored = set()
+    for path in files:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                stored |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    floating = {name for name in stored if name.startswith(("F", "BF"))}
+    return _STORED_DTYPES.get(floating.pop(), torch.float32) if len(floating) == 1 else torch.float32
+
+
+def _compute_buffers(body: nn.Module, kind: ModelKind) -> None:
+    """Compute in float32 what a model computes when it is built, such as frequencies of positions, and what no file holds."""
+    saved = body.state_dict(keep_vars=True)
+    body.config.dtype = torch.float32
+    exact = dict(_unfilled(type(body), body.config, kind).named_buffers())
+    for name, buffer in list(body.named_buffers()):
+        if buffer.is_floating_point() and name not in saved and buffer.dtype != exact[name].dtype:
+            parent, _, leaf = name.rpartition(".")
+            body.get_submodule(parent).register_buffer(leaf, exact[name], persistent=False)
+
+
+def _unfilled(architecture: type[nn.Module], config: Any, kind: ModelKind) -> nn.Module:
+    """The model with parameters on the meta device and real buffers."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        return architecture(config, **_head_options(config, kind))
 
 
 def skeleton(source: Mapping[str, Any], folder: Path) -> LoadedModel:
@@ -84,13 +148,9 @@ def skeleton(source: Mapping[str, Any], folder: Path) -> LoadedModel:
 
     """
     transformers = _transformers()
-    from accelerate import init_empty_weights
-
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
-        architecture = getattr(transformers, str(source["architecture"]))
-        with init_empty_weights(include_buffers=False):
-            body = architecture(config, **_head_options(config, source["task"]))
+        body = _unfilled(getattr(transformers, str(source["architecture"])), config, source["task"])
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
@@ -100,9 +160,16 @@ def skeleton(source: Mapping[str, Any], folder: Path) -> LoadedModel:
     return _adapt(body, source["task"], source, tokenizer, assets=(config, tokenizer))
 
 
-def _adapt(body: nn.Module, kind: ModelKind, source: Mapping[str, Any], tokenizer: Any, assets: tuple[Any, ...]) -> LoadedModel:
+def _adapt(
+    body: nn.Module,
+    kind: ModelKind,
+    source: Mapping[str, Any],
+    tokenizer: Any,
+    assets: tuple[Any, ...],
+    files: Sequence[Path] = (),
+) -> LoadedModel:
     adapter, output = _ADAPTERS[kind]
-    return LoadedModel(adapter(body).eval(), _TEXT_INPUTS, (output,), kind, source, tokenizer, assets)
+    return LoadedModel(adapter(body).eval(), _TEXT_INPUTS, (output,), kind, source, tokenizer, assets, files)
 
 
 def _kind_of(config: Any, path: Path) -> ModelKind:

@@ -39,7 +39,7 @@ def load(spec: str) -> LoadedModel:
             setattr(module.get_submodule(parent), leaf, layer)
     outputs = tuple(f"output_{i}" if i else "output" for i in range(len(program.graph_signature.user_outputs)))
     source = {"kind": "program", "model": spec}
-    return LoadedModel(module, _inputs(program), outputs, "generic", source)
+    return LoadedModel(module, _inputs(program), outputs, "generic", source, files=[path])
 
 
 def _inputs(program: ExportedProgram) -> tuple[TensorSpec, ...]:

@@ -52,8 +52,8 @@ class LutKmeansConfig(PassConfig):
         bits: width of a code, 1 to 8.
         block_size: columns that share a scale, a multiple of 32. Halved, as long as it stays one, for a layer whose padded input
             width it does not divide; what does not divide it then is refused.
-        compute: how the packed layers compute: `int8` quantises activations on the fly (fast), `float` keeps them (exact to the packed
-            weights).
+        compute: how the packed layers compute: `int8` quantises activations on the fly (fast), `float` keeps them (exact to the
+            packed weights).
         weighting: `activations` weights errors by the mean square of each input, `hessian` by the whole XᵀX of the inputs, `none`
             weights all alike.
         refits: rounds of alternating refinement.
@@ -161,7 +161,7 @@ class LutKmeans:
             raise ModelError(f"lut-kmeans must pack every matrix that it works on, but left {', '.join(left)}")
 
     def candidates(self, draft: Draft, context: PassContext, layer: str) -> list[Candidate]:
-        """What each width would make of a layer's own matrix, at the pass's other settings; errors are those of a quick fit of some rows.
+        """What each width would make of a layer's own matrix, at the pass's other settings; errors are of a quick fit of some rows.
 
         Args:
             draft: the draft, in which the layer's matrix is not packed yet.
@@ -268,6 +268,6 @@ def _saves_bytes(draft: Draft, factor: str, settings: _Resolved) -> bool:
 
 
 def _real_columns(draft: Draft, factor: str) -> Tensor | None:
-    """Which columns are no padding channels, by the geometry of the stages that use them: bool `[K]`, or None where all are real."""
+    """Which columns are no padding channels, by the geometry of the stages that use them: bool `[K]`; None: all are real."""
     columns = draft.columns(factor)
     return None if columns is None else columns.real()

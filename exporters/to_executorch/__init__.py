@@ -8,6 +8,7 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError
 from edgecomp.exporters.capture import capture
 from edgecomp.exporters.options import ExportOptions
+from edgecomp.exporters.packed import float16_tensor_bytes
 from edgecomp.exporters.result import ExportResult
 from edgecomp.exporters.to_executorch.bounds import bounded_sizes, check_bounded
 from edgecomp.exporters.to_executorch.lower import finish, lower
@@ -32,6 +33,12 @@ def export(model: CompressedModel, output: Path, progress: ProgressBar, options:
     if output.suffix != ".pte":
         raise ExportError(f"an ExecuTorch program has the suffix .pte, got {output}")
     max_sizes = bounded_sizes(model.inputs, options.max_sizes)
+    rounded = float16_tensor_bytes(model)
+    if rounded:
+        progress.say(
+            f"ExecuTorch takes tensors that stay dense as float32: the {rounded:,} bytes that the checkpoint has in float16 are "
+            f"{2 * rounded:,} in the program"
+        )
     with progress.steps("export", 4) as begin:
         begin("capture")
         captured = capture(model, max_sizes)

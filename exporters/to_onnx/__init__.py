@@ -7,7 +7,6 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import DeduplicateHashedInitializersPass
 
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
@@ -16,13 +15,12 @@ from edgecomp.exporters.capture import capture
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
 from edgecomp.exporters.to_onnx.functions import function_protos
+from edgecomp.exporters.to_onnx.initializers import settle_initializers
 from edgecomp.exporters.to_onnx.lower import OPSET, lower
 from edgecomp.exporters.to_onnx.packed import check_packed, fill_absent_inputs
 from edgecomp.exporters.to_onnx.save import data_path, save
 from edgecomp.ops import DOMAIN, DOMAIN_VERSION
 from edgecomp.progress import ProgressBar
-
-_NO_SIZE_LIMIT = 1 << 62
 
 
 def output_files(output: Path, options: ExportOptions) -> tuple[Path, ...]:
@@ -55,7 +53,7 @@ def export(model: CompressedModel, output: Path, progress: ProgressBar, options:
         begin("check")
         check_packed(onnx_model.graph, model)
         fill_absent_inputs(onnx_model.graph)
-        DeduplicateHashedInitializersPass(size_limit=_NO_SIZE_LIMIT)(onnx_model)
+        settle_initializers(onnx_model.graph, model)
         _describe(onnx_model, model)
         # Last: an optimiser or converter that runs over functions would inline them, and decompress the weights.
         _attach_functions(onnx_model)

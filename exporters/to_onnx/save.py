@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from edgecomp.array_file import bytes_of
 from edgecomp.errors import OutputError
 
 # Runtimes map a tensor of external data where it lies, so its offset is its alignment. Kernels read 64-byte planes; whole pages
@@ -106,7 +107,9 @@ def _write_data(initializers: Sequence[ir.Value], path: Path) -> None:
     with path.open("wb") as file:
         for placement in placements:
             file.write(bytes(placement.offset - file.tell()))
-            file.write(placement.tensor.tobytes())
+            tensor = placement.tensor
+            # Elements of less than a byte are packed by `tobytes`; all others are written from where they lie.
+            file.write(bytes_of(tensor.numpy()) if tensor.nbytes >= tensor.size else tensor.tobytes())
     for placement in placements:
         tensor = placement.tensor
         values[id(tensor)].const_value = ir.ExternalTensor(

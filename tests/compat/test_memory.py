@@ -11,13 +11,13 @@ from edgecomp import native
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.runner import run_bench
 from edgecomp.exporters import export
-from edgecomp.formats import lut
+from edgecomp.tensor import COMPUTE_MODES, Compute
 
 SHAPES = [(4096, 1024), (1024, 4096)] * 3
 
 
-@pytest.mark.parametrize("compute", lut.COMPUTE_MODES)
-def test_the_library_makes_no_copy_of_the_weights(tmp_path: Path, compute: lut.Compute) -> None:
+@pytest.mark.parametrize("compute", COMPUTE_MODES)
+def test_the_library_makes_no_copy_of_the_weights(tmp_path: Path, compute: Compute) -> None:
     """Six matrices of 4 bits, 13.5 MB; a copy of one as int8 would be 4.2 MB. The activations and their arena take 2.5 MB."""
     model = chain_model(
         {f"fc{i}": plan([linear(str(i))]) for i in range(len(SHAPES))},

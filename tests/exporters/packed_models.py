@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.formats import lut
 from edgecomp.modules import PackedFactor, PackedLayer
-from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, TensorSpec
+from edgecomp.tensor import Compute, ConvParams, Factor, LayerPlan, Stage, TensorSpec
 
 
 def random_factor(
@@ -38,9 +39,9 @@ def random_factor(
     )
 
 
-def plan(*terms: Sequence[Stage], bias: bool = False) -> LayerPlan:
+def plan(*terms: Sequence[Stage], bias: bool = False, compute: Compute = "float") -> LayerPlan:
     """A plan of terms."""
-    return LayerPlan(tuple(tuple(term) for term in terms), "bias" if bias else None)
+    return LayerPlan(tuple(tuple(term) for term in terms), "bias" if bias else None, compute)
 
 
 def linear(factor: str = "w") -> Stage:
@@ -96,16 +97,17 @@ def compressed(
 
 
 def chain_model(
-    plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], inputs: TensorSpec, compute: lut.Compute = "float"
+    plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], inputs: TensorSpec, compute: Compute = "float"
 ) -> CompressedModel:
     """A model that runs packed layers one after the other, with random biases where the plans have one."""
     packed = {name: PackedFactor(factor) for name, factor in factors.items()}
     generator = torch.Generator().manual_seed(0)
     layers = {}
+    plans = {name: replace(layer_plan, compute=compute) for name, layer_plan in plans.items()}
     for name, layer_plan in plans.items():
         rows = factors[layer_plan.terms[0][-1].factor].shape[0]
         bias = torch.randn(rows, generator=generator) if layer_plan.bias else None
-        layers[name] = PackedLayer(layer_plan, packed, bias, compute)
+        layers[name] = PackedLayer(layer_plan, packed, bias)
     return compressed(Chain(layers), {f"layers.{name}": layer_plan for name, layer_plan in plans.items()}, factors, [inputs])
 
 

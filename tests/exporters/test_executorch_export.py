@@ -83,7 +83,7 @@ class _Wrapped(nn.Module):
 
     def __init__(self, forward: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
-        self.fc = PackedLayer(plan([linear()]), {"w": PackedFactor(random_factor(64, 64))}, None, "float")
+        self.fc = PackedLayer(plan([linear()]), {"w": PackedFactor(random_factor(64, 64))}, None)
         self.run = forward
 
     def forward(self, x: Tensor) -> tuple[Tensor]:

@@ -15,9 +15,8 @@ from edgecomp.artifact.executorch_session import ExecutorchArtifact
 from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.exporters import ExportOptions, export
-from edgecomp.formats.lut import Compute
 from edgecomp.modules import PackedFactor, PackedLayer
-from edgecomp.tensor import ConvParams, Factor, LayerPlan, TensorSpec
+from edgecomp.tensor import Compute, ConvParams, Factor, LayerPlan, TensorSpec
 
 # Starting ExecuTorch takes seconds: one program holds every case, each an output of its own.
 WIDTH = 96
@@ -61,14 +60,16 @@ def parallel_model(cases: dict[str, tuple[LayerPlan, dict[str, Factor]]], spec: 
     generator = torch.Generator().manual_seed(0)
     for name, (layer_plan, own) in cases.items():
         renamed = LayerPlan(
-            tuple(tuple(type(s)(f"{name}.{s.factor}", s.op, s.conv) for s in term) for term in layer_plan.terms), layer_plan.bias
+            tuple(tuple(type(s)(f"{name}.{s.factor}", s.op, s.conv) for s in term) for term in layer_plan.terms),
+            layer_plan.bias,
+            compute,
         )
         rows = own[layer_plan.terms[0][-1].factor].shape[0]
         bias = torch.randn(rows, generator=generator) if layer_plan.bias else None
         named = {f"{name}.{factor}": array for factor, array in own.items()}
         factors |= named
         plans[f"layers.{name}"] = renamed
-        layers[name] = PackedLayer(renamed, {key: PackedFactor(value) for key, value in named.items()}, bias, compute)
+        layers[name] = PackedLayer(renamed, {key: PackedFactor(value) for key, value in named.items()}, bias)
     model = compressed(Parallel(layers), plans, factors, [spec])
     return type(model)(**{**model.__dict__, "outputs": tuple(cases)})
 
@@ -126,7 +127,7 @@ def test_our_operators_among_those_of_xnnpack(tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers: dict[str, nn.Module] = {
         "stem": nn.Conv2d(3, 8, 3, padding=1),
-        "conv": PackedLayer(packed_plan, {"w": PackedFactor(factor)}, None, "float"),
+        "conv": PackedLayer(packed_plan, {"w": PackedFactor(factor)}, None),
         "norm": nn.BatchNorm2d(16),
         "relu": nn.ReLU(),
         "last": nn.Conv2d(16, 4, 1),

@@ -160,7 +160,7 @@ class _Wrapped(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc = PackedLayer(plan([linear()]), {"w": PackedFactor(random_factor(64, 64))}, None, "float")
+        self.fc = PackedLayer(plan([linear()]), {"w": PackedFactor(random_factor(64, 64))}, None)
 
 
 class _Branching(_Wrapped):

@@ -86,6 +86,88 @@ def test_an_exported_program_has_its_layers_back(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded({spec.name: IMAGE["image"]})[0], module(image))
 
 
+def save_llama_as(folder: Path, source: str, dtypes: dict[str, torch.dtype], shards: str = "50GB") -> str:
+    """A copy of a model whose parameters are stored in the dtype of the first pattern that is part of their name."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(source)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(next(dtype for pattern, dtype in dtypes.items() if pattern in name))
+    model.save_pretrained(folder, max_shard_size=shards)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(Path(source, name), folder)
+    return str(folder)
+
+
+BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads mapped files from /proc")
+@pytest.mark.parametrize(
+    ("dtypes", "shards", "loaded_dtype"),
+    [
+        ({"": BF16}, "50KB", BF16),
+        ({"": F16}, "50GB", F16),
+        ({"": F32}, "50KB", F32),
+        ({"norm": F32, "": BF16}, "50KB", F32),
+    ],
+    ids=["bfloat16 shards", "float16", "float32 shards", "mixed"],
+)
+def test_weights_stay_as_they_are_stored_and_where_they_are(
+    llama_folder: str, tmp_path: Path, dtypes: dict[str, torch.dtype], shards: str, loaded_dtype: torch.dtype
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = save_llama_as(tmp_path / "llama", llama_folder, dtypes, shards)
+    loaded = load_model(folder)
+    assert {parameter.dtype for parameter in loaded.module.parameters()} == {loaded_dtype}
+    weight = loaded.module.get_parameter("body.model.layers.1.mlp.up_proj.weight")
+    mapped = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if folder in line]
+    bounds = [[int(address, 16) for address in line[0].split("-")] for line in mapped]
+    assert any(start <= weight.data_ptr() < end for start, end in bounds) == (len(dtypes) == 1)
+    sample = {"input_ids": np.arange(8)[None], "attention_mask": np.ones((1, 8), np.int64)}
+    original = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = original(*(torch.from_numpy(value) for value in sample.values())).logits
+    assert torch.equal(loaded(sample)[0], expected)
+    assert loaded.module.get_parameter("body.lm_head.weight") is loaded.module.get_parameter("body.model.embed_tokens.weight")
+
+
+@pytest.mark.parametrize("said", ["bfloat16", "float16"])
+def test_what_a_configuration_says_rounds_nothing(llama_folder: str, tmp_path: Path, said: str) -> None:
+    folder = tmp_path / "llama"
+    shutil.copytree(llama_folder, folder)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"dtype": "float32"', f'"dtype": "{said}"'))
+    assert said in config.read_text()
+    loaded, original = load_model(str(folder)), load_model(llama_folder)
+    expected = original.module.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.module.state_dict().items())
+
+
+def test_what_a_model_computes_when_it_is_built_is_not_rounded(bert_folder: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """A buffer that no file holds, computed in PyTorch's default dtype, which transformers sets to that of the weights."""
+    from transformers import AutoModel, BertModel
+
+    class Positions(BertModel):
+        def __init__(self, config: Any, **options: Any) -> None:
+            super().__init__(config, **options)
+            self.register_buffer("positions", torch.linspace(0, 1, 7), persistent=False)
+
+        def _init_weights(self, module: nn.Module) -> None:
+            super()._init_weights(module)
+            if module is self:
+                module.positions.copy_(torch.linspace(0, 1, 7))
+
+    folder = tmp_path / "bert"
+    shutil.copytree(bert_folder, folder)
+    BertModel.from_pretrained(bert_folder).to(BF16).save_pretrained(folder)
+    monkeypatch.setattr(AutoModel, "from_pretrained", Positions.from_pretrained)
+    loaded = load_model(str(folder))
+    assert loaded.module.get_parameter("body.embeddings.word_embeddings.weight").dtype == BF16
+    assert torch.equal(loaded.module.get_buffer("body.positions"), torch.linspace(0, 1, 7))
+
+
 def test_damaged_weights_are_a_model_error(bert_folder: str, tmp_path: Path) -> None:
     folder = tmp_path / "bert"
     shutil.copytree(bert_folder, folder)

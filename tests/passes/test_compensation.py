@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import edgecomp
-from edgecomp.calibration import input_energy, input_hessian
+from edgecomp import context
 from edgecomp.errors import CalibrationError
 from edgecomp.formats import lut, unpack
-from edgecomp.modules import conv_matrix
-from edgecomp.passes import base
 from edgecomp.passes.lut_fit import LutFit, fit_lut
 
 
@@ -50,41 +48,6 @@ def test_inputs_that_are_all_alike_or_absent_are_no_trouble() -> None:
         assert fit_lut(matrix, hessian, bits=3, block_size=32, refits=1).relative_error < 1
 
 
-def test_hessians_are_those_of_the_layers_inputs() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(6, 8, 3, stride=2, padding=(1, 0), dilation=1), nn.Flatten(), nn.Linear(8 * 4 * 3, 5))
-    batches = [torch.randn(2, 6, 7, 7) for _ in range(2)]
-    hessians = input_hessian(model, {"conv": model[0], "fc": model[2]}, [[batch] for batch in batches])
-    energy = input_energy(model, {"fc": model[2]}, [[batch] for batch in batches])
-    torch.testing.assert_close(hessians["fc"].diagonal(), energy["fc"])
-    # The convolution's outputs without bias are its patches times its matrix: their mean square is what the Hessian gives.
-    outputs = torch.cat([nn.functional.conv2d(batch, model[0].weight, None, 2, (1, 0)) for batch in batches])
-    matrix = conv_matrix(model[0].weight.detach())
-    expected = outputs.square().mean(dim=(0, 2, 3))
-    torch.testing.assert_close(((matrix @ hessians["conv"]) * matrix).sum(dim=1), expected)
-
-
-def test_grouped_convolutions_share_their_columns() -> None:
-    torch.manual_seed(0)
-    layer = nn.Conv2d(8, 8, 3, padding="same", groups=2, bias=False)
-    image = torch.randn(1, 8, 5, 5)
-    hessian = input_hessian(layer, {"conv": layer}, [[image]])["conv"]
-    per_group = [
-        input_hessian(half, {"c": half}, [[part]])["c"] for half, part in zip(halves(), image.split(4, dim=1), strict=True)
-    ]
-    torch.testing.assert_close(hessian, torch.stack(per_group).mean(dim=0))
-
-
-def halves() -> list[nn.Module]:
-    return [nn.Conv2d(4, 4, 3, padding="same") for _ in range(2)]
-
-
-def test_inputs_that_are_not_finite_are_refused() -> None:
-    layer = nn.Sequential(nn.Linear(2, 2))
-    with pytest.raises(CalibrationError, match="finite"):
-        input_hessian(layer, {"0": layer[0]}, [[torch.tensor([[torch.nan, 1.0]])]])
-
-
 def recipe(**settings: Any) -> dict[str, Any]:
     return {"version": 1, "passes": [{"method": "lut-kmeans", "bits": 2, "refits": 1, **settings}]}
 
@@ -93,7 +56,7 @@ def recipe(**settings: Any) -> dict[str, Any]:
 def test_whole_models_a_few_hessians_at_a_time(factory: str, samples: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = getattr(tiny_models, factory)(), list(getattr(tiny_models, samples)())
     at_once = edgecomp.compress(model, recipe(weighting="hessian"), inputs)
-    monkeypatch.setattr(base, "_HESSIAN_BYTES", 1)  # one layer at a time
+    monkeypatch.setattr(context, "_STATISTIC_BYTES", 1)  # one layer at a time
     one_by_one = edgecomp.compress(model, recipe(weighting="hessian"), inputs)
     diagonal = edgecomp.compress(model, recipe(), inputs)
     for name, factor in at_once.factors.items():
@@ -132,7 +95,7 @@ def test_there_are_no_more_codebooks_than_can_be(bits: int, rows: int, books: in
 
 def test_a_regrouped_model_exports_what_it_computes() -> None:
     model, inputs = tiny_models.convolutional(), list(tiny_models.images())
-    compressed = edgecomp.compress(model, recipe(books=2, weighting="hessian") | {"compute": "float"}, inputs)
+    compressed = edgecomp.compress(model, recipe(books=2, weighting="hessian", compute="float"), inputs)
     assert "row_index" in compressed.factors["first.weight"].arrays
     with torch.no_grad():
         got = compressed.module(torch.from_numpy(inputs[0]["image"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgecomp.columns import ConvColumns
+from edgecomp.context import Batch, PassContext
 from edgecomp.draft import Draft
-from edgecomp.errors import CalibrationError, ConfigError
+from edgecomp.errors import CalibrationError, ConfigError, FormatError
 from edgecomp.formats import lut, unpack
 from edgecomp.layers import draft_of, find_layers
-from edgecomp.passes import PassContext
+from edgecomp.passes import run_passes
 from edgecomp.passes.kmeans import kmeans_1d
 from edgecomp.passes.lut_fit import LutFit, fit_lut
 from edgecomp.passes.lut_kmeans import LutKmeans, LutKmeansConfig
 from edgecomp.progress import ProgressBar
+from edgecomp.tensor import ConvParams, Stage
 
 
 def normal(n: int, k: int, seed: int = 0) -> Tensor:
@@ -168,14 +172,18 @@ class Tied(nn.Module):
 
 
 def context_of(model: nn.Module, *batches: Sequence[Tensor]) -> PassContext:
-    return PassContext(model, find_layers(model), batches, ProgressBar(quiet=True))
+    samples = [Batch(f"sample {number}", batch) for number, batch in enumerate(batches)]
+    return PassContext(model, find_layers(model), samples, ProgressBar(quiet=True))
+
+
+def run_on(draft: Draft, context: PassContext, **settings: Any) -> None:
+    run_passes([LutKmeans(LutKmeansConfig(**settings))], draft, context)
 
 
 def run_pass(**settings: Any) -> Draft:
     model = Tied()
     draft = draft_of(model)
-    config = LutKmeansConfig(**{"weighting": "none", "refits": 0, "bits": 2, **settings})
-    LutKmeans(config).run(draft, context_of(model))
+    run_on(draft, context_of(model), **{"weighting": "none", "refits": 0, "bits": 2, **settings})
     return draft
 
 
@@ -226,7 +234,7 @@ def test_a_block_size_is_halved_for_layers_that_it_does_not_divide() -> None:
         {"wide": nn.Linear(256, 16), "odd": nn.Linear(300, 16), "narrow": nn.Linear(72, 16)}
     )  # padded: 320 and 96
     draft = draft_of(model)
-    LutKmeans(LutKmeansConfig(weighting="none", refits=0, bits=2, block_size=128)).run(draft, context_of(model))
+    run_on(draft, context_of(model), weighting="none", refits=0, bits=2, block_size=128)
     block_sizes = {name.removesuffix(".weight"): factor.attributes["block_size"] for name, factor in draft.factors.items()}
     assert block_sizes == {"wide": 128, "odd": 64, "narrow": 32}
 
@@ -235,7 +243,7 @@ def test_a_block_size_that_does_not_fit_is_refused_before_any_work() -> None:
     model = Tied()
     draft = draft_of(model)
     with pytest.raises(ConfigError, match=r"layer table.*block_size=96.*fit: \[32, 64\]"):
-        LutKmeans(LutKmeansConfig(block_size=96)).run(draft, context_of(model))  # not even calibration is missed
+        run_on(draft, context_of(model), block_size=96)  # not even calibration is missed
     assert not draft.factors
 
 
@@ -243,7 +251,7 @@ def test_missing_calibration_is_refused_before_any_work() -> None:
     model = Tied()
     draft = draft_of(model)
     with pytest.raises(CalibrationError, match="--calibration"):
-        LutKmeans(LutKmeansConfig(refits=0)).run(draft, context_of(model))
+        run_on(draft, context_of(model), refits=0)
     assert not draft.factors
 
 
@@ -256,13 +264,13 @@ def test_weighting_by_activations_needs_calibration_that_reaches_the_layers() ->
     model.forward = lambda x: model.fc(x)  # type: ignore[method-assign]
     context = context_of(model, [torch.ones(1, 64)])
     with pytest.raises(CalibrationError, match=r'conv was never called.*skip = \["conv"\]'):
-        LutKmeans(LutKmeansConfig(bits=2, refits=0)).run(draft, context)
+        run_on(draft, context, bits=2, refits=0)
 
 
 def test_padding_channels_of_a_convolution_neither_count_nor_cost() -> None:
     model = nn.Sequential(nn.Conv2d(24, 32, 3, bias=False))
     draft = draft_of(model)
-    LutKmeans(LutKmeansConfig(bits=1, refits=2, weighting="none")).run(draft, context_of(model))
+    run_on(draft, context_of(model), bits=1, refits=2, weighting="none")
     factor = draft.factors["0.weight"]
     codes = lut.unpack_codes(factor).reshape(32, 9, 32)
     assert (codes[:, :, 24:] == lut.padding_codes(factor.arrays["codebooks"], 1)[0]).all()
@@ -271,3 +279,51 @@ def test_padding_channels_of_a_convolution_neither_count_nor_cost() -> None:
     recorded = draft.records["0.weight"]["relative_error"]
     assert recorded == pytest.approx(float(np.linalg.norm(difference) / np.linalg.norm(kernel)), rel=1e-4)
     assert recorded < 0.6  # of a uniform distribution; zeros among the weights would spoil the codebook
+
+
+def test_a_later_stage_has_columns_of_its_own() -> None:
+    """Three convolution stages, of which the last has more channels than the layer: none of its columns is lost."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(40, 48, 3, padding=1, bias=False))
+    shapes = [ConvParams(40, (1, 1)), ConvParams(64, (3, 3), padding=(1, 1, 1, 1), groups=64), ConvParams(64, (1, 1))]
+    draft = draft_of(model)
+    draft.plans["0"] = replace(draft.plans["0"], terms=(tuple(Stage(f"f{i}", "conv", conv) for i, conv in enumerate(shapes)),))
+    draft.matrices = {
+        f"f{i}": ConvColumns(conv).matrix(torch.randn(n, conv.in_channels // conv.groups, *conv.kernel_size))
+        for i, (conv, n) in enumerate(zip(shapes, [64, 64, 48], strict=True))
+    }
+    kernels = {name: matrix.clone() for name, matrix in draft.matrices.items()}
+    config = LutKmeans(LutKmeansConfig(bits=8, refits=1, weighting="none"))
+    config.run(draft, context_of(model))
+    assert set(draft.factors) == {"f0", "f2"}  # the depthwise one would grow
+    for name, conv in (("f0", shapes[0]), ("f2", shapes[2])):
+        columns = ConvColumns(conv)
+        packed = columns.kernel(torch.from_numpy(unpack(draft.factors[name])))
+        expected = columns.kernel(kernels[name])
+        assert float((packed - expected).norm() / expected.norm()) < 0.01
+
+
+def test_an_error_that_a_pass_does_not_see_is_found() -> None:
+    """A mask that hides columns from the fit hides them from its own error; the check knows no mask."""
+    draft = draft_of(nn.Sequential(nn.Linear(64, 32)))
+    matrix = draft.matrices["0.weight"]
+    real = torch.arange(64) < 40
+    fit = fit_lut(matrix, None, bits=8, block_size=32, refits=1, real=real)
+    assert fit.relative_error < 0.01
+    with pytest.raises(
+        FormatError, match=r"0\.weight must unpack to its matrix within the relative error 0\.00.*fault of the pass"
+    ):
+        draft.finish("0.weight", fit.factor, {"relative_error": fit.relative_error})
+    assert "0.weight" in draft.matrices
+
+
+def test_candidates_tell_bytes_and_errors_before_anything_runs() -> None:
+    model = Tied()
+    draft = draft_of(model)
+    candidates = LutKmeans(LutKmeansConfig(refits=0, weighting="none")).candidates(draft, context_of(model), "fc")
+    assert [candidate.settings["bits"] for candidate in candidates] == list(range(1, 9))
+    for less, more in itertools.pairwise(candidates):
+        assert (less.packed_bytes <= more.packed_bytes, less.relative_error > more.relative_error) == (True, True)
+    run_on(draft, context_of(model), bits=4, refits=0, weighting="none")
+    assert draft.factors["fc.weight"].packed_bytes == candidates[3].packed_bytes
+    assert draft.records["fc.weight"]["relative_error"] == pytest.approx(candidates[3].relative_error, rel=0.05)
