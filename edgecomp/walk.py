@@ -139,7 +139,7 @@ class Unit:
         self._run = run
 
     def output(self, number: int) -> Any:
-        """What the unit gives for a sample, of a block its running value; within `Walk.opened`, gradients as the caller has them."""
+        """What the unit gives for a sample, of a block its running value; within `Walk.opened`, with gradients where enabled."""
         return self._run(number)
 
     def run(self, *, keep: bool = True, context: Callable[[], Any] | None = None) -> Iterator[Tensor | None]:
