@@ -1,7 +1,7 @@
 """Methods that are none of the package's: a shared basis with a loss of its own, a sum of two terms, a chain of convolutions.
 
-`SharedBasis` and `margin` are what the README asks for to add a method and a loss: this file in the place of
-`edgecomp/passes/shared_basis.py`, and a line of `PASSES`, which the tests put there.
+`SharedBasis` and `margin` are what DESIGN.md "Adding things" asks for to add a method and a loss: this file in the place of
+`edgecomp/passes/shared_basis.py`, and a line of `PASSES`, which the tests put there; for the loss nothing but its function.
 """
 
 from __future__ import annotations

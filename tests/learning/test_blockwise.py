@@ -10,11 +10,14 @@ import pytest
 import tiny_models
 import torch
 from torch import Tensor, nn
+from toy_methods import SharedBasis
 
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ConfigError
+from edgecomp.errors import CalibrationError, ConfigError
+from edgecomp.formats import unpack
 from edgecomp.learning import blockwise
+from edgecomp.passes import PASSES
 
 
 class Residual(nn.Module):
@@ -131,3 +134,28 @@ def test_an_interrupted_run_continues_with_the_same_bits(tmp_path: Path, monkeyp
         for key, array in factor.arrays.items():
             np.testing.assert_array_equal(array, continued.factors[name].arrays[key])
     assert all(torch.equal(tensor, continued.dense[name]) for name, tensor in whole.dense.items())
+
+
+def test_chains_of_blocks_are_learned_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PASSES, "shared-basis", SharedBasis)
+    basis = {"method": "shared-basis", "match": ["blocks.0.fc", "blocks.2.fc"], "rank": 40}
+    made = recipe() | {"passes": [basis, *recipe()["passes"]]}
+    original = stacked().eval()
+    kmeans = edgecomp.compress(original, made | {"passes": made["passes"][:2]}, tokens())
+    learned = edgecomp.compress(original, made, tokens())
+    assert distance(learned, original) < 0.9 * distance(kmeans, original)
+    for name in ("basis", "blocks.0.fc.coefficients", "blocks.2.fc.coefficients", "blocks.1.fc.weight"):
+        assert not np.array_equal(unpack(learned.factors[name]), unpack(kmeans.factors[name])), name
+
+
+def test_a_block_that_gives_no_number_names_the_sample() -> None:
+    inputs = tokens()
+    model = stacked()
+    with torch.no_grad():
+        model.get_submodule("table").weight[95] = 1e30  # type: ignore[index, union-attr]
+    inputs[2]["ids"][:] = 95
+    for number in (0, 1, 3):
+        inputs[number]["ids"] %= 95
+    unweighted = recipe()["passes"][0] | {"weighting": "none", "skip": ["table", "head"]}
+    with pytest.raises(CalibrationError, match=r"blocks.\d gives NaN or infinity for sample 2"):
+        edgecomp.compress(model, recipe() | {"passes": [unweighted, recipe()["passes"][1]]}, inputs)

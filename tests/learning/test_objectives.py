@@ -131,7 +131,7 @@ def test_language_models_learn_the_next_token_without_labels(llama_folder: str, 
 
 
 def test_a_toy_method_with_two_shared_stages_and_a_loss_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """README: a method is a file and a line of PASSES, a loss `package.module:factory`; both are in toy_methods.py."""
+    """DESIGN.md: a method is a file and a line of PASSES, a loss `package.module:factory`; both are in toy_methods.py."""
     monkeypatch.setitem(PASSES, "shared-basis", SharedBasis)
     torch.manual_seed(0)
     original = nn.Sequential(nn.Linear(32, 48), nn.ReLU(), Pair(), nn.Linear(40, 10)).eval()
