@@ -105,7 +105,7 @@ def _descend(weights: Tensor, hessian: Tensor, levels: Levels) -> Tensor:
 
 
 def _refit_steps(weights: Tensor, hessian: Tensor, levels: Levels) -> Tensor:
-    """Least-squares steps `[N, blocks]` given the codes; blocks that are all 0 keep theirs."""
+    """Least-squares steps `[N, blocks]` given the codes; blocks that are all 0, and rows without a solution in float32, keep theirs."""
     blocks, block_size = levels.codes.shape[1:]
     rows = max(1, _SYSTEM_WEIGHTS // max(blocks * blocks, len(hessian)))
     parts = []
@@ -126,6 +126,8 @@ def _refit_steps(weights: Tensor, hessian: Tensor, levels: Levels) -> Tensor:
         empty = diagonal <= 0
         # A little is added: blocks whose inputs always come together could take each other's place without bounds.
         ridge = torch.where(empty, 1.0, 1e-4 * diagonal.mean(dim=1, keepdim=True))
-        solved = torch.linalg.solve(normal + torch.diag_embed(ridge), right + torch.where(empty, 0, ridge * steps))
-        parts.append(torch.where(empty, steps, solved))
+        # By Cholesky: batches of LU factorisations of more than 144 columns never return with two threads (oneMKL in PyTorch 2.13).
+        factor, failed = torch.linalg.cholesky_ex(normal + torch.diag_embed(ridge))
+        solved = torch.cholesky_solve((right + torch.where(empty, 0, ridge * steps))[..., None], factor)[..., 0]
+        parts.append(torch.where(empty | (failed > 0)[:, None], steps, solved))
     return torch.cat(parts)
