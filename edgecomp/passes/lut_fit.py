@@ -27,7 +27,7 @@ from edgecomp.passes import tile_fit
 from edgecomp.passes.compensation import compensate, hessian_factor
 from edgecomp.tensor import Factor
 
-_SAMPLE_WEIGHTS = 1 << 19  # that a codebook is fitted to
+_SAMPLE_WEIGHTS = 1 << 18  # that a codebook is fitted to
 _CHUNK_WEIGHTS = 1 << 22  # fitted at a time: Ctrl-C waits for them
 _ACCELERATOR_CHUNK_WEIGHTS = 1 << 26
 _HESSIAN_WORK = 1 << 33  # chunk weights times K

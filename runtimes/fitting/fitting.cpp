@@ -11,7 +11,6 @@
 
 #include "core/isa.h"
 #include "fitting/kernels.h"
-#include "fitting/kmeans.h"
 
 namespace edgecomp::fitting {
 namespace {
@@ -86,16 +85,16 @@ void SetEntries(const float* values, int32_t entries, Codebook* codebook) {
 }
 
 // The codebook of a histogram; its largest entry has the magnitude `largest` at the start, and at most that later.
-bool EntriesOf(const int64_t* histogram, int32_t entries, int32_t largest, bool start, float* values) {
+void EntriesOf(const Kernels& kernels, const KmeansMemory& memory, const int64_t* histogram, int32_t entries, int32_t largest, bool start,
+               float* values) {
   double centres[256];
-  if (!KmeansOnGrid(histogram, entries, centres)) return false;
+  kernels.kmeans(histogram, entries, memory, centres);
   double peak = 0;
   for (int32_t i = 0; i < entries; ++i) peak = std::max(peak, std::fabs(centres[i]));
   const double factor = start && peak > 0 ? largest / peak : 1;
   for (int32_t i = 0; i < entries; ++i) {
     values[i] = static_cast<float>(std::clamp<double>(std::nearbyint(centres[i] * factor), -largest, largest));
   }
-  return true;
 }
 
 
@@ -114,7 +113,10 @@ int32_t FitCodebook(const ecf_rows& rows, int64_t refits, float* values) {
   const Array<float> steps = Allocate<float>(tile_steps * static_cast<size_t>(problem.tiles));
   const Array<int64_t> histograms = Allocate<int64_t>(kGridEntries * threads);
   const std::unique_ptr<Codebook> codebook(new (std::nothrow) Codebook);
-  if (weights == nullptr || steps == nullptr || histograms == nullptr || codebook == nullptr) return kOutOfMemory;
+  constexpr size_t kEdges = kGridEntries + 1;
+  const Array<double> doubles = Allocate<double>(kEdges * (kEdges + static_cast<size_t>(entries)));
+  if (weights == nullptr || steps == nullptr || histograms == nullptr || codebook == nullptr || doubles == nullptr) return kOutOfMemory;
+  const KmeansMemory kmeans = {doubles.get(), doubles.get() + kEdges * kEdges};
   float most_important = 0;
   for (int64_t j = 0; j < problem.padded; ++j) most_important = std::max(most_important, rows.importance[j]);
   const auto of_tile = [&](const Array<float>& all, size_t size, int64_t tile) { return all.get() + static_cast<size_t>(tile) * size; };
@@ -137,14 +139,14 @@ int32_t FitCodebook(const ecf_rows& rows, int64_t refits, float* values) {
     for (size_t thread = 1; thread < threads; ++thread) {
       for (int i = 0; i < kGridEntries; ++i) histograms[i] += histograms[thread * kGridEntries + i];
     }
-    return EntriesOf(histograms.get(), entries, rows.largest_entry, start, refitted);
+    EntriesOf(kernels, kmeans, histograms.get(), entries, rows.largest_entry, start, refitted);
   };
   Parallel(rows.threads, problem.tiles, [&](int32_t, int64_t i) {
     kernels.load_tile(problem, i, of_tile(weights, tile_weights, i));
     kernels.first_steps(problem, of_tile(weights, tile_weights, i), of_tile(steps, tile_steps, i));
   });
   float now[256];
-  if (!refit_codebook(true, now)) return kOutOfMemory;
+  refit_codebook(true, now);
   std::copy(now, now + entries, values);
   if (zero || refits == 0) return kOk;
   const float factor = 127.0f / static_cast<float>(rows.largest_entry);
@@ -164,7 +166,7 @@ int32_t FitCodebook(const ecf_rows& rows, int64_t refits, float* values) {
     }
     if (refit == refits) break;
     float refitted[256];
-    if (!refit_codebook(false, refitted)) return kOutOfMemory;
+    refit_codebook(false, refitted);
     if (zero || (search && std::equal(refitted, refitted + entries, now))) break;
     std::copy(refitted, refitted + entries, now);
   }

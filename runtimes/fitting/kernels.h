@@ -43,6 +43,12 @@ struct TileBuffers {
   int32_t* codes;
 };
 
+// For the k-means of a histogram.
+struct KmeansMemory {
+  double* costs;   // [256][256]
+  double* firsts;  // [clusters][256]
+};
+
 struct Kernels {
   // Weights of a tile, scaled, rows side by side; rows and columns that are not there are 0.
   void (*load_tile)(const Problem& problem, int64_t tile, float* weights);
@@ -55,6 +61,8 @@ struct Kernels {
   int64_t (*refit_steps)(const Problem& problem, const Codebook& codebook, const float* weights, float* steps);
   // Adds importance * step^2 * scale, as integers, at the grid point nearest to each weight over its step.
   void (*add_histogram)(const Problem& problem, const float* weights, const float* steps, float scale, int64_t* histogram);
+  // Centres of the exact k-means of a histogram over the grid, ascending.
+  void (*kmeans)(const int64_t* histogram, int32_t clusters, const KmeansMemory& memory, double* centres);
   // The tile's fit given the codebook: codes, scales and row scales.
   void (*fit_tile)(const Problem& problem, const Codebook& codebook, const TileBuffers& tile, float* row_scale);
   // Squared differences and weights of a tile, plain and weighted: adds to [4].

@@ -34,7 +34,17 @@ inline Floats Load(const float* from) {
 
 inline void Store(float* to, Floats v) { std::memcpy(to, &v, sizeof(v)); }
 
-inline Floats Broadcast(float value) { return Floats{} + value; }
+inline Floats Broadcast(float value) {
+#if defined(__AVX512F__)
+  return _mm512_set1_ps(value);
+#elif defined(__AVX2__)
+  return _mm256_set1_ps(value);
+#elif defined(__aarch64__)
+  return vdupq_n_f32(value);
+#else
+  return Floats{value, value, value, value};
+#endif
+}
 
 inline Floats Abs(Floats v) { return reinterpret_cast<Floats>(reinterpret_cast<Ints>(v) & 0x7fffffff); }
 
