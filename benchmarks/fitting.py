@@ -9,8 +9,8 @@ lut_fit.fit_lut`, blocks of 32, default refits), from a float32 matrix to the pa
 are `ggml_quantize_chunk` with importances, on rows cut among as many threads (4.5 bits a weight). Weights are of Student's
 t-distribution with 5 degrees of freedom, as trained ones have tails; inputs are correlated, and a few columns are loud. Times are
 the median of as many runs as fit into --seconds, at least one; their errors are relative: sqrt(sum of squared differences / sum of
-squared weights), each weighted as the fit is, llama.cpp's as `activations`. peak_mb is what the process's peak of resident memory (on a GPU,
-that of allocations) grew by in a first run, the packed factor included.
+squared weights), plain and weighted as the fit is, llama.cpp's as `activations`. peak_mb is what the process's peak of resident
+memory (on a GPU, that of allocations) grew by in a first run, the packed factor included; on a GPU a run warms up before.
 
 The modules are read from the installed package, or from this checkout where it is not installed; the library then comes from
 --library. That, and PyTorch and numpy, is all that it needs.
@@ -220,7 +220,9 @@ def commit() -> str:
 def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--shapes", default="4096x4096,49152x576,1536x576,576x1536,576x576,192x576", help="NxK, separated by commas")
+    parser.add_argument(
+        "--shapes", default="4096x4096,49152x576,1536x576,576x1536,576x576,192x576", help="NxK, separated by commas"
+    )
     parser.add_argument("--bits", default="4,3,2", help="of our codes, separated by commas")
     parser.add_argument("--fits", default="none,activations,hessian,llama.cpp-q4_k,llama.cpp-iq4_nl", help="separated by commas")
     parser.add_argument("--threads", type=int, default=2)
@@ -244,14 +246,22 @@ def main() -> None:
             for bits in map(int, arguments.bits.split(",")):
                 rows.append(measure_lut(lut_fit, fit, problem, bits, arguments.threads, arguments.device, arguments.seconds))
     variant = native_fit.variant() if arguments.device == "cpu" else None
-    machine = {"device": device_name(arguments.device), "variant": variant, "torch": torch.__version__, "system": platform.platform()}
+    machine = {
+        "device": device_name(arguments.device),
+        "variant": variant,
+        "torch": torch.__version__,
+        "system": platform.platform(),
+    }
     if arguments.json:
         flat = [asdict(row) for row in rows]
         record = {"benchmark": "fitting", "date": time.strftime("%Y-%m-%d"), "commit": commit(), "machine": machine}
-        print(json.dumps(record | {"command": " ".join(["python", "benchmarks/fitting.py", *sys.argv[1:]]), "rows": flat}, indent=1))
+        print(
+            json.dumps(record | {"command": " ".join(["python", "benchmarks/fitting.py", *sys.argv[1:]]), "rows": flat}, indent=1)
+        )
         return
     print(", ".join(f"{key}: {value}" for key, value in machine.items()) + f", commit: {commit()}\n")
-    print("| N x K | fit | bits a weight | M weights/s | error | weighted error | peak MB |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    columns = ["N x K", "fit", "bits a weight", "M weights/s", "error", "weighted error", "peak MB"]
+    print("| " + " | ".join(columns) + " |\n| --- | --- |" + " ---: |" * 5)
     for r in rows:
         figures = f"{r.bits:.2f} | {r.mweights_per_s:.2f} | {r.relative_error:.4f} | {r.weighted_error:.4f} | {r.peak_mb:.0f}"
         print(f"| {r.shape} | {r.fit} | {figures} |")

@@ -64,6 +64,27 @@ class PackedRows:
     row_scale: Floats
     squares: npt.NDArray[np.float64]
 
+    def tiles(self, first: int, count: int) -> PackedRows:
+        """Some of the tiles, in place, and sums of their own."""
+        part = slice(first, first + count)
+        return PackedRows(self.codes[part], self.scales[part], self.row_scale[part], np.empty(4, np.float64))
+
+
+def empty_rows(n: int, k: int, bits: int, block_size: int) -> PackedRows:
+    """Room for `n` rows.
+
+    Raises:
+        FormatError: a number breaks a rule of lut.md.
+
+    """
+    sizes = lut.lut_sizes(n, k, bits, block_size)
+    return PackedRows(
+        np.empty((sizes.tiles, sizes.spans, sizes.planes, lut.TILE_ROWS, 4), np.uint8),
+        np.empty((sizes.tiles, sizes.blocks, lut.TILE_ROWS), np.int8),
+        np.empty((sizes.tiles, lut.TILE_ROWS), np.float32),
+        np.empty(4, np.float64),
+    )
+
 
 @dataclass(frozen=True)
 class HessianPanels:
@@ -125,28 +146,24 @@ def fit_codebook(rows: Floats, settings: Settings, refits: int) -> Floats:
     return codebook
 
 
-def fit_rows(rows: Floats, settings: Settings, codebook: Floats, hessian: HessianPanels | None = None) -> PackedRows:
-    """Codes and scales of rows float32 `[n, K]`, given the codebook; fitted to the Hessian if there is one.
+def fit_rows(rows: Floats, settings: Settings, codebook: Floats, out: PackedRows, hessian: HessianPanels | None = None) -> None:
+    """Codes and scales of rows float32 `[n, K]` into `out`, given the codebook; fitted to the Hessian if there is one.
 
     Raises:
         RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is wrong.
         MemoryError: a thread's few rows do not fit into memory.
 
     """
-    n, k = rows.shape
-    sizes = lut.lut_sizes(n, k, settings.bits, settings.block_size)
-    packed = PackedRows(
-        np.empty((sizes.tiles, sizes.spans, sizes.planes, lut.TILE_ROWS, 4), np.uint8),
-        np.empty((sizes.tiles, sizes.blocks, lut.TILE_ROWS), np.int8),
-        np.empty((sizes.tiles, lut.TILE_ROWS), np.float32),
-        np.empty(4, np.float64),
-    )
+    arrays = (out.codes, out.scales, out.row_scale, out.squares)
+    expected = empty_rows(*rows.shape, settings.bits, settings.block_size)
+    for array, like in zip(arrays, (expected.codes, expected.scales, expected.row_scale, expected.squares), strict=True):
+        if array.shape != like.shape or array.dtype != like.dtype or not array.flags.c_contiguous:
+            raise TypeError(f"out must have a C-contiguous {like.dtype} {like.shape}, got {array.dtype} {array.shape}")
     native = _native(rows, settings)
-    fit = _Fit(*map(_pointer, (packed.codes, packed.scales, packed.row_scale, packed.squares)))
     panels = None if hessian is None else ctypes.byref(_Hessian(_pointer(hessian.hessian), _pointer(hessian.factor)))
     codebook = np.ascontiguousarray(codebook, np.float32)
+    fit = _Fit(*map(_pointer, arrays))
     _check(_library().ecf_fit_rows(ctypes.byref(native), _pointer(codebook), panels, ctypes.byref(fit)))
-    return packed
 
 
 def pack_panels(matrix: Floats) -> Floats:

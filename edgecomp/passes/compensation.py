@@ -112,7 +112,10 @@ def _descend(weights: Tensor, hessian: Tensor, levels: Levels) -> Tensor:
 
 
 def _refit_steps(weights: Tensor, hessian: Tensor, levels: Levels) -> Tensor:
-    """Least-squares steps `[N, blocks]` given the codes; blocks that are all 0, and rows without a solution in float32, keep theirs."""
+    """Least-squares steps `[N, blocks]` given the codes.
+
+    Blocks that are all 0, and rows without a solution in float32, keep theirs.
+    """
     blocks, block_size = levels.codes.shape[1:]
     rows = max(1, _SYSTEM_WEIGHTS // max(blocks * blocks, len(hessian)))
     parts = []

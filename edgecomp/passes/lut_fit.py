@@ -71,8 +71,8 @@ class _Fitter(Protocol):
     def codebook(self, rows: Tensor) -> np.ndarray:
         """The codebook of a sample: float32 holding integers, ascending."""
 
-    def rows(self, rows: Tensor, codebook: np.ndarray) -> PackedRows:
-        """Codes and scales given the codebook."""
+    def rows(self, rows: Tensor, codebook: np.ndarray, out: PackedRows) -> None:
+        """Codes and scales given the codebook, into `out`."""
 
 
 def fit_lut(
@@ -101,23 +101,25 @@ def fit_lut(
     """
     matrix = matrix.detach()
     n, k = matrix.shape
-    lut.lut_sizes(n, k, bits, block_size)
     settings = _settings(matrix, importance, bits, block_size, refits, real, 127 if bits >= 7 else largest_entry)
     fitter: _Fitter = _NativeFitter(settings) if matrix.device.type == "cpu" else _TorchFitter(settings)
     groups = _row_groups(matrix, settings, books) if books > 1 and bits < 7 else [None]
+    packed = native_fit.empty_rows(n, k, bits, block_size)
     codebooks, parts, tile_book = [], [], []
     for book, rows in enumerate(groups):
         codebook = fitter.codebook(_sample(matrix, rows))
         codebooks.append(codebook)
         for chunk in _chunks(matrix, rows, settings):
-            parts.append(fitter.rows(chunk, codebook))
-            tile_book += [book] * len(parts[-1].codes)
+            tiles = -(-len(chunk) // lut.TILE_ROWS)
+            parts.append(packed.tiles(len(tile_book), tiles))
+            fitter.rows(chunk, codebook, parts[-1])
+            tile_book += [book] * tiles
     arrays = {
-        "codes": _joined([part.codes for part in parts]),
+        "codes": packed.codes,
         "codebooks": lut.identity_codebook() if bits >= 7 else np.stack(codebooks).astype(np.int8),
         "tile_book": np.array(tile_book, np.uint16),
-        "scales": _joined([part.scales for part in parts]),
-        "row_scale": _joined([part.row_scale for part in parts]),
+        "scales": packed.scales,
+        "row_scale": packed.row_scale,
     }
     if len(groups) > 1:
         arrays["row_index"] = np.full(len(tile_book) * lut.TILE_ROWS, -1, np.int32)
@@ -170,8 +172,8 @@ class _NativeFitter:
     def codebook(self, rows: Tensor) -> np.ndarray:
         return native_fit.fit_codebook(_array(rows), self._settings, self._refits)
 
-    def rows(self, rows: Tensor, codebook: np.ndarray) -> PackedRows:
-        return native_fit.fit_rows(_array(rows), self._settings, codebook, self._panels)
+    def rows(self, rows: Tensor, codebook: np.ndarray, out: PackedRows) -> None:
+        native_fit.fit_rows(_array(rows), self._settings, codebook, out, self._panels)
 
 
 class _TorchFitter:
@@ -187,12 +189,12 @@ class _TorchFitter:
         array: np.ndarray = codebook.cpu().numpy()
         return array
 
-    def rows(self, rows: Tensor, codebook: np.ndarray) -> PackedRows:
+    def rows(self, rows: Tensor, codebook: np.ndarray, out: PackedRows) -> None:
         s, weights = self._settings, self._blocks(rows)
         levels = tile_fit.fit_rows(weights, self._importance, torch.from_numpy(codebook).to(rows.device), s.largest_entry)
         if s.hessian is not None:
             levels = compensate(weights, s.hessian, levels)
-        return tile_fit.pack_rows(weights, levels, self._importance, s.hessian, bits=s.bits, scale=s.scale)
+        tile_fit.pack_rows(weights, levels, self._importance, s.hessian, out, bits=s.bits, scale=s.scale)
 
     def _blocks(self, rows: Tensor) -> Tensor:
         """Rows near 1, padded and in blocks: float32 `[n, blocks, block_size]`."""
@@ -228,10 +230,6 @@ def _chunks(matrix: Tensor, rows: Tensor | None, settings: _Settings) -> Iterato
 def _array(rows: Tensor) -> np.ndarray:
     array: np.ndarray = rows.to(torch.float32).contiguous().numpy()
     return array
-
-
-def _joined(arrays: list[np.ndarray]) -> np.ndarray:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _ratio(errors: float, weights: float) -> float:

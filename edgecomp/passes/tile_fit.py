@@ -152,10 +152,10 @@ def normalised(weights: Tensor) -> Tensor:
 
 
 def pack_rows(
-    weights: Tensor, levels: Levels, importance: Tensor, hessian: Tensor | None, *, bits: int, scale: float
-) -> PackedRows:
-    """Fitted rows as a `lut` factor holds them, packed on their own device."""
-    n, blocks, block_size = weights.shape
+    weights: Tensor, levels: Levels, importance: Tensor, hessian: Tensor | None, out: PackedRows, *, bits: int, scale: float
+) -> None:
+    """Fitted rows as a `lut` factor holds them, packed on their own device, into `out`."""
+    n, blocks, _ = weights.shape
     error = levels.weights - weights
     real = importance > 0
     if hessian is None:
@@ -171,12 +171,10 @@ def pack_rows(
     codes = torch.nn.functional.pad(codes, (0, 0, 0, missing), value=padding)
     scales = torch.nn.functional.pad(levels.scales.to(torch.int8), (0, 0, 0, missing))
     row_scale = torch.nn.functional.pad(levels.row_scale / scale, (0, missing))
-    return PackedRows(
-        _pack_planes(codes, bits).cpu().numpy(),
-        scales.reshape(-1, lut.TILE_ROWS, blocks).transpose(1, 2).contiguous().cpu().numpy(),
-        row_scale.reshape(-1, lut.TILE_ROWS).cpu().numpy(),
-        torch.stack([*plain, *weighted]).cpu().numpy(),
-    )
+    out.codes[:] = _pack_planes(codes, bits).cpu().numpy()
+    out.scales[:] = scales.reshape(-1, lut.TILE_ROWS, blocks).transpose(1, 2).cpu().numpy()
+    out.row_scale[:] = row_scale.reshape(-1, lut.TILE_ROWS).cpu().numpy()
+    out.squares[:] = torch.stack([*plain, *weighted]).cpu().numpy()
 
 
 def _pack_planes(codes: Tensor, bits: int) -> Tensor:

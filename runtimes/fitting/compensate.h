@@ -1,11 +1,12 @@
 // The fit of 48 rows to a Hessian: codes column by column with the error of each made good by those behind it (GPTQ), then in turns
-// steps by least squares and codes by coordinate descent. The formulas are in edgecomp/passes/compensation.py; the work is arranged so
-// that nearly all of it is products of 48 rows with panels of 8 columns of H or of R, where H = R R^T and R is upper triangular:
+// steps by least squares and codes by coordinate descent. The formulas are in edgecomp/passes/compensation.py; the work is arranged
+// so that nearly all of it is products of 48 rows with panels of 8 columns of H or of R, where H = R R^T and R is upper triangular:
 //
-//   GPTQ           w' - w = e is chosen in order so that (e R)_j = e_j R_jj + sum over i < j of e_i R_ij is near 0      K / 2 a weight
-//   w H            once, for the right-hand sides of all steps                                                         K
-//   steps          blocks of V H V^T, of which half is enough                                                          K / 2 a round
-//   descent        (e H)_j when column j's turn comes                                                                  K a round
+//   GPTQ           w' - w = e is chosen in order so that (e R)_j = e_j R_jj + sum over i < j of e_i R_ij is near 0      K / 2 a
+//   weight w H            once, for the right-hand sides of all steps                                                         K
+//   steps          blocks of V H V^T, of which half is enough                                                          K / 2 a
+//   round descent        (e H)_j when column j's turn comes                                                                  K a
+//   round
 #ifndef EDGECOMP_FITTING_COMPENSATE_H_
 #define EDGECOMP_FITTING_COMPENSATE_H_
 
@@ -182,7 +183,8 @@ inline Floats Root(Floats v) {
   return v;
 }
 
-// Cholesky's factorisation of normal + ridge in place; rows whose system is not positive definite in float32 are told by `usable` 0.
+// Cholesky's factorisation of normal + ridge in place; rows whose system is not positive definite in float32 are told by `usable`
+// 0.
 inline void Factorize(int64_t blocks, const Panel& p, float* usable) {
   for (int lane = 0; lane < kPanelRows; lane += kLanes) {
     Floats good = Broadcast(1);

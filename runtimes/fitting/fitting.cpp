@@ -85,8 +85,8 @@ void SetEntries(const float* values, int32_t entries, Codebook* codebook) {
 }
 
 // The codebook of a histogram; its largest entry has the magnitude `largest` at the start, and at most that later.
-void EntriesOf(const Kernels& kernels, const KmeansMemory& memory, const int64_t* histogram, int32_t entries, int32_t largest, bool start,
-               float* values) {
+void EntriesOf(const Kernels& kernels, const KmeansMemory& memory, const int64_t* histogram, int32_t entries, int32_t largest,
+               bool start, float* values) {
   double centres[256];
   kernels.kmeans(histogram, entries, memory, centres);
   double peak = 0;
@@ -96,7 +96,6 @@ void EntriesOf(const Kernels& kernels, const KmeansMemory& memory, const int64_t
     values[i] = static_cast<float>(std::clamp<double>(std::nearbyint(centres[i] * factor), -largest, largest));
   }
 }
-
 
 int32_t FitCodebook(const ecf_rows& rows, int64_t refits, float* values) {
   const Problem problem = ProblemOf(rows);
@@ -115,11 +114,14 @@ int32_t FitCodebook(const ecf_rows& rows, int64_t refits, float* values) {
   const std::unique_ptr<Codebook> codebook(new (std::nothrow) Codebook);
   constexpr size_t kEdges = kGridEntries + 1;
   const Array<double> doubles = Allocate<double>(kEdges * (kEdges + static_cast<size_t>(entries)));
-  if (weights == nullptr || steps == nullptr || histograms == nullptr || codebook == nullptr || doubles == nullptr) return kOutOfMemory;
+  if (weights == nullptr || steps == nullptr || histograms == nullptr || codebook == nullptr || doubles == nullptr)
+    return kOutOfMemory;
   const KmeansMemory kmeans = {doubles.get(), doubles.get() + kEdges * kEdges};
   float most_important = 0;
   for (int64_t j = 0; j < problem.padded; ++j) most_important = std::max(most_important, rows.importance[j]);
-  const auto of_tile = [&](const Array<float>& all, size_t size, int64_t tile) { return all.get() + static_cast<size_t>(tile) * size; };
+  const auto of_tile = [&](const Array<float>& all, size_t size, int64_t tile) {
+    return all.get() + static_cast<size_t>(tile) * size;
+  };
   // The codebook of the weights over their steps.
   bool zero = false;
   const auto refit_codebook = [&](bool start, float* refitted) {

@@ -11,8 +11,8 @@ namespace edgecomp::fitting {
 
 constexpr int kTileRows = 16;
 constexpr int kSpanColumns = 32;
-constexpr int kGridEntries = 255;   // integers of a codebook: -127 to 127
-constexpr int kCells = 512;         // of the table of nearest entries
+constexpr int kGridEntries = 255;  // integers of a codebook: -127 to 127
+constexpr int kCells = 512;        // of the table of nearest entries
 constexpr float kSmallestStep = 1e-30f;
 
 // A matrix's settings, worked out once.
@@ -25,13 +25,13 @@ struct Problem {
 
 // Entries and what finds the nearest one.
 //
-// The boundaries between integers are multiples of 1/2, so that all targets of a cell (i / 2, (i + 1) / 2] have the same nearest entry:
-// a table over cells is exact. A target on a boundary takes the lower entry.
+// The boundaries between integers are multiples of 1/2, so that all targets of a cell (i / 2, (i + 1) / 2] have the same nearest
+// entry: a table over cells is exact. A target on a boundary takes the lower entry.
 struct Codebook {
   int32_t entries;
   float values[256];
-  float boundaries[256];      // entries - 1 of them
-  float nearest[kCells];      // the nearest entry of each cell
+  float boundaries[256];       // entries - 1 of them
+  float nearest[kCells];       // the nearest entry of each cell
   float nearest_code[kCells];  // and its code
 };
 
@@ -66,7 +66,8 @@ struct Kernels {
   // The tile's fit given the codebook: codes, scales and row scales.
   void (*fit_tile)(const Problem& problem, const Codebook& codebook, const TileBuffers& tile, float* row_scale);
   // Squared differences and weights of a tile, plain and weighted: adds to [4].
-  void (*add_squares)(const Problem& problem, const Codebook& codebook, const TileBuffers& tile, const float* row_scale, double* squares);
+  void (*add_squares)(const Problem& problem, const Codebook& codebook, const TileBuffers& tile, const float* row_scale,
+                      double* squares);
   // Codes of a tile as planes.
   void (*pack_tile)(const Problem& problem, const Codebook& codebook, int64_t tile, const int32_t* codes, uint8_t* planes);
   // The fit of three tiles to a Hessian, from their fit to importances; adds to the weighted squares [2].

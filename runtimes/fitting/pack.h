@@ -22,8 +22,12 @@ inline int FieldsOf(int bits, Field* fields) {
   int count = 0;
   for (int i = 0; i < kColumnGroups; ++i) {
     switch (bits) {
-      case 1: fields[count++] = {i, 0, 1, 0, i}; break;
-      case 2: fields[count++] = {i, 0, 2, i / 4, 2 * (i % 4)}; break;
+      case 1:
+        fields[count++] = {i, 0, 1, 0, i};
+        break;
+      case 2:
+        fields[count++] = {i, 0, 2, i / 4, 2 * (i % 4)};
+        break;
       case 3:
         if (i < 6) {
           fields[count++] = {i, 0, 3, i / 2, 4 * (i % 2)};
@@ -31,7 +35,9 @@ inline int FieldsOf(int bits, Field* fields) {
           for (int b = 0; b < 3; ++b) fields[count++] = {i, b, 1, b, i == 6 ? 3 : 7};
         }
         break;
-      case 4: fields[count++] = {i, 0, 4, i / 2, 4 * (i % 2)}; break;
+      case 4:
+        fields[count++] = {i, 0, 4, i / 2, 4 * (i % 2)};
+        break;
       case 5:
         fields[count++] = {i, 0, 4, i / 2, 4 * (i % 2)};
         fields[count++] = {i, 4, 1, 4, i};
@@ -43,7 +49,9 @@ inline int FieldsOf(int bits, Field* fields) {
           for (int pair = 0; pair < 3; ++pair) fields[count++] = {i, 2 * pair, 2, 3 * (i / 4) + pair, 6};
         }
         break;
-      default: fields[count++] = {i, 0, 8, i, 0}; break;
+      default:
+        fields[count++] = {i, 0, 8, i, 0};
+        break;
     }
   }
   return count;
@@ -81,7 +89,8 @@ inline void PackTile(const Problem& problem, const Codebook& codebook, int64_t t
     for (int f = 0; f < field_count; ++f) {
       const Field field = fields[f];
       const uint32_t mask = ((1u << field.width) - 1) * 0x01010101u;
-      for (int r = 0; r < kTileRows; ++r) packed[field.plane][r] |= ((groups[field.group][r] >> field.bit) & mask) << field.position;
+      for (int r = 0; r < kTileRows; ++r)
+        packed[field.plane][r] |= ((groups[field.group][r] >> field.bit) & mask) << field.position;
     }
     std::memcpy(planes + span * plane_count * 64, packed, static_cast<size_t>(plane_count) * 64);
   }

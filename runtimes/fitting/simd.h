@@ -1,5 +1,5 @@
-// Vectors of floats as wide as the file's instruction set has them: 16, 8 or 4 lanes. Written with the compilers' vector types, so that
-// one source serves every processor; each including file is compiled with its own flags and names its own namespace.
+// Vectors of floats as wide as the file's instruction set has them: 16, 8 or 4 lanes. Written with the compilers' vector types, so
+// that one source serves every processor; each including file is compiled with its own flags and names its own namespace.
 #ifndef EDGECOMP_FITTING_SIMD_H_
 #define EDGECOMP_FITTING_SIMD_H_
 

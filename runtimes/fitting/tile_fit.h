@@ -7,8 +7,8 @@
 
 namespace edgecomp::fitting::FITTING_ISA {
 
-// Steps that a search tries, over the largest weight of a block by the largest entry, of both signs: while codebooks are fitted, and at
-// the end.
+// Steps that a search tries, over the largest weight of a block by the largest entry, of both signs: while codebooks are fitted,
+// and at the end.
 constexpr float kCandidates[] = {0.75f, 0.83f, 0.91f, 0.99f, 1.07f, 1.14f, 1.22f, 1.3f};
 constexpr float kFineCandidates[] = {0.6f,  0.64f, 0.68f, 0.72f, 0.76f, 0.8f,  0.84f, 0.88f, 0.92f, 0.96f, 1.0f,
                                      1.04f, 1.08f, 1.12f, 1.16f, 1.2f,  1.24f, 1.28f, 1.32f, 1.36f, 1.4f};
@@ -79,7 +79,8 @@ inline void FirstSteps(const Problem& problem, const float* weights, float* step
   }
 }
 
-// The gain of a step is what it takes from the block's weighted squares; sums of gains are integers in units of 2^-40, without an order.
+// The gain of a step is what it takes from the block's weighted squares; sums of gains are integers in units of 2^-40, without an
+// order.
 inline int64_t SumOfGains(Floats gain) {
   constexpr double kScale = 1099511627776.0;  // 2^40
   int64_t sum = 0;
