@@ -92,21 +92,10 @@ def _call(operator: Operator, stage: Stage, x: Tensor, factor: PackedFactor, bia
         inputs.append(bias if declared.name == "bias" else getattr(factor, declared.name, None))
     known: dict[str, object] = {"N": factor.shape[0], "K": factor.shape[1], "compute": compute, **factor.attributes}
     if stage.conv is not None:
-        known |= conv_attributes(stage.conv)
+        known |= stage.conv.attributes
     attributes = {declared.name: known[declared.name] for declared in operator.attributes}
     y: Tensor = getattr(getattr(torch.ops, NAMESPACE), operator.name)(*inputs, **attributes)
     return y if bias is None or any(declared.name == "bias" for declared in operator.inputs) else y + bias
-
-
-def conv_attributes(conv: ConvParams) -> dict[str, object]:
-    """The convolution attributes of the operator table, named as in ONNX Conv."""
-    return {
-        "kernel_shape": list(conv.kernel_size),
-        "strides": list(conv.stride),
-        "pads": list(conv.padding),
-        "dilations": list(conv.dilation),
-        "group": conv.groups,
-    }
 
 
 def _run_dense(stage: Stage, x: Tensor, factor: PackedFactor, bias: Tensor | None) -> Tensor:

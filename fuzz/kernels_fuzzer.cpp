@@ -134,6 +134,7 @@ void Conv2d(const ec_lut_factor& factor, const ec_conv2d& conv, ec_compute compu
 
 ec_conv2d Geometry(Input* input, bool wild) {
   ec_conv2d conv{};
+  conv.size = sizeof(conv);
   for (int64_t* size : {&conv.batch, &conv.in_channels, &conv.height, &conv.width}) *size = input->Size(1, 40, wild);
   for (int64_t* size :
        {&conv.kernel_h, &conv.kernel_w, &conv.stride_h, &conv.stride_w, &conv.dilation_h, &conv.dilation_w, &conv.group}) {
@@ -155,6 +156,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   ec_conv2d conv = Geometry(&input, wild && (flags & 64) != 0);
   ec_lut_factor factor{};
+  factor.size = sizeof(factor);
   factor.n = input.Size(1, 70, wild);
   factor.k = input.Size(1, 200, wild);
   factor.bits = static_cast<int32_t>(input.Size(1, 8, wild));

@@ -248,16 +248,16 @@ def test_bad_factors_are_refused_at_load(factor: Factor) -> None:
     assert "row_index must hold every row" in refused(with_array("row_index", np.zeros(64, np.int32)))
     assert "bits must be 1 to 8, got bits=9" in refused(make_model(LUT_MATMUL, factor, ["m", 100], bits=9))
     assert "block_size must be a multiple of 32" in refused(make_model(LUT_MATMUL, factor, ["m", 100], block_size=48))
-    assert "compute must be 'int8' or 'float', got 'int4'" in refused(make_model(LUT_MATMUL, factor, ["m", 100], compute="int4"))
+    assert "compute must be 'float' or 'int8', got 'int4'" in refused(make_model(LUT_MATMUL, factor, ["m", 100], compute="int4"))
 
 
 def test_bad_calls_are_refused(factor: Factor, conv_factor: Factor) -> None:
     ones = np.ones((2, 99), np.float32)
     assert "x must be float32 [..., 100], got [2, 99]" in refused(make_model(LUT_MATMUL, factor, ["m", "k"]), ones)
     short_bias = make_model(LUT_MATMUL, factor, ["m", 100], bias=np.ones(3, np.float32))
-    assert "bias must be float32 [50] or empty, got float32 [3]" in refused(short_bias, np.ones((2, 100), np.float32))
+    assert "bias must be float32 [50] or absent, got [3]" in refused(short_bias, np.ones((2, 100), np.float32))
     message = refused(make_model(LUT_GATHER, factor, ["m"]), np.array([50]))
-    assert "every index must lie in [-N, N); got input 0 of shape [1], N=50" in message
+    assert "every index must lie in [-N, N); got indices of shape [1], N=50" in message
     image = np.ones((1, 5, 9, 9), np.float32)
     assert "geometry" in refused(make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"], group=3), image)
     assert "geometry" in refused(make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"]), image[:, :, :0])

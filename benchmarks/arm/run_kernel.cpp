@@ -57,9 +57,10 @@ int main(int argc, char** argv) {
   std::vector<float> x(static_cast<size_t>(k)), y(static_cast<size_t>(n));
   for (float& value : x) value = static_cast<float>(NextWord() % 2001) * 0.001f - 1.0f;
 
-  const ec_lut_factor factor = {n,
-                                k,
+  const ec_lut_factor factor = {sizeof(factor),
                                 bits,
+                                n,
+                                k,
                                 block_size,
                                 static_cast<int64_t>(tiles),
                                 1,

@@ -14,13 +14,13 @@ struct ConvCase {
 
 // batch, channels, height, width; kernel, stride, dilation; pads; group
 constexpr ConvCase kCases[] = {
-    {{2, 3, 7, 9, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 20, 32, false},
-    {{1, 40, 6, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1}, 17, 64, false},
-    {{1, 33, 13, 14, 3, 2, 2, 3, 1, 2, 2, 0, 1, 3, 1}, 16, 32, true},
-    {{3, 5, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1}, 3, 32, false},
-    {{2, 6, 8, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 6}, 6, 32, false},
-    {{1, 6, 9, 7, 3, 3, 2, 3, 2, 1, 2, 1, 0, 1, 3}, 12, 96, true},
-    {{1, 2, 3, 3, 5, 5, 1, 1, 1, 1, 3, 3, 3, 3, 2}, 4, 32, false},
+    {{sizeof(ec_conv2d), 2, 3, 7, 9, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 20, 32, false},
+    {{sizeof(ec_conv2d), 1, 40, 6, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1}, 17, 64, false},
+    {{sizeof(ec_conv2d), 1, 33, 13, 14, 3, 2, 2, 3, 1, 2, 2, 0, 1, 3, 1}, 16, 32, true},
+    {{sizeof(ec_conv2d), 3, 5, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1}, 3, 32, false},
+    {{sizeof(ec_conv2d), 2, 6, 8, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 6}, 6, 32, false},
+    {{sizeof(ec_conv2d), 1, 6, 9, 7, 3, 3, 2, 3, 2, 1, 2, 1, 0, 1, 3}, 12, 96, true},
+    {{sizeof(ec_conv2d), 1, 2, 3, 3, 5, 5, 1, 1, 1, 1, 3, 3, 3, 3, 2}, 4, 32, false},
 };
 
 std::vector<float> Reference(const ConvCase& test, const std::vector<float>& weights, const std::vector<float>& x,
@@ -83,7 +83,7 @@ TEST(ConvolutionsMatchADirectSum) {
 TEST(BadGeometryIsRefused) {
   Random random(10);
   const RandomFactor factor({8, 9 * 32, 4, 32}, &random);
-  const ec_conv2d good = {1, 4, 8, 8, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 1};
+  const ec_conv2d good = {sizeof(good), 1, 4, 8, 8, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 1};
   size_t bytes = 0;
   const auto status_of = [&](void (*spoil)(ec_conv2d*)) {
     ec_conv2d conv = good;

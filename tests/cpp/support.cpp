@@ -49,9 +49,10 @@ RandomFactor::RandomFactor(const FactorShape& shape, Random* random) {
     for (size_t i = rows.size() - 1; i > 0; --i) std::swap(rows[i], rows[random->Word() % (i + 1)]);
     row_index_ = std::make_unique<Guarded<int32_t>>(rows);
   }
-  view_ = {shape.n,
-           shape.k,
+  view_ = {sizeof(view_),
            shape.bits,
+           shape.n,
+           shape.k,
            shape.block_size,
            tiles,
            books,
