@@ -154,17 +154,22 @@ LUT = FactorSchema(
     attributes=(OpAttribute("N", "int"), OpAttribute("K", "int"), OpAttribute("bits", "int"), OpAttribute("block_size", "int")),
 )
 
+# What becomes of a product z: bias and addend are added in this order, then comes the activation, then the product of two halves.
+# The addend is a sum's other terms, or a residual connection.
 _BIAS = OpInput("bias", "float32", "[N]", optional=True)
 _COMPUTE = OpAttribute("compute", "string", choices=("float", "int8"))
+_ACTIVATION = OpAttribute("activation", "string", choices=("none", "relu", "silu", "gelu", "gelu_tanh", "hard_swish"))
 
 LUT_MATMUL = Operator(
     "lut_matmul",
     LUT,
     first=OpInput("x", "float32", "[..., K]"),
-    inputs_after=(_BIAS,),
-    attributes_after=(_COMPUTE,),
-    output=OpInput("y", "float32", "[..., N]"),
-    meaning="y[..., n] = sum_k x[..., k] w[n, k] + bias[n]",
+    inputs_after=(_BIAS, OpInput("addend", "float32", "[..., N]", optional=True)),
+    attributes_after=(_COMPUTE, _ACTIVATION, OpAttribute("gated", "int")),
+    output=OpInput("y", "float32", "[..., N], or [..., N/2] where gated is 1"),
+    meaning="z[..., n] = sum_k x[..., k] w[n, k] + bias[n] + addend[..., n]\n"
+    "gated = 0: y[..., n] = activation(z[..., n])\n"
+    "gated = 1: y[..., j] = activation(z[..., j]) z[..., N/2 + j]",
 )
 LUT_GATHER = Operator(
     "lut_gather",
@@ -177,9 +182,10 @@ LUT_CONV2D = Operator(
     "lut_conv2d",
     LUT,
     first=OpInput("x", "float32", "[batch, in_channels, height, width]"),
-    inputs_after=(_BIAS,),
+    inputs_after=(_BIAS, OpInput("addend", "float32", "[batch, N, out_height, out_width]", optional=True)),
     attributes_after=(
         _COMPUTE,
+        _ACTIVATION,
         OpAttribute("kernel_shape", "ints", 2),
         OpAttribute("strides", "ints", 2),
         OpAttribute("pads", "ints", 4),  # top, left, bottom, right
@@ -187,7 +193,7 @@ LUT_CONV2D = Operator(
         OpAttribute("group", "int"),
     ),
     output=OpInput("y", "float32", "[batch, N, out_height, out_width]"),
-    meaning="y = w * x + bias, a convolution whose columns are (kernel row, kernel column, channel padded to 32)",
+    meaning="y = activation(w * x + bias + addend), a convolution whose columns are (kernel row, kernel column, channel padded to 32)",
 )
 
 OPERATORS: dict[str, Operator] = {op.name: op for op in (LUT_MATMUL, LUT_GATHER, LUT_CONV2D)}

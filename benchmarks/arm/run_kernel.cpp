@@ -72,7 +72,7 @@ int main(int argc, char** argv) {
                                 nullptr};
   Require(ec_lut_check(&factor, nullptr));
   size_t bytes = 0;
-  Require(ec_lut_matmul_workspace_bytes(&factor, 1, EC_COMPUTE_INT8, nullptr, &bytes));
+  Require(ec_lut_matmul_workspace_bytes(&factor, 1, nullptr, EC_COMPUTE_INT8, nullptr, &bytes));
   std::vector<uint8_t> workspace(bytes);
   edgecomp::runner::MarkCount();
   for (int32_t i = 0; i < iterations; ++i) {

@@ -1,12 +1,12 @@
-"""Writes what C, C++ and the documents say of the operators, from edgecomp/ops.py:
+"""Writes what C, C++ and the documents say of the operators, from edgecomp/ops.py.
 
     python runtimes/ops/generate.py            # write
     python runtimes/ops/generate.py --check    # exit code 1 where a file is not what would be written
 
 | file | contents |
 | --- | --- |
-| `runtimes/include/edgecomp/op_enums.h` | enumerations of the public C interface: element types and the attributes that are choices |
-| `runtimes/ops/op_table.h`, `op_table.cpp` | numbers of inputs and attributes by name; the schemas that the adapters read; the list of operators |
+| `runtimes/include/edgecomp/op_enums.h` | enumerations of the C interface: element types, attributes that are choices |
+| `runtimes/ops/op_table.h`, `op_table.cpp` | numbers of inputs and attributes by name, schemas for adapters, the list of operators |
 | `edgecomp/operators.md` | the operators for readers |
 
 Needs the standard library only.
@@ -194,11 +194,11 @@ def _document(table: ModuleType) -> str:
             "",
             f"## `{name}`",
             "",
-            f"    {operator.meaning}",
+            *(f"    {line}" for line in operator.meaning.splitlines()),
             "",
-            f"ONNX `{table.DOMAIN}::{operator.onnx_name}`, PyTorch `{operator.torch_name}`, ExecuTorch "
-            f"`{operator.executorch_name}`; format [{operator.factor.format}](formats/{operator.factor.format}.md); output `{operator.output.name}` "
-            f"`{operator.output.shape}`.",
+            f"ONNX `{table.DOMAIN}::{operator.onnx_name}`, PyTorch `{operator.torch_name}`, "
+            f"ExecuTorch `{operator.executorch_name}`; format [{operator.factor.format}](formats/{operator.factor.format}.md); "
+            f"output `{operator.output.name}` `{operator.output.shape}`.",
             "",
             "| input | dtype | shape | |",
             "| --- | --- | --- | --- |",

@@ -1,4 +1,5 @@
 // The operators of the format `lut`.
+#include "kernels/lut_conv2d/lut_conv2d.h"
 #include "ops/lut_binding.h"
 #include "ops/op_table.h"
 
@@ -8,12 +9,15 @@ namespace {
 
 ec_compute ComputeOf(const OpCall& call, size_t attribute) { return static_cast<ec_compute>(call.integer(attribute)); }
 
-// The optional bias [N]; false where it has another shape.
-bool ReadBias(const OpCall& call, size_t input, Message* message) {
-  const Tensor& bias = call.input(input);
-  if (bias.absent() || (bias.shape.rank == 1 && bias.shape.dims[0] == call.integer(lut::kN))) return true;
-  return message->Refuse(EC_ERR_TENSOR, "bias must be float32 [%lld] or absent, got %s",
-                         static_cast<long long>(call.integer(lut::kN)), ShapeText(bias.shape).text);
+bool CheckShape(const OpCall& call, size_t input, const Shape& expected, Message* message) {
+  const Tensor& got = call.input(input);
+  if (got.absent() || got.shape == expected) return true;
+  return message->Refuse(EC_ERR_TENSOR, "%s must be %s %s or absent, got %s", call.schema->inputs[input].name, TypeName(got.type),
+                         ShapeText(expected).text, ShapeText(got.shape).text);
+}
+
+bool CheckBias(const OpCall& call, size_t input, Message* message) {
+  return CheckShape(call, input, {{call.integer(lut::kN)}, 1}, message);
 }
 
 bool Planned(ec_status status, Message* message) {
@@ -21,33 +25,52 @@ bool Planned(ec_status status, Message* message) {
   return status == EC_OK;
 }
 
+ec_epilogue EpilogueOf(const OpCall& call, size_t bias, size_t addend, size_t activation, int64_t gated) {
+  return {sizeof(ec_epilogue), call.input(bias).as<float>(), call.input(addend).as<float>(),
+          static_cast<ec_activation>(call.integer(activation)), static_cast<int32_t>(gated)};
+}
+
+// What a call is planned to, with the arguments that the run takes again.
+struct PlannedMatMul {
+  LutMatMulPlan kernel;
+  ec_epilogue epilogue;
+  int64_t rows;
+};
+
 bool MatMulShape(const OpCall& call, const Shape& x, Shape* output, Message* message) {
-  const int64_t k = call.integer(lut::kK);
+  const int64_t k = call.integer(lut::kK), n = call.integer(lut::kN), gated = call.integer(lut_matmul::kGated);
   if (x.rank < 1 || (x.dims[x.rank - 1] >= 0 && x.dims[x.rank - 1] != k)) {
     return message->Refuse(EC_ERR_TENSOR, "x must be float32 [..., %lld], got %s", static_cast<long long>(k), ShapeText(x).text);
   }
+  if (gated != 0 && (gated != 1 || n % 2 != 0)) {
+    return message->Refuse(EC_ERR_ATTRIBUTE, "gated must be 0, or 1 with an even N, got %lld with N=%lld",
+                           static_cast<long long>(gated), static_cast<long long>(n));
+  }
   *output = x;
-  output->dims[x.rank - 1] = call.integer(lut::kN);
+  output->dims[x.rank - 1] = gated == 1 ? n / 2 : n;
   return true;
 }
 
-int64_t RowsOf(const OpCall& call) {
-  const Shape& x = call.input(lut_matmul::kX).shape;
-  return x.Elements(0, x.rank - 1);
-}
-
 bool PrepareMatMul(const OpCall& call, const Factor& factor, const ec_parallel* parallel, OpPlan* plan, Message* message) {
-  if (!ReadBias(call, lut_matmul::kBias, message)) return false;
-  return Planned(ec_lut_matmul_workspace_bytes(&LutOf(factor), RowsOf(call), ComputeOf(call, lut_matmul::kCompute), parallel,
-                                               &plan->workspace_bytes),
-                 message);
+  const Shape& x = call.input(lut_matmul::kX).shape;
+  Shape product = x;
+  product.dims[x.rank - 1] = call.integer(lut::kN);
+  if (!CheckBias(call, lut_matmul::kBias, message) || !CheckShape(call, lut_matmul::kAddend, product, message)) return false;
+  auto& planned = plan->kernel.as<PlannedMatMul>();
+  planned.rows = x.Elements(0, x.rank - 1);
+  planned.epilogue =
+      EpilogueOf(call, lut_matmul::kBias, lut_matmul::kAddend, lut_matmul::kActivation, call.integer(lut_matmul::kGated));
+  const ec_status status = PlanMatrixProduct(&LutOf(factor), planned.rows, &planned.epilogue, ComputeOf(call, lut_matmul::kCompute),
+                                             parallel, &planned.kernel);
+  plan->workspace_bytes = planned.kernel.workspace_bytes;
+  return Planned(status, message);
 }
 
 ec_status RunMatMul(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace,
                     float* y) {
-  return ec_lut_matmul(&LutOf(factor), call.input(lut_matmul::kX).as<float>(), RowsOf(call),
-                       call.input(lut_matmul::kBias).as<float>(), y, ComputeOf(call, lut_matmul::kCompute), parallel, workspace,
-                       plan.workspace_bytes);
+  const auto& planned = plan.kernel.as<PlannedMatMul>();
+  return RunMatrixProduct(LutOf(factor), planned.kernel, call.input(lut_matmul::kX).as<float>(), planned.rows, &planned.epilogue, y,
+                          parallel, workspace, plan.workspace_bytes);
 }
 
 bool GatherShape(const OpCall& call, const Shape& indices, Shape* output, Message* message) {
@@ -89,25 +112,33 @@ bool Conv2dShape(const OpCall& call, const Shape& x, Shape* output, Message* mes
   return message->Refuse(status, "%s; got x of shape %s, %s", ec_status_message(status), ShapeText(x).text, FactorText(call).text);
 }
 
+struct PlannedConv2d {
+  Conv2dPlan kernel;
+  ec_epilogue epilogue;
+};
+
 bool PrepareConv2d(const OpCall& call, const Factor& factor, const ec_parallel* parallel, OpPlan* plan, Message* message) {
-  if (!ReadBias(call, lut_conv2d::kBias, message)) return false;
+  if (!CheckBias(call, lut_conv2d::kBias, message) || !CheckShape(call, lut_conv2d::kAddend, plan->output, message)) return false;
+  auto& planned = plan->kernel.as<PlannedConv2d>();
+  planned.epilogue = EpilogueOf(call, lut_conv2d::kBias, lut_conv2d::kAddend, lut_conv2d::kActivation, /*gated=*/0);
   const ec_conv2d conv = GeometryOf(call, call.input(lut_conv2d::kX).shape);
-  return Planned(
-      ec_lut_conv2d_workspace_bytes(&LutOf(factor), &conv, ComputeOf(call, lut_conv2d::kCompute), parallel, &plan->workspace_bytes),
-      message);
+  const ec_status status =
+      PlanConv2d(&LutOf(factor), &conv, &planned.epilogue, ComputeOf(call, lut_conv2d::kCompute), parallel, &planned.kernel);
+  plan->workspace_bytes = planned.kernel.workspace_bytes;
+  return Planned(status, message);
 }
 
-ec_status RunConv2d(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace,
-                    float* y) {
-  const ec_conv2d conv = GeometryOf(call, call.input(lut_conv2d::kX).shape);
-  return ec_lut_conv2d(&LutOf(factor), &conv, call.input(lut_conv2d::kX).as<float>(), call.input(lut_conv2d::kBias).as<float>(), y,
-                       ComputeOf(call, lut_conv2d::kCompute), parallel, workspace, plan.workspace_bytes);
+ec_status RunConv(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace,
+                  float* y) {
+  const auto& planned = plan.kernel.as<PlannedConv2d>();
+  return RunConv2d(LutOf(factor), planned.kernel, call.input(lut_conv2d::kX).as<float>(), &planned.epilogue, y, parallel, workspace,
+                   plan.workspace_bytes);
 }
 
 }  // namespace
 
 const Op kLutMatMul = {&lut_matmul::kSchema, &kLutBinder, MatMulShape, PrepareMatMul, RunMatMul};
 const Op kLutGather = {&lut_gather::kSchema, &kLutBinder, GatherShape, PrepareGather, RunGather};
-const Op kLutConv2D = {&lut_conv2d::kSchema, &kLutBinder, Conv2dShape, PrepareConv2d, RunConv2d};
+const Op kLutConv2D = {&lut_conv2d::kSchema, &kLutBinder, Conv2dShape, PrepareConv2d, RunConv};
 
 }  // namespace edgecomp

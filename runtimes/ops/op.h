@@ -42,7 +42,7 @@ struct Binder {
 struct OpPlan {
   Shape output;
   size_t workspace_bytes = 0;
-  Opaque<640> kernel;
+  Opaque<768> kernel;
 };
 
 struct Op {

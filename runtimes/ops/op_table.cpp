@@ -6,6 +6,7 @@ namespace edgecomp {
 namespace {
 
 constexpr const char* kComputeChoices[] = {"float", "int8"};
+constexpr const char* kActivationChoices[] = {"none", "relu", "silu", "gelu", "gelu_tanh", "hard_swish"};
 
 }  // namespace
 
@@ -19,6 +20,7 @@ constexpr InputSchema kInputSchemas[] = {
     {"row_scale", EC_TYPE_FLOAT32, false, "[T, 16]"},
     {"row_index", EC_TYPE_INT32, true, "[T*16]"},
     {"bias", EC_TYPE_FLOAT32, true, "[N]"},
+    {"addend", EC_TYPE_FLOAT32, true, "[..., N]"},
 };
 constexpr AttributeSchema kAttributeSchemas[] = {
     {"N", AttributeKind::kInt, 1, nullptr},
@@ -26,6 +28,8 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"bits", AttributeKind::kInt, 1, nullptr},
     {"block_size", AttributeKind::kInt, 1, nullptr},
     {"compute", AttributeKind::kChoice, 2, kComputeChoices},
+    {"activation", AttributeKind::kChoice, 6, kActivationChoices},
+    {"gated", AttributeKind::kInt, 1, nullptr},
 };
 const OpSchema kSchema = {"lut_matmul", "LutMatMul", "edgecomp::lut_matmul.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
@@ -61,6 +65,7 @@ constexpr InputSchema kInputSchemas[] = {
     {"row_scale", EC_TYPE_FLOAT32, false, "[T, 16]"},
     {"row_index", EC_TYPE_INT32, true, "[T*16]"},
     {"bias", EC_TYPE_FLOAT32, true, "[N]"},
+    {"addend", EC_TYPE_FLOAT32, true, "[batch, N, out_height, out_width]"},
 };
 constexpr AttributeSchema kAttributeSchemas[] = {
     {"N", AttributeKind::kInt, 1, nullptr},
@@ -68,6 +73,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"bits", AttributeKind::kInt, 1, nullptr},
     {"block_size", AttributeKind::kInt, 1, nullptr},
     {"compute", AttributeKind::kChoice, 2, kComputeChoices},
+    {"activation", AttributeKind::kChoice, 6, kActivationChoices},
     {"kernel_shape", AttributeKind::kInts, 2, nullptr},
     {"strides", AttributeKind::kInts, 2, nullptr},
     {"pads", AttributeKind::kInts, 4, nullptr},

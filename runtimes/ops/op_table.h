@@ -15,8 +15,8 @@ enum : size_t { kN, kK, kBits, kBlockSize, kAttributes };
 
 // Inputs and attributes of each operator.
 namespace lut_matmul {
-enum : size_t { kX, kCodes, kCodebooks, kTileBook, kScales, kRowScale, kRowIndex, kBias, kInputs };
-enum : size_t { kN, kK, kBits, kBlockSize, kCompute, kAttributes };
+enum : size_t { kX, kCodes, kCodebooks, kTileBook, kScales, kRowScale, kRowIndex, kBias, kAddend, kInputs };
+enum : size_t { kN, kK, kBits, kBlockSize, kCompute, kActivation, kGated, kAttributes };
 extern const OpSchema kSchema;
 }  // namespace lut_matmul
 
@@ -27,8 +27,8 @@ extern const OpSchema kSchema;
 }  // namespace lut_gather
 
 namespace lut_conv2d {
-enum : size_t { kX, kCodes, kCodebooks, kTileBook, kScales, kRowScale, kRowIndex, kBias, kInputs };
-enum : size_t { kN, kK, kBits, kBlockSize, kCompute, kKernelShape, kStrides, kPads, kDilations, kGroup, kAttributes };
+enum : size_t { kX, kCodes, kCodebooks, kTileBook, kScales, kRowScale, kRowIndex, kBias, kAddend, kInputs };
+enum : size_t { kN, kK, kBits, kBlockSize, kCompute, kActivation, kKernelShape, kStrides, kPads, kDilations, kGroup, kAttributes };
 extern const OpSchema kSchema;
 }  // namespace lut_conv2d
 

@@ -66,7 +66,8 @@ TEST(ConvolutionsMatchADirectSum) {
         CHECK(ec_lut_conv2d_workspace_bytes(&factor.view(), &c, compute, parallel, &bytes) == EC_OK);
         Guarded<uint8_t> workspace(static_cast<int64_t>(bytes));
         Guarded<float> y(static_cast<int64_t>(expected.size()));
-        CHECK(ec_lut_conv2d(&factor.view(), &c, x.data(), bias.data(), y.data(), compute, parallel, workspace.data(), bytes) ==
+        const ec_epilogue epilogue = {sizeof(epilogue), bias.data(), nullptr, EC_ACTIVATION_NONE, 0};
+        CHECK(ec_lut_conv2d(&factor.view(), &c, x.data(), &epilogue, y.data(), compute, parallel, workspace.data(), bytes) ==
               EC_OK);
         CHECK(y.GuardsIntact() && workspace.GuardsIntact());
         const std::vector<float> got(y.data(), y.data() + expected.size());

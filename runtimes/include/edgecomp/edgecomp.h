@@ -106,11 +106,25 @@ typedef struct ec_parallel {
   int32_t threads; /* hint for splitting the work; 0 when unknown */
 } ec_parallel;
 
-/* y[m, n] = sum_k x[m, k] w[n, k] + bias[n]; x is [M, K], y is [M, N], row-major.
- * bias may be null. parallel may be null: one thread. workspace holds ec_lut_matmul_workspace_bytes bytes. */
-EC_API ec_status ec_lut_matmul_workspace_bytes(const ec_lut_factor* factor, int64_t m, ec_compute compute,
-                                               const ec_parallel* parallel, size_t* bytes);
-EC_API ec_status ec_lut_matmul(const ec_lut_factor* factor, const float* x, int64_t m, const float* bias, float* y,
+/* What becomes of a product of M rows and N columns, before it is stored:
+ *
+ *   z[m, n] = sum + bias[n] + addend[m, n], in this order
+ *   y[m, n] = activation(z[m, n]), or where gated is 1   y[m, j] = activation(z[m, j]) * z[m, N/2 + j], of N/2 columns
+ *
+ * The addend has the shape of z: the other terms of a sum, or a residual connection. y must not overlap it. */
+typedef struct ec_epilogue {
+  size_t size;         /* sizeof(ec_epilogue) */
+  const float* bias;   /* [N], or null */
+  const float* addend; /* or null */
+  ec_activation activation;
+  int32_t gated; /* 1 needs an even N; convolutions take 0 only */
+} ec_epilogue;
+
+/* y = epilogue(x w^T): x is [M, K], y [M, N] or [M, N/2], row-major. epilogue may be null: y = x w^T. parallel may be null: one
+ * thread. workspace holds ec_lut_matmul_workspace_bytes bytes, for the same arguments. */
+EC_API ec_status ec_lut_matmul_workspace_bytes(const ec_lut_factor* factor, int64_t m, const ec_epilogue* epilogue,
+                                               ec_compute compute, const ec_parallel* parallel, size_t* bytes);
+EC_API ec_status ec_lut_matmul(const ec_lut_factor* factor, const float* x, int64_t m, const ec_epilogue* epilogue, float* y,
                                ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes);
 
 /* y[i, :] = w[indices[i], :]; negative indices count from the end, as in ONNX Gather. */
@@ -131,8 +145,8 @@ typedef struct ec_conv2d {
 EC_API ec_status ec_conv2d_output_size(const ec_conv2d* conv, int64_t* out_height, int64_t* out_width);
 EC_API ec_status ec_lut_conv2d_workspace_bytes(const ec_lut_factor* factor, const ec_conv2d* conv, ec_compute compute,
                                                const ec_parallel* parallel, size_t* bytes);
-EC_API ec_status ec_lut_conv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const float* x, const float* bias, float* y,
-                               ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes);
+EC_API ec_status ec_lut_conv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const float* x, const ec_epilogue* epilogue,
+                               float* y, ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes);
 
 /* Any operator of edgecomp/operators.md by its name, on tensors: for callers that have tensors and not factors, as a runtime's
  * adapter. Everything is checked in every call. */

@@ -21,4 +21,14 @@ typedef enum ec_compute {
   EC_COMPUTE_INT8 = 1,
 } ec_compute;
 
+/* The attribute `activation`. */
+typedef enum ec_activation {
+  EC_ACTIVATION_NONE = 0,
+  EC_ACTIVATION_RELU = 1,
+  EC_ACTIVATION_SILU = 2,
+  EC_ACTIVATION_GELU = 3,
+  EC_ACTIVATION_GELU_TANH = 4,
+  EC_ACTIVATION_HARD_SWISH = 5,
+} ec_activation;
+
 #endif /* EDGECOMP_OP_ENUMS_H_ */

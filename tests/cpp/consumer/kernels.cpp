@@ -15,7 +15,7 @@ int main() {
   const ec_lut_factor factor = {sizeof(factor),   8,      16, 32, 32, 1, 1, codes.data(), table.data(), &tile_book, scales.data(),
                                 row_scale.data(), nullptr};
   size_t bytes = 0;
-  if (ec_lut_matmul_workspace_bytes(&factor, 1, EC_COMPUTE_FLOAT, nullptr, &bytes) != EC_OK) return 1;
+  if (ec_lut_matmul_workspace_bytes(&factor, 1, nullptr, EC_COMPUTE_FLOAT, nullptr, &bytes) != EC_OK) return 1;
   std::vector<char> workspace(bytes);
   std::vector<float> y(16);
   const ec_status status =
