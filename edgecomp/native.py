@@ -210,23 +210,36 @@ def run(operator: Operator, first: np.ndarray, factor: Factor, **others: Any) ->
     return results[0]
 
 
-def lut_matmul(x: Floats, factor: Factor, *, compute: Compute, bias: Floats | None = None) -> Floats:
-    """`y[..., n] = sum_k x[..., k] w[n, k] + bias[n]`.
+def lut_matmul(
+    x: Floats,
+    factor: Factor,
+    *,
+    compute: Compute,
+    bias: Floats | None = None,
+    addend: Floats | None = None,
+    activation: str = "none",
+    gated: bool = False,
+) -> Floats:
+    """`y = activation(z)` of `z[..., n] = sum_k x[..., k] w[n, k] + bias[n] + addend[..., n]`.
 
     Args:
         x: float32 `[..., K]`.
         factor: a `lut` factor of shape `(N, K)`.
         compute: `int8` quantises x per block on the fly, `float` does not.
         bias: float32 `[N]`.
+        addend: float32 `[..., N]`.
+        activation: of `edgecomp.ops.ACTIVATIONS`.
+        gated: gives `activation(z[..., :N/2]) * z[..., N/2:]`.
 
     Returns:
-        float32 `[..., N]`.
+        float32 `[..., N]`, or `[..., N/2]`.
 
     Raises:
         FormatError, EdgecompError, RuntimeUnavailableError: as `run`.
 
     """
-    return run(LUT_MATMUL, _floats(x), factor, bias=_optional_floats(bias), compute=compute)
+    others = {"bias": _optional_floats(bias), "addend": _optional_floats(addend)}
+    return run(LUT_MATMUL, _floats(x), factor, **others, compute=compute, activation=activation, gated=int(gated))
 
 
 def lut_gather(indices: npt.NDArray[np.int64], factor: Factor) -> Floats:
@@ -246,7 +259,16 @@ def lut_gather(indices: npt.NDArray[np.int64], factor: Factor) -> Floats:
     return run(LUT_GATHER, np.ascontiguousarray(indices, np.int64), factor)
 
 
-def lut_conv2d(x: Floats, factor: Factor, conv: ConvParams, *, compute: Compute, bias: Floats | None = None) -> Floats:
+def lut_conv2d(
+    x: Floats,
+    factor: Factor,
+    conv: ConvParams,
+    *,
+    compute: Compute,
+    bias: Floats | None = None,
+    addend: Floats | None = None,
+    activation: str = "none",
+) -> Floats:
     """Two-dimensional convolution by a factor with columns (kernel row, kernel column, channel padded to 32).
 
     Args:
@@ -255,6 +277,8 @@ def lut_conv2d(x: Floats, factor: Factor, conv: ConvParams, *, compute: Compute,
         conv: the geometry.
         compute: as for `lut_matmul`; convolutions of several groups compute in float.
         bias: float32 `[out_channels]`.
+        addend: of the output's shape, added before the activation.
+        activation: of `edgecomp.ops.ACTIVATIONS`.
 
     Returns:
         float32 `[batch, out_channels, out_height, out_width]`.
@@ -263,8 +287,8 @@ def lut_conv2d(x: Floats, factor: Factor, conv: ConvParams, *, compute: Compute,
         FormatError, EdgecompError, RuntimeUnavailableError: as `run`.
 
     """
-    attributes = {**conv.attributes, "compute": compute}
-    return run(LUT_CONV2D, _floats(x), factor, bias=_optional_floats(bias), **attributes)
+    others = {"bias": _optional_floats(bias), "addend": _optional_floats(addend)}
+    return run(LUT_CONV2D, _floats(x), factor, **others, **conv.attributes, compute=compute, activation=activation)
 
 
 @cache

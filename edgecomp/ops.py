@@ -5,8 +5,8 @@
 | PyTorch | `edgecomp::lut_matmul` | its schema |
 | ONNX | `ai.edgecomp::LutMatMul` | the node's inputs and attributes, the function's signature |
 | ExecuTorch | `edgecomp::lut_matmul.out` | its schema |
-| C and C++ | `lut_matmul` | `runtimes/ops/op_table.{h,cpp}` and `edgecomp/op_enums.h`, by `runtimes/ops/generate.py` |
-| documents | `edgecomp/operators.md` | all of it |
+| C and C++ | `lut_matmul` | `op_table.{h,cpp}` and `op_enums.h`, by `runtimes/ops/generate.py` |
+| documents | `edgecomp/operators.md` | all of it, by the same |
 
 An operator's inputs are its first one, its factor's arrays and then the rest; attributes are the factor's and then the operator's
 own. Adapters read both by this order and know no operator by name. An optional input that is absent is `None` in PyTorch and
@@ -158,7 +158,8 @@ LUT = FactorSchema(
 # The addend is a sum's other terms, or a residual connection.
 _BIAS = OpInput("bias", "float32", "[N]", optional=True)
 _COMPUTE = OpAttribute("compute", "string", choices=("float", "int8"))
-_ACTIVATION = OpAttribute("activation", "string", choices=("none", "relu", "silu", "gelu", "gelu_tanh", "hard_swish"))
+ACTIVATIONS = ("none", "relu", "silu", "gelu", "gelu_tanh", "hard_swish")
+_ACTIVATION = OpAttribute("activation", "string", choices=ACTIVATIONS)
 
 LUT_MATMUL = Operator(
     "lut_matmul",
@@ -193,8 +194,12 @@ LUT_CONV2D = Operator(
         OpAttribute("group", "int"),
     ),
     output=OpInput("y", "float32", "[batch, N, out_height, out_width]"),
-    meaning="y = activation(w * x + bias + addend), a convolution whose columns are (kernel row, kernel column, channel padded to 32)",
+    meaning="y = activation(w * x + bias + addend)\n"
+    "a convolution; columns of w are (kernel row, kernel column, channel padded to 32)",
 )
+
+# What the attributes of an epilogue say where there is none.
+NO_EPILOGUE: dict[str, int | str] = {"activation": "none", "gated": 0}
 
 OPERATORS: dict[str, Operator] = {op.name: op for op in (LUT_MATMUL, LUT_GATHER, LUT_CONV2D)}
 

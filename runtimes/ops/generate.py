@@ -6,7 +6,7 @@
 | file | contents |
 | --- | --- |
 | `runtimes/include/edgecomp/op_enums.h` | enumerations of the C interface: element types, attributes that are choices |
-| `runtimes/ops/op_table.h`, `op_table.cpp` | numbers of inputs and attributes by name, schemas for adapters, the list of operators |
+| `runtimes/ops/op_table.h`, `op_table.cpp` | numbers of inputs and attributes, schemas for adapters, the list of operators |
 | `edgecomp/operators.md` | the operators for readers |
 
 Needs the standard library only.
