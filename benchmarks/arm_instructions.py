@@ -37,6 +37,7 @@ from edgecomp.devices.build_bundle import build_bundle
 from edgecomp.devices.qemu import CPU_PARTS, INSTRUCTIONS_FILE
 from edgecomp.devices.session import Session
 from edgecomp.formats import lut
+from edgecomp.ops import NO_EPILOGUE
 from edgecomp.tensor import Factor
 
 ROOT = Path(__file__).parent.parent
@@ -193,8 +194,8 @@ def make_lut(folder: Path, bits: int, block_size: int) -> Model:
         "row_scale": rng.uniform(0.5, 1, (sizes.tiles, 16)).astype(np.float32),
     }
     weights = lut.unpack(Factor("lut", (N, K), {"bits": bits, "block_size": block_size}, arrays))
-    absent = {"row_index": np.zeros(0, np.int32), "bias": np.zeros(0, np.float32)}
-    attributes = {"N": N, "K": K, "bits": bits, "block_size": block_size, "compute": "int8"}
+    absent = {"row_index": np.zeros(0, np.int32), "bias": np.zeros(0, np.float32), "addend": np.zeros(0, np.float32)}
+    attributes = {"N": N, "K": K, "bits": bits, "block_size": block_size, "compute": "int8", **NO_EPILOGUE}
     node = helper.make_node("LutMatMul", ["x", *arrays, *absent], ["y"], domain="ai.edgecomp", **attributes)
     return save_model(folder / f"lut-{bits}-{block_size}.onnx", node, arrays | absent, weights)
 

@@ -34,6 +34,7 @@ from records import add_json_option, largest_cache_mib, print_rows
 
 from edgecomp import native
 from edgecomp.formats import lut
+from edgecomp.ops import NO_EPILOGUE
 from edgecomp.tensor import Factor
 
 LEAST_COLD_MIB = 160
@@ -158,8 +159,8 @@ def make_lut(problem: Problem, rng: np.random.Generator) -> Side:
         arrays = {"codes": np.roll(codes, i, axis=0), "scales": np.roll(scales, i, axis=0), **shared}
         weights |= {f"{name}{i}": array for name, array in arrays.items()}
         names = [f"{name}{i}" for name in ("codes", "codebooks", "tile_book", "scales", "row_scale")]
-        inputs = ["x", *names, "absent_index", "absent_bias"]
-        attributes: dict[str, Any] = {"N": n, "K": k, "bits": bits, "block_size": block_size, "compute": "int8"}
+        inputs = ["x", *names, "absent_index", "absent_bias", "absent_bias"]  # bias and addend
+        attributes: dict[str, Any] = {"N": n, "K": k, "bits": bits, "block_size": block_size, "compute": "int8", **NO_EPILOGUE}
         nodes.append(helper.make_node("LutMatMul", inputs, [f"y{i}"], domain="ai.edgecomp", **attributes))
     x = problem.x(rng)
     session = make_session(nodes, weights, k, problem.threads)

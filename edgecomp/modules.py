@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from edgecomp import torch_ops  # noqa: F401  (registers the operators)
-from edgecomp.columns import plan_output, stage_output
+from edgecomp.columns import stage_output
 from edgecomp.errors import ModelError
-from edgecomp.ops import NAMESPACE, STAGE_OPERATORS, Operator
-from edgecomp.tensor import Compute, ConvParams, Factor, LayerPlan, Stage
+from edgecomp.ops import NAMESPACE, NO_EPILOGUE, STAGE_OPERATORS, Operator
+from edgecomp.tensor import Compute, Factor, LayerPlan, Stage
 
 
 class PackedFactor(nn.Module):
@@ -58,43 +58,54 @@ class PackedLayer(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output for `x`: features for `linear` and `conv` stages, indices for `gather`."""
-        return plan_output(self.plan, x, self.bias, self._run)
+        """The layer's output for `x`: features for `linear` and `conv` stages, indices for `gather`.
+
+        The terms of a sum pass it on: the last stage of each gets what the terms before it gave as its `addend`.
+        """
+        total: Tensor | None = None
+        for position, term in enumerate(self.plan.terms):
+            value = x
+            for stage in term[:-1]:
+                value = self._run(stage, value, None, None)
+            total = self._run(term[-1], value, self.bias if position == 0 else None, total)
+        assert total is not None  # a plan has a term
+        return total
 
     def factor(self, name: str) -> PackedFactor:
         """The module of a factor that the plan names."""
         return cast(PackedFactor, self.factors[self._slots[name]])
 
-    def _run(self, stage: Stage, x: Tensor, bias: Tensor | None) -> Tensor:
+    def _run(self, stage: Stage, x: Tensor, bias: Tensor | None, addend: Tensor | None) -> Tensor:
         factor = self.factor(stage.factor)
         operator = STAGE_OPERATORS.get((factor.format, stage.op))
         if operator is not None:
-            return _call(operator, stage, x, factor, bias, self.plan.compute)
-        return _run_dense(stage, x, factor, bias)
+            return _call(operator, stage, x, factor, bias, addend, self.plan.compute)
+        y = _run_dense(stage, x, factor, bias)
+        return y if addend is None else y + addend
 
 
-def _call(operator: Operator, stage: Stage, x: Tensor, factor: PackedFactor, bias: Tensor | None, compute: Compute) -> Tensor:
+def _call(
+    operator: Operator,
+    stage: Stage,
+    x: Tensor,
+    factor: PackedFactor,
+    bias: Tensor | None,
+    addend: Tensor | None,
+    compute: Compute,
+) -> Tensor:
     """Call an operator of the table: inputs and attributes are looked up by name, so that the table alone decides them."""
-    inputs: list[Tensor | None] = [x]
-    for declared in operator.inputs[1:]:
-        inputs.append(bias if declared.name == "bias" else getattr(factor, declared.name, None))
-    known: dict[str, object] = {"N": factor.shape[0], "K": factor.shape[1], "compute": compute, **factor.attributes}
+    others = {"bias": bias, "addend": addend}
+    inputs = [getattr(factor, declared.name, None) for declared in operator.factor.arrays]
+    inputs += [others.pop(declared.name) for declared in operator.inputs_after]
+    known: dict[str, object] = {"N": factor.shape[0], "K": factor.shape[1], **factor.attributes}
+    known |= {"compute": compute, **NO_EPILOGUE}
     if stage.conv is not None:
-        known |= conv_attributes(stage.conv)
+        known |= stage.conv.attributes
     attributes = {declared.name: known[declared.name] for declared in operator.attributes}
-    y: Tensor = getattr(getattr(torch.ops, NAMESPACE), operator.name)(*inputs, **attributes)
-    return y if bias is None or any(declared.name == "bias" for declared in operator.inputs) else y + bias
-
-
-def conv_attributes(conv: ConvParams) -> dict[str, object]:
-    """The convolution attributes of the operator table, named as in ONNX Conv."""
-    return {
-        "kernel_shape": list(conv.kernel_size),
-        "strides": list(conv.stride),
-        "pads": list(conv.padding),
-        "dilations": list(conv.dilation),
-        "group": conv.groups,
-    }
+    y: Tensor = getattr(getattr(torch.ops, NAMESPACE), operator.name)(x, *inputs, **attributes)
+    for added in others.values():  # an operator that adds nothing itself
+        y = y if added is None else y + added
+    return y
 
 
 def _run_dense(stage: Stage, x: Tensor, factor: PackedFactor, bias: Tensor | None) -> Tensor:

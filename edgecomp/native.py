@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecomp.errors import ConfigError, EdgecompError, FormatError, RuntimeUnavailableError
+from edgecomp.ops import DTYPES, LUT_CONV2D, LUT_GATHER, LUT_MATMUL, Operator
 from edgecomp.tensor import Compute, ConvParams, Factor
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 _FOLDER = Path(__file__).parent / "lib"
 _LIBRARY = _FOLDER / "libedgecomp_onnxruntime.so"
 _EXECUTORCH_LIBRARY = _FOLDER / "libedgecomp_executorch.so"
 _EXECUTORCH_VERSION = _FOLDER / "executorch-version.txt"
 _REBUILD = "install edgecomp again with `pip install --no-build-isolation` where ExecuTorch is installed (README.md, Install)"
 _OPERATORS = ("lut_matmul", "lut_gather", "lut_conv2d", "lut_conv2d_grouped")  # that ec_variant_of knows
-_COMPUTE: dict[Compute, int] = {"float": 0, "int8": 1}
 
 Floats = npt.NDArray[np.float32]
 
@@ -39,35 +40,32 @@ class Variant:
     available: bool
 
 
-class _LutFactor(ctypes.Structure):
-    """`ec_lut_factor`."""
+class _Tensor(ctypes.Structure):
+    """`ec_tensor`."""
+
+    _fields_ = (("type", ctypes.c_int), ("rank", ctypes.c_int32), ("dims", ctypes.c_void_p), ("data", ctypes.c_void_p))
+
+
+_Output = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64), ctypes.c_int32)
+_Temporary = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+class _Call(ctypes.Structure):
+    """`ec_op_call`, whose size the library compares with its own."""
 
     _fields_ = (
-        ("n", ctypes.c_int64),
-        ("k", ctypes.c_int64),
-        ("bits", ctypes.c_int32),
-        ("block_size", ctypes.c_int64),
-        ("tiles", ctypes.c_int64),
-        ("books", ctypes.c_int64),
-        ("codes", ctypes.c_void_p),
-        ("codebooks", ctypes.c_void_p),
-        ("tile_book", ctypes.c_void_p),
-        ("scales", ctypes.c_void_p),
-        ("row_scale", ctypes.c_void_p),
-        ("row_index", ctypes.c_void_p),
-    )
-
-
-class _Conv2d(ctypes.Structure):
-    """`ec_conv2d`."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_int64)
-        for name in (
-            *("batch", "in_channels", "height", "width"),
-            *("kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w"),
-            *("pad_top", "pad_left", "pad_bottom", "pad_right", "group"),
-        )
+        ("size", ctypes.c_size_t),
+        ("op", ctypes.c_char_p),
+        ("inputs", ctypes.POINTER(_Tensor)),
+        ("input_count", ctypes.c_size_t),
+        ("attributes", ctypes.POINTER(ctypes.c_int64)),
+        ("attribute_count", ctypes.c_size_t),
+        ("parallel", ctypes.c_void_p),
+        ("context", ctypes.c_void_p),
+        ("output", _Output),
+        ("temporary", _Temporary),
+        ("message", ctypes.c_char_p),
+        ("message_bytes", ctypes.c_size_t),
     )
 
 
@@ -160,34 +158,87 @@ def selected_variants() -> dict[str, str]:
     return chosen
 
 
-def lut_matmul(x: Floats, factor: Factor, *, compute: Compute, bias: Floats | None = None) -> Floats:
-    """`y[..., n] = sum_k x[..., k] w[n, k] + bias[n]`.
+def run(operator: Operator, first: np.ndarray, factor: Factor, **others: Any) -> Floats:
+    """Run an operator of the table by its kernels, on one thread.
+
+    Args:
+        operator: of `edgecomp.ops.OPERATORS`.
+        first: its first input.
+        factor: of the operator's format.
+        others: the inputs behind the factor's arrays (absent: None or left out) and the attributes behind the factor's, by name.
+
+    Returns:
+        The output, float32.
+
+    Raises:
+        FormatError: the factor breaks a rule of its format's specification.
+        EdgecompError: another input or an attribute is not what the operator demands.
+        RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is wrong.
+
+    """
+    known: dict[str, Any] = {operator.first.name: first, **factor.arrays, **others}
+    arrays = [known.get(declared.name) for declared in operator.inputs]
+    arrays = [None if array is None else np.ascontiguousarray(array) for array in arrays]
+    tensors = (_Tensor * len(arrays))(*map(_tensor, arrays))
+    attributes = _integers(operator, {"N": factor.shape[0], "K": factor.shape[1], **factor.attributes, **others})
+    results: list[np.ndarray] = []
+
+    def output(_context: int, dims: Any, rank: int) -> int:
+        results.append(np.empty(dims[:rank], np.float32))
+        return _address(results[-1])
+
+    def temporary(_context: int, size: int) -> int:
+        temporaries.append(np.empty(size, np.uint8))
+        return _address(temporaries[-1])
+
+    temporaries: list[np.ndarray] = []
+    message = ctypes.create_string_buffer(1024)
+    call = _Call(
+        size=ctypes.sizeof(_Call),
+        op=operator.name.encode(),
+        inputs=tensors,
+        input_count=len(tensors),
+        attributes=(ctypes.c_int64 * len(attributes))(*attributes),
+        attribute_count=len(attributes),
+        output=_Output(output),
+        temporary=_Temporary(temporary),
+        message=ctypes.cast(message, ctypes.c_char_p),
+        message_bytes=len(message),
+    )
+    _check(_library().ec_op_run(ctypes.byref(call)), message.value.decode())
+    return results[0]
+
+
+def lut_matmul(
+    x: Floats,
+    factor: Factor,
+    *,
+    compute: Compute,
+    bias: Floats | None = None,
+    addend: Floats | None = None,
+    activation: str = "none",
+    gated: bool = False,
+) -> Floats:
+    """`y = activation(z)` of `z[..., n] = sum_k x[..., k] w[n, k] + bias[n] + addend[..., n]`.
 
     Args:
         x: float32 `[..., K]`.
         factor: a `lut` factor of shape `(N, K)`.
         compute: `int8` quantises x per block on the fly, `float` does not.
         bias: float32 `[N]`.
+        addend: float32 `[..., N]`.
+        activation: of `edgecomp.ops.ACTIVATIONS`.
+        gated: gives `activation(z[..., :N/2]) * z[..., N/2:]`.
 
     Returns:
-        float32 `[..., N]`.
+        float32 `[..., N]`, or `[..., N/2]`.
 
     Raises:
-        FormatError: the factor breaks a rule of lut.md.
-        EdgecompError: the shape of x or bias does not fit the factor.
-        RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is wrong.
+        FormatError, EdgecompError, RuntimeUnavailableError: as `run`.
 
     """
-    lib, (n, k) = _library(), factor.shape
-    if x.ndim < 1 or x.shape[-1] != k:
-        raise EdgecompError(f"x must be float32 [..., {k}] for a factor of shape {factor.shape}, got {list(x.shape)}")
-    x, bias = _floats(x), _bias(bias, n)
-    native, rows = _native(factor), x.size // k
-    workspace = _workspace(lib.ec_lut_matmul_workspace_bytes, ctypes.byref(native), ctypes.c_int64(rows), _COMPUTE[compute], None)
-    y = np.empty((*x.shape[:-1], n), np.float32)
-    arguments = (_pointer(x), ctypes.c_int64(rows), _pointer(bias), _pointer(y), _COMPUTE[compute], None)
-    _check(lib.ec_lut_matmul(ctypes.byref(native), *arguments, _pointer(workspace), ctypes.c_size_t(workspace.nbytes)))
-    return y
+    others = {"bias": _optional_floats(bias), "addend": _optional_floats(addend)}
+    return run(LUT_MATMUL, _floats(x), factor, **others, compute=compute, activation=activation, gated=int(gated))
 
 
 def lut_gather(indices: npt.NDArray[np.int64], factor: Factor) -> Floats:
@@ -201,20 +252,22 @@ def lut_gather(indices: npt.NDArray[np.int64], factor: Factor) -> Floats:
         float32 `[..., K]`.
 
     Raises:
-        FormatError: the factor breaks a rule of lut.md.
-        EdgecompError: an index is out of range.
-        RuntimeUnavailableError: the library is missing.
+        FormatError, EdgecompError, RuntimeUnavailableError: as `run`; an index out of range is an EdgecompError.
 
     """
-    native = _native(factor)
-    indices = np.ascontiguousarray(indices, np.int64)
-    y = np.empty((*indices.shape, factor.shape[1]), np.float32)
-    count = ctypes.c_int64(indices.size)
-    _check(_library().ec_lut_gather(ctypes.byref(native), _pointer(indices), count, _pointer(y), None))
-    return y
+    return run(LUT_GATHER, np.ascontiguousarray(indices, np.int64), factor)
 
 
-def lut_conv2d(x: Floats, factor: Factor, conv: ConvParams, *, compute: Compute, bias: Floats | None = None) -> Floats:
+def lut_conv2d(
+    x: Floats,
+    factor: Factor,
+    conv: ConvParams,
+    *,
+    compute: Compute,
+    bias: Floats | None = None,
+    addend: Floats | None = None,
+    activation: str = "none",
+) -> Floats:
     """Two-dimensional convolution by a factor with columns (kernel row, kernel column, channel padded to 32).
 
     Args:
@@ -223,28 +276,18 @@ def lut_conv2d(x: Floats, factor: Factor, conv: ConvParams, *, compute: Compute,
         conv: the geometry.
         compute: as for `lut_matmul`; convolutions of several groups compute in float.
         bias: float32 `[out_channels]`.
+        addend: of the output's shape, added before the activation.
+        activation: of `edgecomp.ops.ACTIVATIONS`.
 
     Returns:
         float32 `[batch, out_channels, out_height, out_width]`.
 
     Raises:
-        FormatError: the factor breaks a rule of lut.md.
-        EdgecompError: x or the factor does not fit the geometry.
-        RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is wrong.
+        FormatError, EdgecompError, RuntimeUnavailableError: as `run`.
 
     """
-    if x.ndim != 4 or x.shape[1] != conv.in_channels:
-        raise EdgecompError(f"x must be float32 [batch, {conv.in_channels}, height, width], got {list(x.shape)}")
-    lib, native, x, bias = _library(), _native(factor), _floats(x), _bias(bias, factor.shape[0])
-    geometry = _Conv2d(*x.shape, *conv.kernel_size, *conv.stride, *conv.dilation, *conv.padding, conv.groups)
-    factor_and_geometry = (ctypes.byref(native), ctypes.byref(geometry))
-    height, width = ctypes.c_int64(), ctypes.c_int64()
-    _check(lib.ec_conv2d_output_size(ctypes.byref(geometry), ctypes.byref(height), ctypes.byref(width)))
-    workspace = _workspace(lib.ec_lut_conv2d_workspace_bytes, *factor_and_geometry, _COMPUTE[compute], None)
-    y = np.empty((len(x), factor.shape[0], height.value, width.value), np.float32)
-    arguments = (_pointer(x), _pointer(bias), _pointer(y), _COMPUTE[compute], None)
-    _check(lib.ec_lut_conv2d(*factor_and_geometry, *arguments, _pointer(workspace), ctypes.c_size_t(workspace.nbytes)))
-    return y
+    others = {"bias": _optional_floats(bias), "addend": _optional_floats(addend)}
+    return run(LUT_CONV2D, _floats(x), factor, **others, **conv.attributes, compute=compute, activation=activation)
 
 
 @cache
@@ -256,70 +299,65 @@ def _library() -> ctypes.CDLL:
         raise RuntimeUnavailableError(f"the kernel library must load on this machine, got: {error}") from error
     if lib.ec_abi_version() != ABI_VERSION:
         raise RuntimeUnavailableError(f"{path} must have ABI version {ABI_VERSION}, got {lib.ec_abi_version()}; reinstall edgecomp")
-    lib.ec_status_message.restype = ctypes.c_char_p
-    lib.ec_variant_name.restype = ctypes.c_char_p
+    for name in ("ec_status_message", "ec_status_kind", "ec_variant_name"):
+        getattr(lib, name).restype = ctypes.c_char_p
     return lib
 
 
-# Statuses (ec_status) that have an error class of their own.
-_FORMAT_STATUSES = frozenset({2, 4, 6, 7, 10, 11, 12})
-_ISA_STATUSES = frozenset({14, 15})
-
-
-def _check(status: int) -> None:
-    """Raise the error that a status stands for."""
-    if status == 0:
-        return
-    message = _library().ec_status_message(status).decode()
-    if status in _ISA_STATUSES:
-        raise RuntimeUnavailableError(
-            f"{message}; got EDGECOMP_FORCE_ISA={os.environ.get('EDGECOMP_FORCE_ISA', '')}, "
-            f"available: {', '.join(v.name for v in variants() if v.available)}"
-        )
-    raise (FormatError if status in _FORMAT_STATUSES else EdgecompError)(message)
-
-
-def _native(factor: Factor) -> _LutFactor:
-    """The factor as the C struct, checked. The struct borrows the arrays: keep `factor` for as long as it."""
-    arrays = factor.arrays
-    for name, array in arrays.items():
-        if not array.flags.c_contiguous:
-            raise FormatError(f"{name} must be C-contiguous")
-    tiles, books = len(arrays["codes"]), len(arrays["codebooks"])
-    names = ("codes", "codebooks", "tile_book", "scales", "row_scale", "row_index")
-    pointers = (_pointer(arrays.get(name)) for name in names)
-    native = _LutFactor(*factor.shape, factor.attributes["bits"], factor.attributes["block_size"], tiles, books, *pointers)
-    sizes = (ctypes.c_size_t * len(names))()
-    _check(_library().ec_lut_array_bytes(ctypes.byref(native), sizes))
-    for name, size in zip(names, sizes, strict=True):
-        got = arrays[name].nbytes if name in arrays else 0
-        if got != size:
-            raise FormatError(
-                f"{name} of a lut factor of shape {factor.shape}, {dict(factor.attributes)} must have {size} bytes, got {got}"
+def _check(status: int, message: str = "") -> None:
+    """Raise the error that a status stands for, with the message of a call or the status's own."""
+    lib = _library()
+    kind = lib.ec_status_kind(status).decode()
+    message = message or lib.ec_status_message(status).decode()
+    match kind:
+        case "ok":
+            return
+        case "variant":
+            raise RuntimeUnavailableError(
+                f"{message.partition('; got ')[0]}; got EDGECOMP_FORCE_ISA={os.environ.get('EDGECOMP_FORCE_ISA', '')}, "
+                f"available: {', '.join(v.name for v in variants() if v.available)}"
             )
-    scratch = np.empty(factor.shape[0] if "row_index" in arrays else 0, np.uint8)
-    _check(_library().ec_lut_check(ctypes.byref(native), _pointer(scratch)))
-    return native
+        case "factor":
+            raise FormatError(message)
+        case _:
+            raise EdgecompError(message)
+
+
+def _tensor(array: np.ndarray | None) -> _Tensor:
+    """A view that borrows the array."""
+    if array is None:
+        return _Tensor(type=0)
+    # As the enumeration ec_type: none, the types of the table, and others.
+    kind = 1 + (DTYPES.index(array.dtype.name) if array.dtype.name in DTYPES else len(DTYPES))
+    dims = (ctypes.c_int64 * max(array.ndim, 1))(*array.shape)
+    tensor = _Tensor(kind, array.ndim, ctypes.cast(dims, ctypes.c_void_p), ctypes.c_void_p(_address(array)))
+    tensor.kept = dims
+    return tensor
+
+
+def _integers(operator: Operator, values: Mapping[str, Any]) -> list[int]:
+    """The values of an operator's attributes, one after the other; a choice counts from 0."""
+    integers: list[int] = []
+    for declared in operator.attributes:
+        value = values[declared.name]
+        if declared.type == "string":
+            if value not in declared.choices:
+                raise EdgecompError(f"{declared.name} must be one of {', '.join(declared.choices)}, got {value!r}")
+            integers.append(declared.choices.index(value))
+        elif declared.type == "ints":
+            integers += value
+        else:
+            integers.append(value)
+    return integers
 
 
 def _floats(array: Floats) -> Floats:
     return np.ascontiguousarray(array, np.float32)
 
 
-def _bias(bias: Floats | None, n: int) -> Floats | None:
-    if bias is None:
-        return None
-    if bias.shape != (n,):
-        raise EdgecompError(f"bias must be float32 [{n}], got {list(bias.shape)}")
-    return _floats(bias)
+def _optional_floats(array: Floats | None) -> Floats | None:
+    return None if array is None else _floats(array)
 
 
-def _pointer(array: npt.NDArray[np.generic] | None) -> ctypes.c_void_p | None:
-    return None if array is None else ctypes.c_void_p(array.ctypes.data)
-
-
-def _workspace(function: ctypes._NamedFuncPointer, *arguments: object) -> npt.NDArray[np.uint8]:
-    """A workspace of as many bytes as `function` says."""
-    size = ctypes.c_size_t()
-    _check(function(*arguments, ctypes.byref(size)))
-    return np.empty(size.value, np.uint8)
+def _address(array: np.ndarray) -> int:
+    return int(array.ctypes.data)

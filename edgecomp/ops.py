@@ -1,25 +1,31 @@
-"""The operator table: every operator once, from which the names and schemas of all runtimes derive.
+"""The operator table: every operator once, from which the names, signatures and checks of all runtimes derive.
 
-| runtime | name of `lut_matmul` |
-| --- | --- |
-| PyTorch | `edgecomp::lut_matmul` |
-| ONNX | `ai.edgecomp::LutMatMul` |
-| ExecuTorch | `edgecomp::lut_matmul.out` |
+| runtime | name of `lut_matmul` | from this table |
+| --- | --- | --- |
+| PyTorch | `edgecomp::lut_matmul` | its schema |
+| ONNX | `ai.edgecomp::LutMatMul` | the node's inputs and attributes, the function's signature |
+| ExecuTorch | `edgecomp::lut_matmul.out` | its schema |
+| C and C++ | `lut_matmul` | `op_table.{h,cpp}` and `op_enums.h`, by `runtimes/ops/generate.py` |
+| documents | `edgecomp/operators.md` | all of it, by the same |
 
-Inputs and attributes keep the order of the table. An optional input that is absent is `None` in PyTorch and ExecuTorch, and in ONNX
-an empty tensor of shape `[0]`, since a function body cannot ask whether an input is there.
+An operator's inputs are its first one, its factor's arrays and then the rest; attributes are the factor's and then the operator's
+own. Adapters read both by this order and know no operator by name. An optional input that is absent is `None` in PyTorch and
+ExecuTorch, and in ONNX an empty tensor of shape `[0]`, since a function body cannot ask whether an input is there.
 
 An operator that has been released never changes its inputs, attributes or meaning: ONNX Runtime matches kernels by name and
 refuses a node with an input that the kernel does not know, whatever the domain's version. A fusion or a new input is an operator
 of a new name; where the library lacks it, the node's function runs.
+
+This module is imported by the generator, which has nothing but the standard library.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from edgecomp.tensor import StageOp
+if TYPE_CHECKING:
+    from edgecomp.tensor import StageOp
 
 DOMAIN = "ai.edgecomp"
 DOMAIN_VERSION = 1
@@ -27,10 +33,13 @@ NAMESPACE = "edgecomp"
 
 AttributeType = Literal["int", "ints", "string"]
 
+# The element types of inputs, in the order of the C enumeration `ec_type` (which begins with none).
+DTYPES = ("float32", "uint8", "int8", "uint16", "int32", "int64")
+
 
 @dataclass(frozen=True)
 class OpInput:
-    """An input: numpy dtype name and shape in the symbols of lut.md (`M` rows of x, `...` any leading axes)."""
+    """An input: numpy dtype name and shape in the symbols of the format's specification (`...` any leading axes)."""
 
     name: str
     dtype: str
@@ -40,21 +49,63 @@ class OpInput:
 
 @dataclass(frozen=True)
 class OpAttribute:
-    """An attribute, written on every node: no defaults."""
+    """An attribute, written on every node: no defaults.
+
+    Args:
+        name: as in every runtime.
+        type: `int`, `ints` of a fixed count, or `string` of a fixed set.
+        count: how many integers `ints` holds.
+        choices: the strings, in the order of the C enumeration `ec_<name>`.
+
+    """
 
     name: str
     type: AttributeType
+    count: int = 1
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FactorSchema:
+    """The arrays and attributes by which an operator is given a factor of a format."""
+
+    format: str
+    arrays: tuple[OpInput, ...]
+    attributes: tuple[OpAttribute, ...]
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator; once released it never changes."""
+    """One operator; once released it never changes.
+
+    Args:
+        name: in PyTorch and C.
+        factor: the packed matrix.
+        first: what it is applied to.
+        inputs_after: inputs behind the factor's arrays.
+        attributes_after: attributes behind the factor's.
+        output: float32; its shape follows from that of the first input and from the attributes.
+        meaning: the formula, for the document.
+
+    """
 
     name: str
-    format: str
-    inputs: tuple[OpInput, ...]
-    attributes: tuple[OpAttribute, ...]
+    factor: FactorSchema
+    first: OpInput
     output: OpInput
+    meaning: str
+    inputs_after: tuple[OpInput, ...] = ()
+    attributes_after: tuple[OpAttribute, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[OpInput, ...]:
+        """All inputs, in order."""
+        return (self.first, *self.factor.arrays, *self.inputs_after)
+
+    @property
+    def attributes(self) -> tuple[OpAttribute, ...]:
+        """All attributes, in order."""
+        return (*self.factor.attributes, *self.attributes_after)
 
     @property
     def onnx_name(self) -> str:
@@ -90,47 +141,65 @@ class Operator:
         return f"{', '.join(inputs)}, *, {', '.join(attributes)}"
 
 
-_LUT_FACTOR = (
-    OpInput("codes", "uint8", "[T, S, P, 16, 4]"),
-    OpInput("codebooks", "int8", "[B, 2**bits]"),
-    OpInput("tile_book", "uint16", "[T]"),
-    OpInput("scales", "int8", "[T, blocks, 16]"),
-    OpInput("row_scale", "float32", "[T, 16]"),
-    OpInput("row_index", "int32", "[T*16]", optional=True),
+LUT = FactorSchema(
+    "lut",
+    arrays=(
+        OpInput("codes", "uint8", "[T, S, P, 16, 4]"),
+        OpInput("codebooks", "int8", "[B, 2**bits]"),
+        OpInput("tile_book", "uint16", "[T]"),
+        OpInput("scales", "int8", "[T, blocks, 16]"),
+        OpInput("row_scale", "float32", "[T, 16]"),
+        OpInput("row_index", "int32", "[T*16]", optional=True),
+    ),
+    attributes=(OpAttribute("N", "int"), OpAttribute("K", "int"), OpAttribute("bits", "int"), OpAttribute("block_size", "int")),
 )
+
+# What becomes of a product z: bias and addend are added in this order, then comes the activation, then the product of two halves.
+# The addend is a sum's other terms, or a residual connection.
 _BIAS = OpInput("bias", "float32", "[N]", optional=True)
-_LUT_ATTRIBUTES = (OpAttribute("N", "int"), OpAttribute("K", "int"), OpAttribute("bits", "int"), OpAttribute("block_size", "int"))
-_COMPUTE = OpAttribute("compute", "string")  # "int8" or "float"
+_COMPUTE = OpAttribute("compute", "string", choices=("float", "int8"))
+ACTIVATIONS = ("none", "relu", "silu", "gelu", "gelu_tanh", "hard_swish")
+_ACTIVATION = OpAttribute("activation", "string", choices=ACTIVATIONS)
 
 LUT_MATMUL = Operator(
     "lut_matmul",
-    "lut",
-    inputs=(OpInput("x", "float32", "[..., K]"), *_LUT_FACTOR, _BIAS),
-    attributes=(*_LUT_ATTRIBUTES, _COMPUTE),
-    output=OpInput("y", "float32", "[..., N]"),
+    LUT,
+    first=OpInput("x", "float32", "[..., K]"),
+    inputs_after=(_BIAS, OpInput("addend", "float32", "[..., N]", optional=True)),
+    attributes_after=(_COMPUTE, _ACTIVATION, OpAttribute("gated", "int")),
+    output=OpInput("y", "float32", "[..., N], or [..., N/2] where gated is 1"),
+    meaning="z[..., n] = sum_k x[..., k] w[n, k] + bias[n] + addend[..., n]\n"
+    "gated = 0: y[..., n] = activation(z[..., n])\n"
+    "gated = 1: y[..., j] = activation(z[..., j]) z[..., N/2 + j]",
 )
 LUT_GATHER = Operator(
     "lut_gather",
-    "lut",
-    inputs=(OpInput("indices", "int64", "[...]"), *_LUT_FACTOR),
-    attributes=_LUT_ATTRIBUTES,
+    LUT,
+    first=OpInput("indices", "int64", "[...]"),
     output=OpInput("y", "float32", "[..., K]"),
+    meaning="y[..., :] = w[indices[...], :]; negative indices count from the end",
 )
 LUT_CONV2D = Operator(
     "lut_conv2d",
-    "lut",
-    inputs=(OpInput("x", "float32", "[batch, in_channels, height, width]"), *_LUT_FACTOR, _BIAS),
-    attributes=(
-        *_LUT_ATTRIBUTES,
+    LUT,
+    first=OpInput("x", "float32", "[batch, in_channels, height, width]"),
+    inputs_after=(_BIAS, OpInput("addend", "float32", "[batch, N, out_height, out_width]", optional=True)),
+    attributes_after=(
         _COMPUTE,
-        OpAttribute("kernel_shape", "ints"),
-        OpAttribute("strides", "ints"),
-        OpAttribute("pads", "ints"),  # top, left, bottom, right
-        OpAttribute("dilations", "ints"),
+        _ACTIVATION,
+        OpAttribute("kernel_shape", "ints", 2),
+        OpAttribute("strides", "ints", 2),
+        OpAttribute("pads", "ints", 4),  # top, left, bottom, right
+        OpAttribute("dilations", "ints", 2),
         OpAttribute("group", "int"),
     ),
     output=OpInput("y", "float32", "[batch, N, out_height, out_width]"),
+    meaning="y = activation(w * x + bias + addend)\n"
+    "a convolution; columns of w are (kernel row, kernel column, channel padded to 32)",
 )
+
+# What the attributes of an epilogue say where there is none.
+NO_EPILOGUE: dict[str, int | str] = {"activation": "none", "gated": 0}
 
 OPERATORS: dict[str, Operator] = {op.name: op for op in (LUT_MATMUL, LUT_GATHER, LUT_CONV2D)}
 

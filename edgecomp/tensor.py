@@ -58,6 +58,17 @@ class ConvParams:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """As attributes of the operator table, which names them as ONNX Conv does."""
+        return {
+            "kernel_shape": list(self.kernel_size),
+            "strides": list(self.stride),
+            "pads": list(self.padding),
+            "dilations": list(self.dilation),
+            "group": self.groups,
+        }
+
 
 @dataclass(frozen=True)
 class Stage:

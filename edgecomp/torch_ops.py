@@ -14,7 +14,7 @@ from torch.library import Library
 
 from edgecomp.errors import FormatError
 from edgecomp.formats import lut
-from edgecomp.ops import NAMESPACE, OPERATORS
+from edgecomp.ops import ACTIVATIONS, NAMESPACE, OPERATORS
 from edgecomp.tensor import COMPUTE_MODES
 
 _library = Library(NAMESPACE, "DEF")
@@ -72,6 +72,31 @@ def _prepared(x: Tensor, compute: str, block_size: int) -> Tensor:
     return quantize_dequantize(x, block_size) if compute == "int8" else x
 
 
+def _added(z: Tensor, addend: Tensor | None) -> Tensor:
+    if addend is None:
+        return z
+    if addend.shape != z.shape:
+        raise FormatError(f"addend must be float32 {list(z.shape)} or absent, got {list(addend.shape)}")
+    return z + addend
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda z: z,
+    "relu": torch.nn.functional.relu,
+    "silu": torch.nn.functional.silu,
+    "gelu": torch.nn.functional.gelu,
+    "gelu_tanh": lambda z: torch.nn.functional.gelu(z, approximate="tanh"),
+    "hard_swish": torch.nn.functional.hardswish,
+}
+assert tuple(_ACTIVATIONS) == ACTIVATIONS
+
+
+def _activated(z: Tensor, activation: str) -> Tensor:
+    if activation not in _ACTIVATIONS:
+        raise FormatError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    return _ACTIVATIONS[activation](z)
+
+
 def _lut_matmul(
     x: Tensor,
     codes: Tensor,
@@ -81,15 +106,24 @@ def _lut_matmul(
     row_scale: Tensor,
     row_index: Tensor | None,
     bias: Tensor | None,
+    addend: Tensor | None,
     *,
     N: int,
     K: int,
     bits: int,
     block_size: int,
     compute: str,
+    activation: str,
+    gated: int,
 ) -> Tensor:
+    if gated not in (0, 1) or (gated and N % 2):
+        raise FormatError(f"gated must be 0, or 1 with an even N, got {gated} with N={N}")
     weights = decode(codes, codebooks, tile_book, scales, row_scale, row_index, shape=(N, K), bits=bits)
-    return torch.nn.functional.linear(_prepared(x, compute, block_size), weights, bias)
+    z = torch.nn.functional.linear(_prepared(x, compute, block_size), weights, bias)
+    z = _added(z, addend)
+    if not gated:
+        return _activated(z, activation)
+    return _activated(z[..., : N // 2], activation) * z[..., N // 2 :]
 
 
 def _lut_gather(
@@ -143,12 +177,14 @@ def _lut_conv2d(
     row_scale: Tensor,
     row_index: Tensor | None,
     bias: Tensor | None,
+    addend: Tensor | None,
     *,
     N: int,
     K: int,
     bits: int,
     block_size: int,
     compute: str,
+    activation: str,
     kernel_shape: Sequence[int],
     strides: Sequence[int],
     pads: Sequence[int],
@@ -161,14 +197,15 @@ def _lut_conv2d(
     channels = x.shape[1] // group
     kernel = weights.reshape(N, *kernel_shape, -1)[..., :channels].permute(0, 3, 1, 2)
     if compute == "float" or group > 1:
-        return torch.nn.functional.conv2d(padded, kernel, bias, list(strides), 0, list(dilations), group)
+        y = torch.nn.functional.conv2d(padded, kernel, bias, list(strides), 0, list(dilations), group)
+        return _activated(_added(y, addend), activation)
     # Quantised per block of a patch in the factor's column order, as the kernel does.
     patches = torch.nn.functional.unfold(padded, tuple(kernel_shape), tuple(dilations), 0, tuple(strides))
     patches = patches.reshape(len(x), channels, -1, patches.shape[-1]).permute(0, 3, 2, 1)
     patches = torch.nn.functional.pad(patches, (0, K // (kernel_shape[0] * kernel_shape[1]) - channels))
     y = torch.nn.functional.linear(_prepared(patches.flatten(2), compute, block_size), weights, bias)
     height, width = _conv_output(x, kernel_shape, strides, pads, dilations)
-    return y.transpose(1, 2).reshape(len(x), N, height, width)
+    return _activated(_added(y.transpose(1, 2).reshape(len(x), N, height, width), addend), activation)
 
 
 def _conv_output(
@@ -188,8 +225,8 @@ _IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def _fake_matmul(x: Tensor, *_: Tensor | None, N: int, **__: object) -> Tensor:
-    return x.new_empty([*x.shape[:-1], N])
+def _fake_matmul(x: Tensor, *_: Tensor | None, N: int, gated: int, **__: object) -> Tensor:
+    return x.new_empty([*x.shape[:-1], N // 2 if gated else N])
 
 
 def _fake_gather(indices: Tensor, *_: Tensor | None, K: int, **__: object) -> Tensor:

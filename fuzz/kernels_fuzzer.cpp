@@ -92,14 +92,29 @@ void RunBackwards(void*, void (*fn)(void*, size_t), size_t count, void* arg) {
   while (count-- > 0) fn(arg, count);
 }
 
+// Any epilogue, with an addend of `elements`.
+struct RandomEpilogue {
+  RandomEpilogue(int64_t n, size_t elements, bool may_be_gated, Input* input)
+      : bias(static_cast<size_t>(n) * 4, input), addend(elements * 4, input) {
+    const auto flags = input->Value<uint8_t>();
+    value = {sizeof(value), (flags & 1) != 0 ? bias.as<float>() : nullptr, (flags & 2) != 0 ? addend.as<float>() : nullptr,
+             static_cast<ec_activation>(flags >> 2 & 7), may_be_gated && flags >> 5 == 1 ? 1 : 0};
+  }
+  Buffer bias, addend;
+  ec_epilogue value;
+};
+
 void MatMul(const ec_lut_factor& factor, int64_t m, ec_compute compute, const ec_parallel* parallel, Input* input) {
-  size_t workspace_bytes = 0;
-  if (ec_lut_matmul_workspace_bytes(&factor, m, compute, parallel, &workspace_bytes) != EC_OK) return;
-  if (m > 64 || workspace_bytes > kMostBytes) return;
+  if (m < 0 || m > 64) return;
   const auto rows = static_cast<size_t>(m);
-  const Buffer x(rows * static_cast<size_t>(factor.k) * 4, input), bias(static_cast<size_t>(factor.n) * 4, input);
-  const Buffer y(rows * static_cast<size_t>(factor.n) * 4, nullptr), workspace(workspace_bytes, nullptr);
-  ec_lut_matmul(&factor, x.as<float>(), m, bias.as<float>(), y.as<float>(), compute, parallel, workspace.as<void>(),
+  const RandomEpilogue epilogue(factor.n, rows * static_cast<size_t>(factor.n), /*may_be_gated=*/true, input);
+  size_t workspace_bytes = 0;
+  if (ec_lut_matmul_workspace_bytes(&factor, m, &epilogue.value, compute, parallel, &workspace_bytes) != EC_OK) return;
+  if (workspace_bytes > kMostBytes) return;
+  const auto columns = static_cast<size_t>(epilogue.value.gated == 1 ? factor.n / 2 : factor.n);
+  const Buffer x(rows * static_cast<size_t>(factor.k) * 4, input);
+  const Buffer y(rows * columns * 4, nullptr), workspace(workspace_bytes, nullptr);
+  ec_lut_matmul(&factor, x.as<float>(), m, &epilogue.value, y.as<float>(), compute, parallel, workspace.as<void>(),
                 workspace_bytes);
 }
 
@@ -126,14 +141,16 @@ void Conv2d(const ec_lut_factor& factor, const ec_conv2d& conv, ec_compute compu
     if (__builtin_mul_overflow(out_bytes, static_cast<size_t>(size), &out_bytes)) return;
   }
   if (in_bytes > kMostBytes || out_bytes > kMostBytes / 16 || workspace_bytes > kMostBytes) return;
-  const Buffer x(in_bytes, input), bias(static_cast<size_t>(factor.n) * 4, input), y(out_bytes, nullptr);
+  const Buffer x(in_bytes, input), y(out_bytes, nullptr);
+  const RandomEpilogue epilogue(factor.n, out_bytes / 4, /*may_be_gated=*/false, input);
   const Buffer workspace(workspace_bytes, nullptr);
-  ec_lut_conv2d(&factor, &conv, x.as<float>(), bias.as<float>(), y.as<float>(), compute, parallel, workspace.as<void>(),
+  ec_lut_conv2d(&factor, &conv, x.as<float>(), &epilogue.value, y.as<float>(), compute, parallel, workspace.as<void>(),
                 workspace_bytes);
 }
 
 ec_conv2d Geometry(Input* input, bool wild) {
   ec_conv2d conv{};
+  conv.size = sizeof(conv);
   for (int64_t* size : {&conv.batch, &conv.in_channels, &conv.height, &conv.width}) *size = input->Size(1, 40, wild);
   for (int64_t* size :
        {&conv.kernel_h, &conv.kernel_w, &conv.stride_h, &conv.stride_w, &conv.dilation_h, &conv.dilation_w, &conv.group}) {
@@ -155,6 +172,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   ec_conv2d conv = Geometry(&input, wild && (flags & 64) != 0);
   ec_lut_factor factor{};
+  factor.size = sizeof(factor);
   factor.n = input.Size(1, 70, wild);
   factor.k = input.Size(1, 200, wild);
   factor.bits = static_cast<int32_t>(input.Size(1, 8, wild));

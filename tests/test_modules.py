@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgecomp.errors import ModelError
 from edgecomp.formats import dense, unpack
-from edgecomp.modules import PackedFactor, PackedLayer, conv_attributes, set_module
+from edgecomp.modules import PackedFactor, PackedLayer, set_module
 from edgecomp.tensor import ConvParams, Factor, LayerPlan
 
 
@@ -79,7 +79,7 @@ def test_layers_share_the_module_of_a_factor() -> None:
 
 
 def test_convolution_attributes_carry_the_names_of_onnx() -> None:
-    assert conv_attributes(ConvParams(6, (3, 1), (2, 1), (1, 0, 2, 0), (1, 4), groups=3)) == {
+    assert ConvParams(6, (3, 1), (2, 1), (1, 0, 2, 0), (1, 4), groups=3).attributes == {
         "kernel_shape": [3, 1],
         "strides": [2, 1],
         "pads": [1, 0, 2, 0],

@@ -34,7 +34,7 @@ def attributes_of(operator: Operator, factor: Factor, conv: ConvParams = CONV, c
     """Every attribute of the operator, by the names of the table."""
     values: dict[str, Any] = {"N": factor.shape[0], "K": factor.shape[1], **factor.attributes, "compute": compute}
     values |= {"kernel_shape": conv.kernel_size, "strides": conv.stride, "pads": conv.padding}
-    values |= {"dilations": conv.dilation, "group": conv.groups}
+    values |= {"dilations": conv.dilation, "group": conv.groups, "activation": "none", "gated": 0}
     return {attribute.name: values[attribute.name] for attribute in operator.attributes}
 
 
@@ -44,6 +44,7 @@ def make_model(
     x_shape: Sequence[int | str],
     *,
     bias: np.ndarray | None = None,
+    addend: np.ndarray | None = None,
     constant: bool = True,
     inputs: Sequence[str] | None = None,
     **changed: Any,
@@ -51,8 +52,9 @@ def make_model(
     """One node. Absent optional inputs are empty tensors; `inputs` overrides the names and `changed` attributes."""
     arrays = dict(factor.arrays)
     arrays.setdefault("row_index", np.zeros(0, np.int32))
-    if "bias" in [i.name for i in operator.inputs]:
-        arrays["bias"] = np.zeros(0, np.float32) if bias is None else bias
+    for name, array in (("bias", bias), ("addend", addend)):
+        if name in [i.name for i in operator.inputs]:
+            arrays[name] = np.zeros(0, np.float32) if array is None else array
     first = operator.inputs[0]
     names = [i.name for i in operator.inputs] if inputs is None else inputs
     attributes = {**attributes_of(operator, factor), **changed}
@@ -170,7 +172,12 @@ def test_factor_as_graph_inputs(rng: np.random.Generator, permuted: bool) -> Non
     factor = random_factor(50, 100, 4, 32, permuted=permuted, rng=rng)
     model = make_model(LUT_MATMUL, factor, ["m", 100], constant=False)
     x = rng.standard_normal((2, 100)).astype(np.float32)
-    arrays = {"row_index": np.zeros(0, np.int32), **factor.arrays, "bias": np.zeros(0, np.float32)}
+    arrays = {
+        "row_index": np.zeros(0, np.int32),
+        **factor.arrays,
+        "bias": np.zeros(0, np.float32),
+        "addend": np.zeros(0, np.float32),
+    }
     inputs = {"x": x, **arrays}
     session = session_of(model)
     assert_close(session.run(["y"], inputs)[0], lut.matmul(x, factor, compute="int8"), 1e-5, "graph inputs")
@@ -248,16 +255,16 @@ def test_bad_factors_are_refused_at_load(factor: Factor) -> None:
     assert "row_index must hold every row" in refused(with_array("row_index", np.zeros(64, np.int32)))
     assert "bits must be 1 to 8, got bits=9" in refused(make_model(LUT_MATMUL, factor, ["m", 100], bits=9))
     assert "block_size must be a multiple of 32" in refused(make_model(LUT_MATMUL, factor, ["m", 100], block_size=48))
-    assert "compute must be 'int8' or 'float', got 'int4'" in refused(make_model(LUT_MATMUL, factor, ["m", 100], compute="int4"))
+    assert "compute must be 'float' or 'int8', got 'int4'" in refused(make_model(LUT_MATMUL, factor, ["m", 100], compute="int4"))
 
 
 def test_bad_calls_are_refused(factor: Factor, conv_factor: Factor) -> None:
     ones = np.ones((2, 99), np.float32)
     assert "x must be float32 [..., 100], got [2, 99]" in refused(make_model(LUT_MATMUL, factor, ["m", "k"]), ones)
     short_bias = make_model(LUT_MATMUL, factor, ["m", 100], bias=np.ones(3, np.float32))
-    assert "bias must be float32 [50] or empty, got float32 [3]" in refused(short_bias, np.ones((2, 100), np.float32))
+    assert "bias must be float32 [50] or absent, got [3]" in refused(short_bias, np.ones((2, 100), np.float32))
     message = refused(make_model(LUT_GATHER, factor, ["m"]), np.array([50]))
-    assert "every index must lie in [-N, N); got input 0 of shape [1], N=50" in message
+    assert "every index must lie in [-N, N); got indices of shape [1], N=50" in message
     image = np.ones((1, 5, 9, 9), np.float32)
     assert "geometry" in refused(make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"], group=3), image)
     assert "geometry" in refused(make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"]), image[:, :, :0])

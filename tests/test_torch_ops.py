@@ -16,9 +16,12 @@ from edgecomp.columns import ConvColumns
 from edgecomp.errors import FormatError
 from edgecomp.formats import lut, unpack
 from edgecomp.modules import PackedFactor, PackedLayer
+from edgecomp.ops import NO_EPILOGUE
 from edgecomp.tensor import Compute, ConvParams, Factor, TensorSpec
 
 ARRAYS = ("codes", "codebooks", "tile_book", "scales", "row_scale", "row_index")
+
+PLAIN = NO_EPILOGUE
 
 
 def arrays_of(factor: Factor) -> list[Tensor | None]:
@@ -41,7 +44,7 @@ def test_matmul_is_the_reference(compute: Compute, bits: int, permuted: bool) ->
     bias = np.linspace(-1, 1, 21, dtype=np.float32)
     inputs = x(2, 3, 72)
     got = torch.ops.edgecomp.lut_matmul(
-        inputs, *arrays_of(factor), torch.from_numpy(bias), **attributes_of(factor), compute=compute
+        inputs, *arrays_of(factor), torch.from_numpy(bias), None, **attributes_of(factor), **PLAIN, compute=compute
     )
     expected = lut.matmul(inputs.reshape(6, 72).numpy(), factor, compute=compute, bias=bias).reshape(2, 3, 21)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
@@ -69,21 +72,23 @@ def test_activations_that_are_not_finite_show(value: float) -> None:
     factor = random_factor(16, 64)
     inputs = x(2, 64)
     inputs[0, 40] = value
-    y = torch.ops.edgecomp.lut_matmul(inputs, *arrays_of(factor), None, **attributes_of(factor), compute="int8")
+    y = torch.ops.edgecomp.lut_matmul(inputs, *arrays_of(factor), None, None, **attributes_of(factor), **PLAIN, compute="int8")
     assert y[0].isnan().all()
     assert y[1].isfinite().all()
 
 
 def test_zero_activations_give_zero() -> None:
     factor = random_factor(16, 64)
-    y = torch.ops.edgecomp.lut_matmul(torch.zeros(2, 64), *arrays_of(factor), None, **attributes_of(factor), compute="int8")
+    y = torch.ops.edgecomp.lut_matmul(
+        torch.zeros(2, 64), *arrays_of(factor), None, None, **attributes_of(factor), **PLAIN, compute="int8"
+    )
     assert not y.any()
 
 
 def test_unknown_compute_modes_are_refused() -> None:
     factor = random_factor(16, 64)
     with pytest.raises(FormatError, match="int8, float, got 'int4'"):
-        torch.ops.edgecomp.lut_matmul(x(1, 64), *arrays_of(factor), None, **attributes_of(factor), compute="int4")
+        torch.ops.edgecomp.lut_matmul(x(1, 64), *arrays_of(factor), None, None, **attributes_of(factor), **PLAIN, compute="int4")
 
 
 CONVOLUTIONS = {

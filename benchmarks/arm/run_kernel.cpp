@@ -57,9 +57,10 @@ int main(int argc, char** argv) {
   std::vector<float> x(static_cast<size_t>(k)), y(static_cast<size_t>(n));
   for (float& value : x) value = static_cast<float>(NextWord() % 2001) * 0.001f - 1.0f;
 
-  const ec_lut_factor factor = {n,
-                                k,
+  const ec_lut_factor factor = {sizeof(factor),
                                 bits,
+                                n,
+                                k,
                                 block_size,
                                 static_cast<int64_t>(tiles),
                                 1,
@@ -71,7 +72,7 @@ int main(int argc, char** argv) {
                                 nullptr};
   Require(ec_lut_check(&factor, nullptr));
   size_t bytes = 0;
-  Require(ec_lut_matmul_workspace_bytes(&factor, 1, EC_COMPUTE_INT8, nullptr, &bytes));
+  Require(ec_lut_matmul_workspace_bytes(&factor, 1, nullptr, EC_COMPUTE_INT8, nullptr, &bytes));
   std::vector<uint8_t> workspace(bytes);
   edgecomp::runner::MarkCount();
   for (int32_t i = 0; i < iterations; ++i) {

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from edgecomp.ops import DOMAIN, DOMAIN_VERSION, Operator
+from edgecomp.ops import DOMAIN, DOMAIN_VERSION, NO_EPILOGUE, Operator
 from edgecomp.tensor import Factor
 
 OPSET, IR_VERSION = 18, 8  # old enough for every runtime that the library loads in
@@ -34,7 +34,8 @@ def node_model(
     """
     first, *others = operator.inputs
     constants = {i.name: factor.arrays.get(i.name, np.zeros(0, i.dtype)) for i in others}
-    values: dict[str, int | str | Sequence[int]] = {"N": factor.shape[0], "K": factor.shape[1], **factor.attributes, **attributes}
+    values: dict[str, int | str | Sequence[int]] = {"N": factor.shape[0], "K": factor.shape[1], **factor.attributes}
+    values |= {**NO_EPILOGUE, **attributes}
     node = [
         *(_bytes(1, i.name) for i in operator.inputs),
         _bytes(2, operator.output.name),

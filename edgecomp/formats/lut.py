@@ -297,8 +297,10 @@ def quantize_activations(x: np.ndarray, block_size: int) -> tuple[np.ndarray, np
     return q, step.astype(np.float32)
 
 
-def matmul(x: np.ndarray, factor: Factor, *, compute: Compute, bias: np.ndarray | None = None) -> np.ndarray:
-    """Reference of `lut_matmul`: float32 `x [M, K]` to `y [M, N] = x Wᵀ + bias`, with exact int32 sums in `int8` compute."""
+def matmul(
+    x: np.ndarray, factor: Factor, *, compute: Compute, bias: np.ndarray | None = None, addend: np.ndarray | None = None
+) -> np.ndarray:
+    """Reference of `lut_matmul`: float32 `x [M, K]` to `y [M, N] = x Wᵀ + bias + addend`, with exact sums in `int8` compute."""
     y: np.ndarray
     if compute == "float":
         y = x @ unpack(factor).T
@@ -314,7 +316,9 @@ def matmul(x: np.ndarray, factor: Factor, *, compute: Compute, bias: np.ndarray 
             sums = q[:, block].astype(np.int32) @ weights[:, block].astype(np.int32).T
             y += sums.astype(np.float32) * (scales[:, block].astype(np.float32) * step[:, block, None])
         y *= row_scale
-    return y if bias is None else y + bias
+    for added in (bias, addend):
+        y = y if added is None else y + added
+    return y
 
 
 def validate(factor: Factor) -> None:

@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from edgecomp.passes.levels import SMALLEST_STEP, Levels, quantize_steps
+from edgecomp.passes.levels import Levels, inverse_steps, nearest_codes, quantize_steps
 
 _ROUNDS = 2
 _COLUMNS = 64  # whose effect on the columns behind them is applied at once
@@ -48,6 +48,14 @@ def compensate(weights: Tensor, hessian: Tensor, levels: Levels) -> Levels:
     return best
 
 
+def hessian_factor(hessian: Tensor) -> Tensor:
+    """R, upper triangular with `H = R Rᵀ`, for which the error of a row is `|(w' - w) R|²`: float32 `[K, K]`.
+
+    The error is 0 where each column's is `(w' - w)_j R_jj = -sum over i < j of (w' - w)_i R_ij`, which is GPTQ's choice of codes.
+    """
+    return torch.linalg.cholesky(hessian.double().flip(0, 1)).flip(0, 1).float().contiguous()
+
+
 def _squared_error(weights: Tensor, hessian: Tensor, levels: Levels) -> float:
     error = (levels.weights - weights).flatten(1)
     return float(((error @ hessian) * error).double().sum())
@@ -58,33 +66,32 @@ class _Columns:
 
     def __init__(self, levels: Levels) -> None:
         self._codebook = levels.codebook
-        self._bounds = (levels.codebook[1:] + levels.codebook[:-1]) / 2
         self._steps = levels.steps.T.contiguous()
-        self._inverse = torch.where(self._steps.abs() < SMALLEST_STEP, 0, 1 / self._steps)
+        self._inverse = inverse_steps(self._steps)
         self._block_size = levels.codes.shape[2]
 
     def nearest(self, column: int, target: Tensor) -> tuple[Tensor, Tensor]:
         """Codes and weights `[N]` of the column nearest to the targets."""
         block = column // self._block_size
-        codes = torch.bucketize(target * self._inverse[block], self._bounds, out_int32=True)
+        codes = nearest_codes(self._codebook, target * self._inverse[block])
         return codes, self._codebook[codes] * self._steps[block]
 
 
 def _spread(weights: Tensor, hessian: Tensor, levels: Levels) -> Tensor:
     """Codes given column by column, the error of each spread over those behind it: GPTQ."""
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian.double()))
-    factor = torch.linalg.cholesky(inverse, upper=True).float()
-    columns, targets = _Columns(levels), weights.flatten(1).clone()
-    codes = torch.empty_like(targets, dtype=torch.int32)
+    factor = hessian_factor(hessian)
+    columns, flat = _Columns(levels), weights.flatten(1)
+    codes = torch.empty_like(flat, dtype=torch.int32)
+    spread = torch.zeros_like(flat)  # of the errors before a column: their sum times `factor`
     for first in range(0, len(hessian), _COLUMNS):
         last = min(first + _COLUMNS, len(hessian))
-        errors = torch.empty_like(targets[:, first:last])
+        errors = torch.empty_like(flat[:, first:last])
         for column in range(first, last):
-            codes[:, column], given = columns.nearest(column, targets[:, column])
-            error = (targets[:, column] - given) / factor[column, column]
-            targets[:, column:last] -= error[:, None] * factor[column, column:last]
+            codes[:, column], given = columns.nearest(column, flat[:, column] - spread[:, column] / factor[column, column])
+            error = given - flat[:, column]
+            spread[:, column:last] += error[:, None] * factor[column, column:last]
             errors[:, column - first] = error
-        targets[:, last:] -= errors @ factor[first:last, last:]
+        spread[:, last:] += errors @ factor[first:last, last:]
     return codes.reshape(weights.shape)
 
 
@@ -105,7 +112,10 @@ def _descend(weights: Tensor, hessian: Tensor, levels: Levels) -> Tensor:
 
 
 def _refit_steps(weights: Tensor, hessian: Tensor, levels: Levels) -> Tensor:
-    """Least-squares steps `[N, blocks]` given the codes; blocks that are all 0 keep theirs."""
+    """Least-squares steps `[N, blocks]` given the codes.
+
+    Blocks that are all 0, and rows without a solution in float32, keep theirs.
+    """
     blocks, block_size = levels.codes.shape[1:]
     rows = max(1, _SYSTEM_WEIGHTS // max(blocks * blocks, len(hessian)))
     parts = []
@@ -126,6 +136,8 @@ def _refit_steps(weights: Tensor, hessian: Tensor, levels: Levels) -> Tensor:
         empty = diagonal <= 0
         # A little is added: blocks whose inputs always come together could take each other's place without bounds.
         ridge = torch.where(empty, 1.0, 1e-4 * diagonal.mean(dim=1, keepdim=True))
-        solved = torch.linalg.solve(normal + torch.diag_embed(ridge), right + torch.where(empty, 0, ridge * steps))
-        parts.append(torch.where(empty, steps, solved))
+        # By Cholesky: batches of LU factorisations of more than 144 columns never return with two threads (oneMKL in PyTorch 2.13).
+        factor, failed = torch.linalg.cholesky_ex(normal + torch.diag_embed(ridge))
+        solved = torch.cholesky_solve((right + torch.where(empty, 0, ridge * steps))[..., None], factor)[..., 0]
+        parts.append(torch.where(empty | (failed > 0)[:, None], steps, solved))
     return torch.cat(parts)

@@ -44,3 +44,13 @@ def quantize_steps(steps: Tensor) -> tuple[Tensor, Tensor]:
     row_scale = torch.where(largest < SMALLEST_STEP, 0, largest / 127)
     scales = torch.where(row_scale[:, None] > 0, steps / row_scale[:, None], 0)
     return scales.round().clamp(-127, 127), row_scale
+
+
+def inverse_steps(steps: Tensor) -> Tensor:
+    """1 / steps, and 0 for those that are nothing."""
+    return torch.where(steps.abs() < SMALLEST_STEP, 0, 1 / steps)
+
+
+def nearest_codes(codebook: Tensor, targets: Tensor) -> Tensor:
+    """Codes of the entries nearest to targets, the lower one of two: int32."""
+    return torch.bucketize(targets, (codebook[1:] + codebook[:-1]) / 2, out_int32=True)

@@ -36,8 +36,39 @@ const char* ec_status_message(ec_status status) {
       return "EDGECOMP_FORCE_ISA must name a kernel variant that this CPU can run";
     case EC_ERR_OPERATOR:
       return "the operator must be one that this build has kernels for";
+    case EC_ERR_ARRAY:
+      return "every array must have the type and shape that its format demands";
+    case EC_ERR_TENSOR:
+      return "every tensor must have the type and shape that the operator demands";
+    case EC_ERR_ATTRIBUTE:
+      return "every attribute must be there, with a value that the operator knows";
+    case EC_ERR_STRUCT_SIZE:
+      return "the size of every struct must be its sizeof in the header of this library's version";
+    case EC_ERR_MEMORY:
+      return "there must be memory for outputs and workspaces";
   }
   return "unknown status";
+}
+
+const char* ec_status_kind(ec_status status) {
+  switch (status) {
+    case EC_OK:
+      return "ok";
+    case EC_ERR_BITS:
+    case EC_ERR_BLOCK_SIZE:
+    case EC_ERR_TILE_BOOK:
+    case EC_ERR_ROW_INDEX:
+    case EC_ERR_CODEBOOKS:
+    case EC_ERR_SCALES:
+    case EC_ERR_ROW_SCALE:
+    case EC_ERR_ARRAY:
+      return "factor";
+    case EC_ERR_ISA_UNKNOWN:
+    case EC_ERR_ISA_UNAVAILABLE:
+      return "variant";
+    default:
+      return "call";
+  }
 }
 
 const char* ec_version(void) { return EDGECOMP_VERSION; }

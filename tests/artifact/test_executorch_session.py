@@ -45,7 +45,7 @@ def test_outputs_by_name_and_surplus_inputs_left_out(program: ExecutorchArtifact
         ({"ids": np.zeros(3, np.int64)}, r"got int64 \[3\]"),
         (
             {"ids": IDS + 200},
-            r"edgecomp::lut_gather\.out: every index must lie in \[-N, N\); got argument 0 of shape \[2, 5\], N=200",
+            r"edgecomp::lut_gather\.out: every index must lie in \[-N, N\); got indices of shape \[2, 5\], N=200",
         ),
     ],
 )

@@ -112,10 +112,10 @@ TEST(MatMulRefusesBadCalls) {
   const std::vector<float> x(100);
   std::vector<float> y(20);
   size_t bytes = 0;
-  CHECK(ec_lut_matmul_workspace_bytes(f, 1, EC_COMPUTE_INT8, nullptr, nullptr) == EC_ERR_NULL_POINTER);
-  CHECK(ec_lut_matmul_workspace_bytes(f, -1, EC_COMPUTE_INT8, nullptr, &bytes) == EC_ERR_SHAPE);
-  CHECK(ec_lut_matmul_workspace_bytes(f, 1, static_cast<ec_compute>(2), nullptr, &bytes) == EC_ERR_COMPUTE);
-  CHECK(ec_lut_matmul_workspace_bytes(f, 1, EC_COMPUTE_INT8, nullptr, &bytes) == EC_OK);
+  CHECK(ec_lut_matmul_workspace_bytes(f, 1, nullptr, EC_COMPUTE_INT8, nullptr, nullptr) == EC_ERR_NULL_POINTER);
+  CHECK(ec_lut_matmul_workspace_bytes(f, -1, nullptr, EC_COMPUTE_INT8, nullptr, &bytes) == EC_ERR_SHAPE);
+  CHECK(ec_lut_matmul_workspace_bytes(f, 1, nullptr, static_cast<ec_compute>(2), nullptr, &bytes) == EC_ERR_COMPUTE);
+  CHECK(ec_lut_matmul_workspace_bytes(f, 1, nullptr, EC_COMPUTE_INT8, nullptr, &bytes) == EC_OK);
   std::vector<uint8_t> workspace(bytes);
   const auto multiply = [&](const float* input, int64_t m, float* output, void* memory, size_t size) {
     return ec_lut_matmul(f, input, m, nullptr, output, EC_COMPUTE_INT8, nullptr, memory, size);
@@ -148,7 +148,7 @@ TEST(GatherRefusesBadIndices) {
 }
 
 TEST(EveryStatusHasAMessage) {
-  for (int status = EC_OK; status <= EC_ERR_OPERATOR; ++status) {
+  for (int status = EC_OK; status <= EC_ERR_MEMORY; ++status) {
     CHECK(std::strcmp(ec_status_message(static_cast<ec_status>(status)), "unknown status") != 0);
   }
   CHECK(ec_abi_version() == EC_ABI_VERSION);

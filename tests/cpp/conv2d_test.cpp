@@ -14,13 +14,13 @@ struct ConvCase {
 
 // batch, channels, height, width; kernel, stride, dilation; pads; group
 constexpr ConvCase kCases[] = {
-    {{2, 3, 7, 9, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 20, 32, false},
-    {{1, 40, 6, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1}, 17, 64, false},
-    {{1, 33, 13, 14, 3, 2, 2, 3, 1, 2, 2, 0, 1, 3, 1}, 16, 32, true},
-    {{3, 5, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1}, 3, 32, false},
-    {{2, 6, 8, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 6}, 6, 32, false},
-    {{1, 6, 9, 7, 3, 3, 2, 3, 2, 1, 2, 1, 0, 1, 3}, 12, 96, true},
-    {{1, 2, 3, 3, 5, 5, 1, 1, 1, 1, 3, 3, 3, 3, 2}, 4, 32, false},
+    {{sizeof(ec_conv2d), 2, 3, 7, 9, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 20, 32, false},
+    {{sizeof(ec_conv2d), 1, 40, 6, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1}, 17, 64, false},
+    {{sizeof(ec_conv2d), 1, 33, 13, 14, 3, 2, 2, 3, 1, 2, 2, 0, 1, 3, 1}, 16, 32, true},
+    {{sizeof(ec_conv2d), 3, 5, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1}, 3, 32, false},
+    {{sizeof(ec_conv2d), 2, 6, 8, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 6}, 6, 32, false},
+    {{sizeof(ec_conv2d), 1, 6, 9, 7, 3, 3, 2, 3, 2, 1, 2, 1, 0, 1, 3}, 12, 96, true},
+    {{sizeof(ec_conv2d), 1, 2, 3, 3, 5, 5, 1, 1, 1, 1, 3, 3, 3, 3, 2}, 4, 32, false},
 };
 
 std::vector<float> Reference(const ConvCase& test, const std::vector<float>& weights, const std::vector<float>& x,
@@ -66,7 +66,8 @@ TEST(ConvolutionsMatchADirectSum) {
         CHECK(ec_lut_conv2d_workspace_bytes(&factor.view(), &c, compute, parallel, &bytes) == EC_OK);
         Guarded<uint8_t> workspace(static_cast<int64_t>(bytes));
         Guarded<float> y(static_cast<int64_t>(expected.size()));
-        CHECK(ec_lut_conv2d(&factor.view(), &c, x.data(), bias.data(), y.data(), compute, parallel, workspace.data(), bytes) ==
+        const ec_epilogue epilogue = {sizeof(epilogue), bias.data(), nullptr, EC_ACTIVATION_NONE, 0};
+        CHECK(ec_lut_conv2d(&factor.view(), &c, x.data(), &epilogue, y.data(), compute, parallel, workspace.data(), bytes) ==
               EC_OK);
         CHECK(y.GuardsIntact() && workspace.GuardsIntact());
         const std::vector<float> got(y.data(), y.data() + expected.size());
@@ -83,7 +84,7 @@ TEST(ConvolutionsMatchADirectSum) {
 TEST(BadGeometryIsRefused) {
   Random random(10);
   const RandomFactor factor({8, 9 * 32, 4, 32}, &random);
-  const ec_conv2d good = {1, 4, 8, 8, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 1};
+  const ec_conv2d good = {sizeof(good), 1, 4, 8, 8, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 1};
   size_t bytes = 0;
   const auto status_of = [&](void (*spoil)(ec_conv2d*)) {
     ec_conv2d conv = good;

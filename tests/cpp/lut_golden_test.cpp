@@ -36,9 +36,10 @@ bool Load(const std::string& name, GoldenCase* golden) {
   }
   const bool permuted = ReadArray(kVectors + "/" + name + "/row_index.npy", &golden->arrays["row_index"]);
   auto& arrays = golden->arrays;
-  golden->factor = {golden->meta["n"],
-                    golden->meta["k"],
+  golden->factor = {sizeof(golden->factor),
                     static_cast<int32_t>(golden->meta["bits"]),
+                    golden->meta["n"],
+                    golden->meta["k"],
                     golden->meta["block_size"],
                     arrays["codes"].shape[0],
                     arrays["codebooks"].shape[0],

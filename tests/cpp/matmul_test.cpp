@@ -233,5 +233,119 @@ TEST(ThreadsChangeNothing) {
   }
 }
 
+double Activated(ec_activation activation, double z) {
+  switch (activation) {
+    case EC_ACTIVATION_NONE:
+      return z;
+    case EC_ACTIVATION_RELU:
+      return std::max(z, 0.0);
+    case EC_ACTIVATION_SILU:
+      return z / (1 + std::exp(-z));
+    case EC_ACTIVATION_GELU:
+      return 0.5 * z * (1 + std::erf(z / std::sqrt(2.0)));
+    case EC_ACTIVATION_GELU_TANH:
+      return 0.5 * z * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (z + 0.044715 * z * z * z)));
+    case EC_ACTIVATION_HARD_SWISH:
+      return z * std::min(std::max(z + 3, 0.0), 6.0) / 6;
+  }
+  return 0;
+}
+
+constexpr ec_activation kActivations[] = {EC_ACTIVATION_NONE, EC_ACTIVATION_RELU,      EC_ACTIVATION_SILU,
+                                          EC_ACTIVATION_GELU, EC_ACTIVATION_GELU_TANH, EC_ACTIVATION_HARD_SWISH};
+
+TEST(ActivationsAreAccurateAndEqualInAllVariants) {
+  std::vector<float> z;
+  for (int i = -12000; i <= 12000; ++i) z.push_back(static_cast<float>(i) * 0.001f);
+  for (const float far : {40.0f, 100.0f, 1e4f, 1e30f}) {
+    z.push_back(far);
+    z.push_back(-far);
+  }
+  for (const ec_activation activation : kActivations) {
+    std::vector<float> ref(z.size());
+    LutMatMulKernelsFor(Isa::kRef).activate(activation, z.data(), nullptr, ref.data(), static_cast<int64_t>(z.size()));
+    for (size_t i = 0; i < z.size(); ++i) {
+      const double expected = Activated(activation, z[i]);
+      CHECK_MESSAGE(std::fabs(ref[i] - expected) <= 1.2e-6 * (1 + std::fabs(expected)), "activation %d of %g: %g, not %g", activation,
+                    z[i], ref[i], expected);
+    }
+    for (const Isa isa : AvailableIsas()) {
+      for (const size_t count : {size_t{1}, size_t{15}, size_t{33}, z.size()}) {
+        std::vector<float> y(z.begin(), z.begin() + static_cast<std::ptrdiff_t>(count));
+        LutMatMulKernelsFor(isa).activate(activation, y.data(), nullptr, y.data(), static_cast<int64_t>(count));
+        CHECK_MESSAGE(std::memcmp(y.data(), ref.data(), count * sizeof(float)) == 0, "%s, activation %d, %zu values", IsaName(isa),
+                      activation, count);
+      }
+      for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN()}) {
+        std::vector<float> y(20, bad);
+        LutMatMulKernelsFor(isa).activate(activation, y.data(), nullptr, y.data(), 20);
+        for (const float value : y) CHECK(std::isnan(value));
+      }
+    }
+  }
+}
+
+// Every combination: bias, addend, activation and gate, at sizes with whole tiles in pairs, with rows left over, and permuted.
+TEST(EpiloguesAreWhatTheySay) {
+  Random random(13);
+  for (const FactorShape& shape :
+       {FactorShape{64, 96, 4, 32, 3}, FactorShape{54, 96, 3, 96, 2}, FactorShape{64, 64, 5, 32, 2, true}}) {
+    const RandomFactor factor(shape, &random);
+    const int64_t n = shape.n, half = shape.n / 2;
+    const std::vector<float> bias = random.Reals(n);
+    for (const int64_t m : {1, 3, 21}) {
+      const std::vector<float> x = random.Reals(m * shape.k), addend = random.Reals(m * n);
+      for (int combination = 0; combination < 8; ++combination) {
+        const bool gated = (combination & 4) != 0;
+        for (const ec_activation activation : kActivations) {
+          const ec_epilogue epilogue = {sizeof(epilogue), (combination & 1) != 0 ? bias.data() : nullptr,
+                                        (combination & 2) != 0 ? addend.data() : nullptr, activation, gated ? 1 : 0};
+          for (const ec_compute compute : {EC_COMPUTE_FLOAT, EC_COMPUTE_INT8}) {
+            for (const Isa isa : AvailableIsas()) {
+              std::vector<float> z = Multiply(isa, factor.view(), x, m, nullptr, compute);
+              for (int64_t i = 0; i < m * n; ++i) {
+                if (epilogue.bias != nullptr) z[static_cast<size_t>(i)] += bias[static_cast<size_t>(i % n)];
+                if (epilogue.addend != nullptr) z[static_cast<size_t>(i)] += addend[static_cast<size_t>(i)];
+              }
+              const auto activate = LutMatMulKernelsFor(Isa::kRef).activate;
+              std::vector<float> expected(static_cast<size_t>(gated ? m * half : m * n));
+              for (int64_t row = 0; row < m; ++row) {
+                const float* from = z.data() + row * n;
+                activate(activation, from, gated ? from + half : nullptr, expected.data() + row * (gated ? half : n),
+                         gated ? half : n);
+              }
+              for (const ec_parallel* parallel : {static_cast<const ec_parallel*>(nullptr), TwoThreads()}) {
+                CHECK_MESSAGE(Multiply(isa, factor.view(), x, m, epilogue, compute, parallel) == expected,
+                              "%s: N=%lld, M=%lld, combination %d, activation %d, compute %d", IsaName(isa),
+                              static_cast<long long>(n), static_cast<long long>(m), combination, activation, compute);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(EpiloguesAreChecked) {
+  Random random(14);
+  const RandomFactor odd({21, 32, 4, 32}, &random);
+  const auto status_of = [&](const ec_epilogue& epilogue) {
+    size_t bytes = 0;
+    return ec_lut_matmul_workspace_bytes(&odd.view(), 1, &epilogue, EC_COMPUTE_INT8, nullptr, &bytes);
+  };
+  ec_epilogue epilogue = {sizeof(epilogue), nullptr, nullptr, EC_ACTIVATION_NONE, 0};
+  CHECK(status_of(epilogue) == EC_OK);
+  epilogue.gated = 1;
+  CHECK(status_of(epilogue) == EC_ERR_SHAPE);
+  epilogue.gated = 2;
+  CHECK(status_of(epilogue) == EC_ERR_ATTRIBUTE);
+  epilogue.gated = 0;
+  epilogue.activation = static_cast<ec_activation>(EC_ACTIVATION_HARD_SWISH + 1);
+  CHECK(status_of(epilogue) == EC_ERR_ATTRIBUTE);
+  epilogue = {sizeof(epilogue) - 1, nullptr, nullptr, EC_ACTIVATION_NONE, 0};
+  CHECK(status_of(epilogue) == EC_ERR_STRUCT_SIZE);
+}
+
 }  // namespace
 }  // namespace edgecomp::test

@@ -49,9 +49,10 @@ RandomFactor::RandomFactor(const FactorShape& shape, Random* random) {
     for (size_t i = rows.size() - 1; i > 0; --i) std::swap(rows[i], rows[random->Word() % (i + 1)]);
     row_index_ = std::make_unique<Guarded<int32_t>>(rows);
   }
-  view_ = {shape.n,
-           shape.k,
+  view_ = {sizeof(view_),
            shape.bits,
+           shape.n,
+           shape.k,
            shape.block_size,
            tiles,
            books,
@@ -87,19 +88,26 @@ const float* MatrixRow(const void* self, int64_t m, float*) {
 
 std::vector<float> Multiply(Isa isa, const ec_lut_factor& factor, const std::vector<float>& x, int64_t m, const float* bias,
                             ec_compute compute, const ec_parallel* parallel) {
+  const ec_epilogue epilogue = {sizeof(epilogue), bias, nullptr, EC_ACTIVATION_NONE, 0};
+  return Multiply(isa, factor, x, m, epilogue, compute, parallel);
+}
+
+std::vector<float> Multiply(Isa isa, const ec_lut_factor& factor, const std::vector<float>& x, int64_t m,
+                            const ec_epilogue& epilogue, ec_compute compute, const ec_parallel* parallel) {
   LutLayout layout;
   LutMatMulPlan plan;
   CHECK(CheckedLutLayout(&factor, &layout) == EC_OK);
-  CHECK(MakeLutMatMulPlan(factor, layout, m, compute, parallel, false, &plan) == EC_OK);
+  CHECK(MakeLutMatMulPlan(factor, layout, m, compute, parallel, false, epilogue.gated == 1, &plan) == EC_OK);
   Guarded<float> input(x);
-  Guarded<float> y(m * factor.n);
+  const int64_t columns = epilogue.gated == 1 ? factor.n / 2 : factor.n;
+  Guarded<float> y(m * columns);
   Guarded<uint8_t> workspace(static_cast<int64_t>(plan.workspace_bytes));
   const Matrix matrix = {input.data(), factor.k};
-  RunLutMatMul(LutMatMulKernelsFor(isa), plan, factor, {&matrix, MatrixRow, false}, m, {y.data(), factor.n, 1, bias}, parallel,
-               workspace.data());
+  RunLutMatMul(LutMatMulKernelsFor(isa), plan, factor, {&matrix, MatrixRow, false}, m,
+               {y.data(), columns, 1, epilogue.bias, epilogue.addend, factor.n, epilogue.activation}, parallel, workspace.data());
   CHECK(y.GuardsIntact());
   CHECK(workspace.GuardsIntact());
-  return std::vector<float>(y.data(), y.data() + m * factor.n);
+  return std::vector<float>(y.data(), y.data() + m * columns);
 }
 
 std::vector<float> Weights(const ec_lut_factor& factor) {

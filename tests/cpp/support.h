@@ -109,6 +109,9 @@ std::vector<Isa> AvailableIsas();
 std::vector<float> Multiply(Isa isa, const ec_lut_factor& factor, const std::vector<float>& x, int64_t m, const float* bias,
                             ec_compute compute, const ec_parallel* parallel = nullptr);
 
+std::vector<float> Multiply(Isa isa, const ec_lut_factor& factor, const std::vector<float>& x, int64_t m,
+                            const ec_epilogue& epilogue, ec_compute compute, const ec_parallel* parallel = nullptr);
+
 // The weights of all matrix rows: [N, K].
 std::vector<float> Weights(const ec_lut_factor& factor);
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,21 @@ def test_the_whole_hessian_gives_smaller_errors_than_its_diagonal(bits: int, n: 
     error = output_error(whole, matrix, inputs)
     assert error < 0.75 * output_error(diagonal, matrix, inputs)
     assert whole.weighted_error == pytest.approx(error, rel=0.15)  # it also counts the hundredth that is added to the diagonal
+
+
+WIDE_FIT = """
+import torch
+from edgecomp.passes.lut_fit import fit_lut
+torch.set_num_threads(2)
+matrix = torch.randn(16, 5632, generator=torch.Generator().manual_seed(0))
+print(fit_lut(matrix, torch.eye(5632), bits=2, block_size=32, refits=0).relative_error)
+"""
+
+
+def test_a_wide_matrix_is_fitted_by_two_threads() -> None:
+    """176 blocks a row: batched LU factorisations of that size once never returned, so this runs in a process that can be ended."""
+    result = subprocess.run([sys.executable, "-P", "-c", WIDE_FIT], capture_output=True, text=True, timeout=120, check=True)
+    assert 0 < float(result.stdout) < 0.5
 
 
 def test_inputs_that_are_all_alike_or_absent_are_no_trouble() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from edgecomp.exporters.to_onnx.functions.decode import BIAS_OR_ZEROS, DECODE, LANE_OF_ROW, function, prelude
+from edgecomp.exporters.to_onnx.functions.epilogue import activated, added
 from edgecomp.formats.lut import TILE_ROWS
 from edgecomp.ops import LUT_CONV2D
 
@@ -58,7 +59,9 @@ _BODY = f"""
     >
     bias_axes = Constant <value = int64[2] {{1, 2}}> ()
     bias_by_channel = Unsqueeze (bias_or_zeros, bias_axes)
-    y = Add (y_rows, bias_by_channel)
+    y_biased = Add (y_rows, bias_by_channel)
+    {added("y_biased", "y_added", 4)}
+    {activated("y_added", "y", 4)}
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from edgecomp.exporters.to_onnx.functions.decode import BIAS_OR_ZEROS, DECODE, LANE_OF_ROW, function, prelude
+from edgecomp.exporters.to_onnx.functions.epilogue import added, gated
 from edgecomp.formats.lut import TILE_ROWS
 from edgecomp.ops import LUT_MATMUL
 
@@ -27,12 +28,14 @@ _BODY = f"""
     y_lanes = Reshape <allowzero = 1> (y_tiles, y_lanes_shape)
     y_rows = Gather <axis = 1> (y_lanes, lane_of_row)
     y_biased = Add (y_rows, bias_or_zeros)
+    {added("y_biased", "y_added", 2)}
+    {gated("y_added", "y_finished")}
     leading = Shape <start = 0, end = -1> (x)
-    y_shape = Concat <axis = 0> (leading, n)
-    y = Reshape <allowzero = 1> (y_biased, y_shape)
+    y_shape = Concat <axis = 0> (leading, width)
+    y = Reshape <allowzero = 1> (y_finished, y_shape)
 """
 
 
 def lut_matmul(opset: int) -> onnx.FunctionProto:
-    """The function of `LutMatMul`: float32 `x [..., K]` to `y [..., N]`; holds one tile's weights and two copies of y at a time."""
+    """The function of `LutMatMul`: float32 `x [..., K]` to `y [..., N]` or `[..., N/2]`; holds one tile's weights."""
     return function(LUT_MATMUL, opset, _BODY)

@@ -1,7 +1,9 @@
-#include "adapters/executorch/checked_factors.h"
-
+// The factors whose values were checked already. ExecuTorch's kernels have no state, and to check all values in every call took
+// half as long as the product.
 #include <atomic>
-#include <initializer_list>
+#include <cstring>
+
+#include "adapters/executorch/call_host.h"
 
 namespace edgecomp::et {
 namespace {
@@ -15,37 +17,32 @@ struct alignas(64) Set {
 };
 Set sets[kSets];
 
-uint64_t Mix(uint64_t hash, uint64_t value) {
-  hash = (hash ^ value) * 0x9e3779b97f4a7c15u;
-  return hash ^ hash >> 32;
+// A number for a factor's sizes and addresses, which are all that a view of it holds; never 0.
+uint64_t FingerprintOf(const Factor& factor) {
+  uint64_t hash = 0;
+  for (size_t i = 0; i < sizeof(factor.bytes); i += sizeof(uint64_t)) {
+    uint64_t word;
+    std::memcpy(&word, factor.bytes + i, sizeof(word));
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 32;
+  }
+  return hash == 0 ? 1 : hash;
 }
-
-uint64_t Address(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); }
 
 Set& SetOf(uint64_t fingerprint) { return sets[fingerprint % kSets]; }
 
 }  // namespace
 
-uint64_t FingerprintOf(const ec_lut_factor& factor) {
-  uint64_t hash = 0;
-  for (const int64_t size : {factor.n, factor.k, int64_t{factor.bits}, factor.block_size, factor.tiles, factor.books}) {
-    hash = Mix(hash, static_cast<uint64_t>(size));
-  }
-  for (const uint64_t address : {Address(factor.codes), Address(factor.codebooks), Address(factor.tile_book),
-                                 Address(factor.scales), Address(factor.row_scale), Address(factor.row_index)}) {
-    hash = Mix(hash, address);
-  }
-  return hash == 0 ? 1 : hash;
-}
-
-bool WasChecked(uint64_t fingerprint) {
+bool WasChecked(const Factor& factor) {
+  const uint64_t fingerprint = FingerprintOf(factor);
   for (const auto& known : SetOf(fingerprint).fingerprints) {
     if (known.load(std::memory_order_relaxed) == fingerprint) return true;
   }
   return false;
 }
 
-void RememberChecked(uint64_t fingerprint) {
+void RememberChecked(const Factor& factor) {
+  const uint64_t fingerprint = FingerprintOf(factor);
   Set& set = SetOf(fingerprint);
   for (auto& known : set.fingerprints) {
     uint64_t empty = 0;

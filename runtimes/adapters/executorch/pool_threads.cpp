@@ -1,7 +1,7 @@
 #include <executorch/extension/threadpool/threadpool_guard.h>
 #include <executorch/runtime/kernel/thread_parallel_interface.h>
 
-#include "adapters/executorch/arguments.h"
+#include "adapters/executorch/call_host.h"
 
 namespace edgecomp::et {
 namespace {
@@ -16,9 +16,9 @@ void Run(void*, void (*fn)(void* arg, size_t i), size_t count, void* arg) {
 
 }  // namespace
 
-PoolThreads::PoolThreads() : parallel_{nullptr, Run, 1} {
-  if (executorch::extension::threadpool::NoThreadPoolGuard::is_enabled()) return;
-  parallel_.threads = static_cast<int32_t>(executorch::extension::get_thread_count());
+ec_parallel PoolThreads() {
+  if (executorch::extension::threadpool::NoThreadPoolGuard::is_enabled()) return {nullptr, Run, 1};
+  return {nullptr, Run, static_cast<int32_t>(executorch::extension::get_thread_count())};
 }
 
 }  // namespace edgecomp::et

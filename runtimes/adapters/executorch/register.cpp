@@ -4,17 +4,26 @@
 
 #include <cstring>
 #include <mutex>
+#include <utility>
 
-#include "adapters/executorch/lut_ops.h"
+#include "adapters/executorch/call_host.h"
 #include "edgecomp/executorch.h"
+#include "ops/op_table.h"
 
 namespace edgecomp::et {
 namespace {
 
-constexpr struct {
-  const char* name;
-  executorch::runtime::OpFunction function;
-} kOperators[] = {{kLutMatMul, RunLutMatMul}, {kLutGather, RunLutGather}, {kLutConv2D, RunLutConv2D}};
+// ExecuTorch calls a plain function, which cannot say for which operator: one for each.
+template <size_t kIndex>
+void RunOpAt(Context& context, Stack stack) {
+  RunCall(*AllOps().ops[kIndex], context, stack);
+}
+
+template <size_t... kIndices>
+executorch::runtime::OpFunction FunctionAt(size_t index, std::index_sequence<kIndices...>) {
+  static constexpr executorch::runtime::OpFunction kFunctions[] = {RunOpAt<kIndices>...};
+  return kFunctions[index];
+}
 
 std::mutex registration;
 
@@ -31,9 +40,11 @@ bool IsRegistered(const char* name) {  // registry_has_op_function would log eve
 int32_t ec_executorch_register(void) {
   const std::lock_guard<std::mutex> lock(edgecomp::et::registration);
   int32_t added = 0;
-  for (const auto& op : edgecomp::et::kOperators) {
-    if (edgecomp::et::IsRegistered(op.name)) continue;
-    const auto error = executorch::runtime::register_kernel(executorch::runtime::Kernel(op.name, op.function));
+  for (size_t i = 0; i < edgecomp::kOpCount; ++i) {
+    const char* name = edgecomp::AllOps().ops[i]->schema->executorch_name;
+    if (edgecomp::et::IsRegistered(name)) continue;
+    const auto function = edgecomp::et::FunctionAt(i, std::make_index_sequence<edgecomp::kOpCount>());
+    const auto error = executorch::runtime::register_kernel(executorch::runtime::Kernel(name, function));
     if (error == executorch::runtime::Error::Ok) ++added;
   }
   return added;

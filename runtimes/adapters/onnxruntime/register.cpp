@@ -1,19 +1,19 @@
 // The library's entry point: what InferenceSession calls for register_custom_ops_library(path).
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
+#include <new>
 
-#include "adapters/onnxruntime/lut_ops.h"
+#include "adapters/onnxruntime/custom_op.h"
+#include "ops/op_table.h"
 
 namespace edgecomp::ort {
 namespace {
 
-constexpr void (*kDescribe[])(Api, OpDescription*) = {DescribeLutMatMul, DescribeLutGather, DescribeLutConv2D};
-constexpr size_t kOps = sizeof(kDescribe) / sizeof(kDescribe[0]);
-
 // A domain and its operators outlive every session that uses them: they are made once a process and never released.
 struct Domain {
   OrtCustomOpDomain* domain;
-  OpDescription ops[kOps];
+  OpDescription ops[kOpCount];
 };
 
 OrtStatus* MakeDomain(Api api, Domain** made) {
@@ -21,8 +21,8 @@ OrtStatus* MakeDomain(Api api, Domain** made) {
   if (memory == nullptr) return CreateStatus::Call(api, kFail, "edgecomp: no memory to register the operators");
   auto* domain = new (memory) Domain();
   OrtStatus* status = CreateCustomOpDomain::Call(api, "ai.edgecomp", &domain->domain);
-  for (size_t i = 0; i < kOps && status == nullptr; ++i) {
-    kDescribe[i](api, &domain->ops[i]);
+  for (size_t i = 0; i < kOpCount && status == nullptr; ++i) {
+    DescribeOp(*AllOps().ops[i], api, &domain->ops[i]);
     status = CustomOpDomainAdd::Call(api, domain->domain, &domain->ops[i]);
   }
   if (status == nullptr) {

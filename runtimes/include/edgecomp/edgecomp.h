@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "edgecomp/op_enums.h"
+
 #if defined(_WIN32)
 #define EC_API __declspec(dllexport)
 #else
@@ -20,8 +22,13 @@
 extern "C" {
 #endif
 
-/* Grows when a function or a struct changes in a way that breaks callers. */
-#define EC_ABI_VERSION 1
+/* Grows when a function or a struct changes in a way that breaks callers. A struct that may grow begins with its own size, which
+ * the caller sets to sizeof: another size than the library knows is refused, so that nothing is read that the caller does not have.
+ */
+#define EC_ABI_VERSION 2
+
+/* Dimensions that a tensor may have. */
+#define EC_MAX_RANK 16
 
 typedef enum ec_status {
   EC_OK = 0,
@@ -41,25 +48,29 @@ typedef enum ec_status {
   EC_ERR_ISA_UNKNOWN = 14,     /* EDGECOMP_FORCE_ISA names no variant of this build */
   EC_ERR_ISA_UNAVAILABLE = 15, /* EDGECOMP_FORCE_ISA names a variant that this CPU cannot run */
   EC_ERR_OPERATOR = 16,        /* no operator of that name */
+  EC_ERR_ARRAY = 17,           /* an array of a factor has another type or shape than its format demands */
+  EC_ERR_TENSOR = 18,          /* another tensor of a call has another type or shape than the operator demands */
+  EC_ERR_ATTRIBUTE = 19,       /* an attribute of a call is missing or has a value that the operator does not know */
+  EC_ERR_STRUCT_SIZE = 20,     /* a struct's size is not what this library was built with */
+  EC_ERR_MEMORY = 21,          /* the caller had no memory for an output or a workspace */
 } ec_status;
 
 /* One line in English that says what must hold; never null. */
 EC_API const char* ec_status_message(ec_status status);
 
+/* What a status is about: "ok", "call" (arguments), "factor" (the arrays of a packed matrix) or "variant" (EDGECOMP_FORCE_ISA). */
+EC_API const char* ec_status_kind(ec_status status);
+
 /* "0.1.0"; matches the Python package that ships the library. */
 EC_API const char* ec_version(void);
 EC_API int32_t ec_abi_version(void);
 
-typedef enum ec_compute {
-  EC_COMPUTE_FLOAT = 0, /* float32 activations */
-  EC_COMPUTE_INT8 = 1,  /* activations quantised per block on the fly, int32 sums */
-} ec_compute;
-
 /* A packed matrix of N rows and K columns; the arrays of lut.md, borrowed. */
 typedef struct ec_lut_factor {
+  uint32_t size; /* sizeof(ec_lut_factor) */
+  int32_t bits;
   int64_t n;
   int64_t k;
-  int32_t bits;
   int64_t block_size;
   int64_t tiles;             /* T; ceil(N / 16) where row_index is null */
   int64_t books;             /* B */
@@ -95,11 +106,25 @@ typedef struct ec_parallel {
   int32_t threads; /* hint for splitting the work; 0 when unknown */
 } ec_parallel;
 
-/* y[m, n] = sum_k x[m, k] w[n, k] + bias[n]; x is [M, K], y is [M, N], row-major.
- * bias may be null. parallel may be null: one thread. workspace holds ec_lut_matmul_workspace_bytes bytes. */
-EC_API ec_status ec_lut_matmul_workspace_bytes(const ec_lut_factor* factor, int64_t m, ec_compute compute,
-                                               const ec_parallel* parallel, size_t* bytes);
-EC_API ec_status ec_lut_matmul(const ec_lut_factor* factor, const float* x, int64_t m, const float* bias, float* y,
+/* What becomes of a product of M rows and N columns, before it is stored:
+ *
+ *   z[m, n] = sum + bias[n] + addend[m, n], in this order
+ *   y[m, n] = activation(z[m, n]), or where gated is 1   y[m, j] = activation(z[m, j]) * z[m, N/2 + j], of N/2 columns
+ *
+ * The addend has the shape of z: the other terms of a sum, or a residual connection. y must not overlap it. */
+typedef struct ec_epilogue {
+  size_t size;         /* sizeof(ec_epilogue) */
+  const float* bias;   /* [N], or null */
+  const float* addend; /* or null */
+  ec_activation activation;
+  int32_t gated; /* 1 needs an even N; convolutions take 0 only */
+} ec_epilogue;
+
+/* y = epilogue(x w^T): x is [M, K], y [M, N] or [M, N/2], row-major. epilogue may be null: y = x w^T. parallel may be null: one
+ * thread. workspace holds ec_lut_matmul_workspace_bytes bytes, for the same arguments. */
+EC_API ec_status ec_lut_matmul_workspace_bytes(const ec_lut_factor* factor, int64_t m, const ec_epilogue* epilogue,
+                                               ec_compute compute, const ec_parallel* parallel, size_t* bytes);
+EC_API ec_status ec_lut_matmul(const ec_lut_factor* factor, const float* x, int64_t m, const ec_epilogue* epilogue, float* y,
                                ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes);
 
 /* y[i, :] = w[indices[i], :]; negative indices count from the end, as in ONNX Gather. */
@@ -110,6 +135,7 @@ EC_API ec_status ec_lut_gather(const ec_lut_factor* factor, const int64_t* indic
  * column, channel), the channels of a group padded to a multiple of 32. Grouped convolutions compute in float whatever `compute`
  * says. */
 typedef struct ec_conv2d {
+  size_t size; /* sizeof(ec_conv2d) */
   int64_t batch, in_channels, height, width;
   int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
   int64_t pad_top, pad_left, pad_bottom, pad_right;
@@ -119,8 +145,33 @@ typedef struct ec_conv2d {
 EC_API ec_status ec_conv2d_output_size(const ec_conv2d* conv, int64_t* out_height, int64_t* out_width);
 EC_API ec_status ec_lut_conv2d_workspace_bytes(const ec_lut_factor* factor, const ec_conv2d* conv, ec_compute compute,
                                                const ec_parallel* parallel, size_t* bytes);
-EC_API ec_status ec_lut_conv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const float* x, const float* bias, float* y,
-                               ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes);
+EC_API ec_status ec_lut_conv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const float* x, const ec_epilogue* epilogue,
+                               float* y, ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes);
+
+/* Any operator of edgecomp/operators.md by its name, on tensors: for callers that have tensors and not factors, as a runtime's
+ * adapter. Everything is checked in every call. */
+typedef struct ec_tensor {
+  ec_type type; /* EC_TYPE_NONE: absent */
+  int32_t rank; /* at most EC_MAX_RANK */
+  const int64_t* dims;
+  const void* data; /* row-major */
+} ec_tensor;
+
+typedef struct ec_op_call {
+  size_t size;             /* sizeof(ec_op_call) */
+  const char* op;          /* "lut_matmul" */
+  const ec_tensor* inputs; /* in the operator's order */
+  size_t input_count;
+  const int64_t* attributes;   /* the integers of all attributes, one after the other; a choice is its enumerator */
+  size_t attribute_count;      /* of those integers */
+  const ec_parallel* parallel; /* null: one thread */
+  void* context;               /* of the next two */
+  float* (*output)(void* context, const int64_t* dims, int32_t rank); /* memory for the output, called once; null: none to be had */
+  void* (*temporary)(void* context, size_t bytes);                    /* memory for the length of the call, called twice at most */
+  char* message; /* says what must hold and what was got where the call fails, null or so many bytes */
+  size_t message_bytes;
+} ec_op_call;
+EC_API ec_status ec_op_run(const ec_op_call* call);
 
 /* Kernel variants in order of priority: "amx", "avx512_vbmi", "avx512_vnni", "avx_vnni", "avx2" on x86-64, "neon_i8mm",
  * "neon_dotprod", "neon" on AArch64, and "ref". On Linux a process must ask for the matrix unit behind "amx": the first call that

@@ -5,6 +5,7 @@
 namespace edgecomp {
 
 ec_status MakeLutLayout(const ec_lut_factor& factor, LutLayout* layout) {
+  if (factor.size != sizeof(factor)) return EC_ERR_STRUCT_SIZE;
   if (factor.bits < 1 || factor.bits > 8) return EC_ERR_BITS;
   if (factor.n < 1 || factor.k < 1 || factor.tiles < 1) return EC_ERR_SHAPE;
   if (factor.n > INT32_MAX && factor.row_index != nullptr) return EC_ERR_SHAPE;
@@ -43,8 +44,10 @@ ec_status MakeLutLayout(const ec_lut_factor& factor, LutLayout* layout) {
 }
 
 ec_status CheckedLutLayout(const ec_lut_factor* factor, LutLayout* layout) {
-  if (factor == nullptr || factor->codes == nullptr || factor->codebooks == nullptr || factor->tile_book == nullptr ||
-      factor->scales == nullptr || factor->row_scale == nullptr) {
+  if (factor == nullptr) return EC_ERR_NULL_POINTER;
+  if (factor->size != sizeof(*factor)) return EC_ERR_STRUCT_SIZE;
+  if (factor->codes == nullptr || factor->codebooks == nullptr || factor->tile_book == nullptr || factor->scales == nullptr ||
+      factor->row_scale == nullptr) {
     return EC_ERR_NULL_POINTER;
   }
   return MakeLutLayout(*factor, layout);

@@ -52,6 +52,7 @@ ec_status MakeConv2dGeometry(const ec_lut_factor& factor, const ec_conv2d* conv,
 ec_status ec_conv2d_output_size(const ec_conv2d* conv, int64_t* out_height, int64_t* out_width) {
   if (conv == nullptr || out_height == nullptr || out_width == nullptr) return EC_ERR_NULL_POINTER;
   const ec_conv2d& c = *conv;
+  if (c.size != sizeof(c)) return EC_ERR_STRUCT_SIZE;
   if (!edgecomp::SizesInRange(c)) return EC_ERR_SHAPE;
   *out_height = edgecomp::OutputLength(c.height, c.kernel_h, c.stride_h, c.dilation_h, c.pad_top, c.pad_bottom);
   *out_width = edgecomp::OutputLength(c.width, c.kernel_w, c.stride_w, c.dilation_w, c.pad_left, c.pad_right);

@@ -36,6 +36,10 @@ void ConvolveChannel(const Conv2dGeometry& g, const float* x, const float* weigh
   }
 }
 
+void Add(const float* addend, int64_t count, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] += addend[i];
+}
+
 }  // namespace
 
 ec_status GroupedConv2dWorkspace(const LutLayout& layout, const ec_parallel* parallel, size_t* bytes) {
@@ -45,7 +49,8 @@ ec_status GroupedConv2dWorkspace(const LutLayout& layout, const ec_parallel* par
 }
 
 void RunGroupedConv2d(const ec_lut_factor& factor, const LutLayout& layout, const Conv2dGeometry& geometry, const float* x,
-                      const float* bias, float* y, const ec_parallel* parallel, void* workspace) {
+                      const ec_epilogue& epilogue, const LutMatMulKernels& kernels, float* y, const ec_parallel* parallel,
+                      void* workspace) {
   constexpr uintptr_t kAlignment = alignof(float);
   auto* rows = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(workspace) + kAlignment - 1) / kAlignment * kAlignment);
   const int64_t lanes = layout.tiles * kTileRows;
@@ -60,8 +65,13 @@ void RunGroupedConv2d(const ec_lut_factor& factor, const LutLayout& layout, cons
       DecodeLane(factor, layout, lane, weights);
       const int64_t first_channel = n / geometry.group_outputs * geometry.group_channels;
       for (int64_t image = 0; image < geometry.conv.batch; ++image) {
+        const int64_t plane = (image * factor.n + n) * geometry.out_pixels();
         ConvolveChannel(geometry, x + (image * geometry.conv.in_channels + first_channel) * geometry.in_pixels(), weights,
-                        bias != nullptr ? bias[n] : 0.0f, y + (image * factor.n + n) * geometry.out_pixels());
+                        epilogue.bias != nullptr ? epilogue.bias[n] : 0.0f, y + plane);
+        if (epilogue.addend != nullptr) Add(epilogue.addend + plane, geometry.out_pixels(), y + plane);
+        if (epilogue.activation != EC_ACTIVATION_NONE) {
+          kernels.activate(epilogue.activation, y + plane, nullptr, y + plane, geometry.out_pixels());
+        }
       }
     }
   });

@@ -36,61 +36,68 @@ struct PixelRows {
   }
 };
 
-struct Conv2dPlan {
-  Conv2dGeometry geometry;
-  LutMatMulPlan product;  // of the pixels of one image; unused for several groups
-  LutLayout layout;
-  size_t workspace_bytes;
-};
+}  // namespace
 
-ec_status Plan(const ec_lut_factor* factor, const ec_conv2d* conv, ec_compute compute, const ec_parallel* parallel,
-               Conv2dPlan* plan) {
-  ec_status status = CheckedLutLayout(factor, &plan->layout);
+ec_status PlanConv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const ec_epilogue* epilogue, ec_compute compute,
+                     const ec_parallel* parallel, Conv2dPlan* plan) {
+  LutLayout layout;
+  ec_status status = CheckedLutLayout(factor, &layout);
   if (status == EC_OK) status = MakeConv2dGeometry(*factor, conv, &plan->geometry);
+  if (status == EC_OK) status = CheckEpilogue(epilogue, factor->n);
   if (status != EC_OK) return status;
+  if (epilogue != nullptr && epilogue->gated != 0) return EC_ERR_ATTRIBUTE;
   if (compute != EC_COMPUTE_FLOAT && compute != EC_COMPUTE_INT8) return EC_ERR_COMPUTE;
-  if (conv->group > 1) return GroupedConv2dWorkspace(plan->layout, parallel, &plan->workspace_bytes);
-  status = MakeLutMatMulPlan(*factor, plan->layout, plan->geometry.out_pixels(), compute, parallel, /*needs_scratch=*/true,
-                             &plan->product);
+  plan->product.layout = layout;
+  if (conv->group > 1) return GroupedConv2dWorkspace(layout, parallel, &plan->workspace_bytes);
+  status = MakeLutMatMulPlan(*factor, layout, plan->geometry.out_pixels(), compute, parallel, /*needs_scratch=*/true,
+                             /*gated=*/false, &plan->product);
   plan->workspace_bytes = plan->product.workspace_bytes;
   return status;
 }
 
-}  // namespace
+ec_status RunConv2d(const ec_lut_factor& factor, const Conv2dPlan& plan, const float* x, const ec_epilogue* epilogue, float* y,
+                    const ec_parallel* parallel, void* workspace, size_t workspace_bytes) {
+  Isa isa;
+  const ec_status status = SelectedIsa(&isa);
+  if (status != EC_OK) return status;
+  const Conv2dGeometry& geometry = plan.geometry;
+  const ec_conv2d& conv = geometry.conv;
+  if (conv.batch == 0) return EC_OK;
+  if (x == nullptr || y == nullptr) return EC_ERR_NULL_POINTER;
+  if (workspace == nullptr || workspace_bytes < plan.workspace_bytes) return EC_ERR_WORKSPACE;
+
+  const LutMatMulKernels& kernels = LutMatMulKernelsFor(isa);
+  const ec_epilogue none = {sizeof(none), nullptr, nullptr, EC_ACTIVATION_NONE, 0};
+  const ec_epilogue& e = epilogue != nullptr ? *epilogue : none;
+  if (conv.group > 1) {
+    RunGroupedConv2d(factor, plan.product.layout, geometry, x, e, kernels, y, parallel, workspace);
+    return EC_OK;
+  }
+  const int64_t pixels = geometry.out_pixels();
+  for (int64_t image = 0; image < conv.batch; ++image) {
+    const PixelRows rows = {&geometry, x + image * conv.in_channels * geometry.in_pixels()};
+    const int64_t first = image * factor.n * pixels;
+    const ProductSink sink = {y + first, 1, pixels, e.bias, e.addend != nullptr ? e.addend + first : nullptr, 1, e.activation};
+    RunLutMatMul(kernels, plan.product, factor, {&rows, PixelRows::Row, true}, pixels, sink, parallel, workspace);
+  }
+  return EC_OK;
+}
+
 }  // namespace edgecomp
 
 ec_status ec_lut_conv2d_workspace_bytes(const ec_lut_factor* factor, const ec_conv2d* conv, ec_compute compute,
                                         const ec_parallel* parallel, size_t* bytes) {
   if (bytes == nullptr) return EC_ERR_NULL_POINTER;
   edgecomp::Conv2dPlan plan;
-  const ec_status status = edgecomp::Plan(factor, conv, compute, parallel, &plan);
+  const ec_status status = edgecomp::PlanConv2d(factor, conv, nullptr, compute, parallel, &plan);
   if (status == EC_OK) *bytes = plan.workspace_bytes;
   return status;
 }
 
-ec_status ec_lut_conv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const float* x, const float* bias, float* y,
+ec_status ec_lut_conv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const float* x, const ec_epilogue* epilogue, float* y,
                         ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes) {
   edgecomp::Conv2dPlan plan;
-  ec_status status = edgecomp::Plan(factor, conv, compute, parallel, &plan);
+  const ec_status status = edgecomp::PlanConv2d(factor, conv, epilogue, compute, parallel, &plan);
   if (status != EC_OK) return status;
-  edgecomp::Isa isa;
-  status = edgecomp::SelectedIsa(&isa);
-  if (status != EC_OK) return status;
-  if (conv->batch == 0) return EC_OK;
-  if (x == nullptr || y == nullptr) return EC_ERR_NULL_POINTER;
-  if (workspace == nullptr || workspace_bytes < plan.workspace_bytes) return EC_ERR_WORKSPACE;
-
-  const edgecomp::Conv2dGeometry& geometry = plan.geometry;
-  if (conv->group > 1) {
-    edgecomp::RunGroupedConv2d(*factor, plan.layout, geometry, x, bias, y, parallel, workspace);
-    return EC_OK;
-  }
-  const int64_t pixels = geometry.out_pixels();
-  for (int64_t image = 0; image < conv->batch; ++image) {
-    const edgecomp::PixelRows rows = {&geometry, x + image * conv->in_channels * geometry.in_pixels()};
-    const edgecomp::ProductSink sink = {y + image * factor->n * pixels, 1, pixels, bias};
-    RunLutMatMul(edgecomp::LutMatMulKernelsFor(isa), plan.product, *factor, {&rows, edgecomp::PixelRows::Row, true}, pixels, sink,
-                 parallel, workspace);
-  }
-  return EC_OK;
+  return edgecomp::RunConv2d(*factor, plan, x, epilogue, y, parallel, workspace, workspace_bytes);
 }

@@ -6,6 +6,7 @@
 
 #include "kernels/lut/lut_layout.h"
 #include "kernels/lut_conv2d/conv2d_geometry.h"
+#include "kernels/lut_matmul/lut_matmul_driver.h"
 
 namespace edgecomp {
 
@@ -13,7 +14,20 @@ ec_status GroupedConv2dWorkspace(const LutLayout& layout, const ec_parallel* par
 
 // Float compute. The workspace holds GroupedConv2dWorkspace bytes.
 void RunGroupedConv2d(const ec_lut_factor& factor, const LutLayout& layout, const Conv2dGeometry& geometry, const float* x,
-                      const float* bias, float* y, const ec_parallel* parallel, void* workspace);
+                      const ec_epilogue& epilogue, const LutMatMulKernels& kernels, float* y, const ec_parallel* parallel,
+                      void* workspace);
+
+struct Conv2dPlan {
+  Conv2dGeometry geometry;
+  LutMatMulPlan product;  // of the pixels of one image; of several groups the layout alone
+  size_t workspace_bytes;
+};
+
+// The C interface and the operator check and plan alike.
+ec_status PlanConv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const ec_epilogue* epilogue, ec_compute compute,
+                     const ec_parallel* parallel, Conv2dPlan* plan);
+ec_status RunConv2d(const ec_lut_factor& factor, const Conv2dPlan& plan, const float* x, const ec_epilogue* epilogue, float* y,
+                    const ec_parallel* parallel, void* workspace, size_t workspace_bytes);
 
 }  // namespace edgecomp
 

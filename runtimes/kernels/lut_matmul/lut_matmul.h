@@ -64,6 +64,9 @@ struct LutMatMulKernels {
                     float* sums);
   void (*gemm_float)(const uint8_t* panel, const int8_t* scales, const float* x, int64_t rows, BlockCount count, float* sums);
 
+  // y[i] = activation(z[i]), times factor[i] where factor is not null: the same bits in every variant. y may be z or factor.
+  void (*activate)(ec_activation activation, const float* z, const float* factor, float* y, int64_t count);
+
   // The largest magnitude of codebook entries that these kernels multiply exactly.
   int32_t largest_entry = 127;
 

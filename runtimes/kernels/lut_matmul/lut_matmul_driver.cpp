@@ -61,14 +61,21 @@ class Product {
     // By tiles first, since a unit that has all rows decodes each of its panels once; by rows where there are few tiles.
     const int64_t multiplications = rows_ * layout_.tiles * kTileRows * layout_.padded_k;
     const int64_t tasks = Least(plan_.max_tasks, CeilDiv(multiplications, kLeastMultiplicationsOfTask));
-    const int64_t tile_parts = Least(tasks, layout_.tiles);
+    const int64_t tile_parts = Least(tasks, TilesOfUnits());
     const int64_t row_parts = Least(tasks / tile_parts, RowGroups());
     UnitsLeft to_multiply(tile_parts * row_parts, tile_parts * row_parts);
     ParallelFor(parallel, tile_parts * row_parts, [&](int64_t task) { Multiply(to_multiply, tile_parts, row_parts, task); });
+    if (plan_.gated && !plan_.paired) {
+      const int64_t gating_tasks = Least(plan_.max_tasks, rows_);
+      ParallelFor(parallel, gating_tasks, [&](int64_t task) { GateRows(PartOf(rows_, gating_tasks, task)); });
+    }
   }
 
  private:
   static int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+  // Tiles that units are cut from: of the first half where a task multiplies those of the second beside them.
+  int64_t TilesOfUnits() const { return plan_.paired ? layout_.tiles / 2 : layout_.tiles; }
 
   // Rows that fill no group belong to the last one.
   int64_t RowGroups() const { return rows_ < kRowGroup ? 1 : rows_ / kRowGroup; }
@@ -120,12 +127,12 @@ class Product {
   }
 
   void Multiply(UnitsLeft& units, int64_t tile_parts, int64_t row_parts, int64_t task) const {
-    Tiles sequence(factor_, layout_);
+    Tiles sequence(factor_, layout_), second_half(factor_, layout_);
     int64_t begun_rows = 0;
     for (int64_t unit; units.Take(task, &unit);) {
-      const Range tiles = PartOf(layout_.tiles, tile_parts, unit / row_parts);
+      const Range tiles = PartOf(TilesOfUnits(), tile_parts, unit / row_parts);
       if (int8() && rows_ == 1 && TakesDirect(1)) {
-        MultiplyOneRow(tiles, sequence);
+        MultiplyOneRow(tiles, sequence, second_half);
         continue;
       }
       const Range groups = PartOf(RowGroups(), row_parts, unit % row_parts);
@@ -135,34 +142,51 @@ class Product {
         kernels_.begin_gemm_int8(count, layout_.spans_per_block);
         begun_rows = count;
       }
-      MultiplyRows(tiles, rows, sequence, TaskMemory(task));
+      MultiplyRows(tiles, rows, sequence, second_half, TaskMemory(task));
     }
     if (begun_rows != 0) kernels_.end_gemm_int8();
   }
 
-  void MultiplyRows(Range tiles, Range rows, Tiles& sequence, uint8_t* panel) const {
+  void MultiplyRows(Range tiles, Range rows, Tiles& sequence, Tiles& second_half, uint8_t* panel) const {
     float* sums = reinterpret_cast<float*>(panel + plan_.panel_bytes);
+    float* second_sums = sums + (rows.last - rows.first) * kTileRows;
     for (int64_t t = tiles.first; t < tiles.last; ++t) {
-      const LutTile tile = sequence.At(t);
-      std::memset(sums, 0, static_cast<size_t>(rows.last - rows.first) * kTileRows * sizeof(float));
-      if (int8()) {
-        MultiplyInt8(tile, rows, panel, sums);
-      } else {
-        MultiplyFloat(tile, rows, panel, sums);
+      MultiplyTile(sequence.At(t), rows, panel, sums);
+      if (!plan_.paired) {
+        Store(t, rows, sums);
+        continue;
       }
-      Store(t, rows, sums);
+      MultiplyTile(second_half.At(t + TilesOfUnits()), rows, panel, second_sums);
+      StoreGated(t, rows, sums, second_sums);
+    }
+  }
+
+  void MultiplyTile(const LutTile& tile, Range rows, uint8_t* panel, float* sums) const {
+    std::memset(sums, 0, static_cast<size_t>(rows.last - rows.first) * kTileRows * sizeof(float));
+    if (int8()) {
+      MultiplyInt8(tile, rows, panel, sums);
+    } else {
+      MultiplyFloat(tile, rows, panel, sums);
     }
   }
 
   // A single row lies in one piece: no need for chunks.
-  void MultiplyOneRow(Range tiles, Tiles& sequence) const {
+  void MultiplyOneRow(Range tiles, Tiles& sequence, Tiles& second_half) const {
     const QuantizedRows x = {reinterpret_cast<const int8_t*>(workspace_ + plan_.values), steps(), minus_sums(), 1};
     const BlockCount all = {layout_.blocks, layout_.spans_per_block, layout_.padded_k};
+    const auto multiply = [&](const LutTile& tile, float* sums) {
+      Int8KernelsOf(tile).direct_int8[layout_.planes](tile, x, 1, all, sums);
+    };
     for (int64_t t = tiles.first; t < tiles.last; ++t) {
       float sums[kTileRows] = {};
-      const LutTile tile = sequence.At(t);
-      Int8KernelsOf(tile).direct_int8[layout_.planes](tile, x, 1, all, sums);
-      Store(t, {0, 1}, sums);
+      multiply(sequence.At(t), sums);
+      if (!plan_.paired) {
+        Store(t, {0, 1}, sums);
+        continue;
+      }
+      float second_sums[kTileRows] = {};
+      multiply(second_half.At(t + TilesOfUnits()), second_sums);
+      StoreGated(t, {0, 1}, sums, second_sums);
     }
   }
 
@@ -210,37 +234,105 @@ class Product {
     }
   }
 
-  void Store(int64_t tile, Range rows, const float* sums) const {
+  // Where the products of a tile go is decided for whole tiles at their place in y, which cost least, and for all others.
+  void Store(int64_t tile, Range rows, float* sums) const {
     const int64_t n = tile * kTileRows;
-    float* y = sink_.y + (first_row_ + rows.first) * sink_.row_stride;
+    const bool activated = sink_.activation != EC_ACTIVATION_NONE && !plan_.gated;
     if (factor_.row_index == nullptr && sink_.column_stride == 1 && n + kTileRows <= factor_.n) {
-      const int64_t count = rows.last - rows.first;
-      if (sink_.bias == nullptr) return StoreTile<false>(sums, factor_.row_scale + n, nullptr, count, y + n);
-      return StoreTile<true>(sums, factor_.row_scale + n, sink_.bias + n, count, y + n);
+      float* y = RowOfY(rows.first) + n;
+      if (!activated) return FinishTile(n, rows, sums, y, RowStrideOfY());
+      FinishTile(n, rows, sums, sums, kTileRows);
+      kernels_.activate(sink_.activation, sums, nullptr, sums, (rows.last - rows.first) * kTileRows);
+      return CopyTile(sums, rows, y);
     }
-    for (int64_t m = rows.first; m < rows.last; ++m, sums += kTileRows, y += sink_.row_stride) {
+    FinishLanes(n, rows, sums);
+    if (activated) kernels_.activate(sink_.activation, sums, nullptr, sums, (rows.last - rows.first) * kTileRows);
+    float* y = RowOfY(rows.first);
+    for (int64_t m = rows.first; m < rows.last; ++m, sums += kTileRows, y += RowStrideOfY()) {
       for (int r = 0; r < kTileRows; ++r) {
-        const int64_t lane = n + r;
-        const int64_t row = RowOfLane(factor_, lane);
-        if (row < 0) continue;
-        const float product = sums[r] * factor_.row_scale[lane];
-        y[row * sink_.column_stride] = sink_.bias != nullptr ? product + sink_.bias[row] : product;
+        const int64_t row = RowOfLane(factor_, n + r);
+        if (row >= 0) y[row * sink_.column_stride] = sums[r];
       }
     }
   }
 
-  // A whole tile at its place in y, which overlaps nothing that is read.
-  template <bool kBias>
-  void StoreTile(const float* sums, const float* row_scale, const float* bias, int64_t count, float* __restrict y) const {
-    float scale[kTileRows];
-    std::memcpy(scale, row_scale, sizeof(scale));
-    float start[kTileRows] = {};
-    if constexpr (kBias) std::memcpy(start, bias, sizeof(start));
-    for (int64_t m = 0; m < count; ++m, sums += kTileRows, y += sink_.row_stride) {
+  // Two whole tiles, a half of y apart.
+  void StoreGated(int64_t tile, Range rows, float* gates, float* values) const {
+    const int64_t n = tile * kTileRows;
+    FinishTile(n, rows, gates, gates, kTileRows);
+    FinishTile(n + factor_.n / 2, rows, values, values, kTileRows);
+    kernels_.activate(sink_.activation, gates, values, gates, (rows.last - rows.first) * kTileRows);
+    CopyTile(gates, rows, RowOfY(rows.first) + n);
+  }
+
+  // Rows of products whose halves lie in different tasks' tiles.
+  void GateRows(Range rows) const {
+    const int64_t half = factor_.n / 2;
+    for (int64_t m = rows.first; m < rows.last; ++m) {
+      const float* z = RowOfY(m);
+      kernels_.activate(sink_.activation, z, z + half, sink_.y + (first_row_ + m) * sink_.row_stride, half);
+    }
+  }
+
+  // Row m of y, or of the products that are still to be gated.
+  float* RowOfY(int64_t m) const {
+    if (plan_.gated && !plan_.paired) return reinterpret_cast<float*>(workspace_ + plan_.products) + m * factor_.n;
+    return sink_.y + (first_row_ + m) * sink_.row_stride;
+  }
+  int64_t RowStrideOfY() const { return plan_.gated && !plan_.paired ? factor_.n : sink_.row_stride; }
+
+  const float* AddendOf(int64_t m) const {
+    return sink_.addend == nullptr ? nullptr : sink_.addend + (first_row_ + m) * sink_.addend_row_stride;
+  }
+
+  // sums[m][16] to sum * row_scale + bias + addend, of the lanes of the tile that starts at lane n.
+  void FinishLanes(int64_t n, Range rows, float* sums) const {
+    for (int64_t m = rows.first; m < rows.last; ++m, sums += kTileRows) {
+      const float* addend = AddendOf(m);
+      for (int r = 0; r < kTileRows; ++r) {
+        const int64_t row = RowOfLane(factor_, n + r);
+        if (row < 0) continue;
+        float z = sums[r] * factor_.row_scale[n + r];
+        if (sink_.bias != nullptr) z += sink_.bias[row];
+        if (addend != nullptr) z += addend[row * sink_.column_stride];
+        sums[r] = z;
+      }
+    }
+  }
+
+  // The same for a whole tile that starts at row n of the matrix, into z, which may be sums.
+  void FinishTile(int64_t n, Range rows, const float* sums, float* z, int64_t z_stride) const {
+    if (sink_.addend != nullptr) {
+      return sink_.bias != nullptr ? FinishTile<true, true>(n, rows, sums, z, z_stride)
+                                   : FinishTile<false, true>(n, rows, sums, z, z_stride);
+    }
+    return sink_.bias != nullptr ? FinishTile<true, false>(n, rows, sums, z, z_stride)
+                                 : FinishTile<false, false>(n, rows, sums, z, z_stride);
+  }
+
+  template <bool kBias, bool kAddend>
+  void FinishTile(int64_t n, Range rows, const float* sums, float* z, int64_t z_stride) const {
+    float scale[kTileRows], start[kTileRows] = {};
+    std::memcpy(scale, factor_.row_scale + n, sizeof(scale));
+    if constexpr (kBias) std::memcpy(start, sink_.bias + n, sizeof(start));
+    const float* addend = kAddend ? AddendOf(rows.first) + n : nullptr;
+    for (int64_t m = rows.first; m < rows.last; ++m, sums += kTileRows, z += z_stride) {
+      float finished[kTileRows];  // read in whole before z is written, so that the loops are vectorised
       for (int r = 0; r < kTileRows; ++r) {
         const float product = sums[r] * scale[r];
-        y[r] = kBias ? product + start[r] : product;
+        finished[r] = kBias ? product + start[r] : product;
       }
+      if constexpr (kAddend) {
+        for (int r = 0; r < kTileRows; ++r) finished[r] += addend[r];
+        addend += sink_.addend_row_stride;
+      }
+      std::memcpy(z, finished, sizeof(finished));
+    }
+  }
+
+  void CopyTile(const float* from, Range rows, float* y) const {
+    for (int64_t m = rows.first; m < rows.last; ++m, from += kTileRows, y += sink_.row_stride) {
+      std::memcpy(y, from, kTileRows * sizeof(float));
     }
   }
 

@@ -47,7 +47,7 @@ class WorkspaceLayout {
 }  // namespace
 
 ec_status MakeLutMatMulPlan(const ec_lut_factor& factor, const LutLayout& layout, int64_t rows, ec_compute compute,
-                            const ec_parallel* parallel, bool needs_scratch, LutMatMulPlan* plan) {
+                            const ec_parallel* parallel, bool needs_scratch, bool gated, LutMatMulPlan* plan) {
   if (compute != EC_COMPUTE_FLOAT && compute != EC_COMPUTE_INT8) return EC_ERR_COMPUTE;
   if (rows < 0) return EC_ERR_SHAPE;
   plan->layout = layout;
@@ -55,6 +55,8 @@ ec_status MakeLutMatMulPlan(const ec_lut_factor& factor, const LutLayout& layout
   const int64_t fitting = kChunkColumns / factor.block_size;
   plan->blocks_per_chunk = fitting < 1 ? 1 : fitting < layout.blocks ? fitting : layout.blocks;
   plan->max_tasks = MaxTasks(parallel);
+  plan->gated = gated;
+  plan->paired = gated && factor.row_index == nullptr && factor.n % (2 * kTileRows) == 0;
 
   const bool int8 = compute == EC_COMPUTE_INT8;
   const CheckedSize row_bytes = CheckedSize(layout.padded_k) * (int8 ? 1 : int64_t{sizeof(float)});
@@ -62,7 +64,8 @@ ec_status MakeLutMatMulPlan(const ec_lut_factor& factor, const LutLayout& layout
   plan->rows_at_once = RowsAtOnce(rows, static_cast<int64_t>(row_bytes.value()));
   const CheckedSize steps = CheckedSize(int8 ? plan->rows_at_once : 0) * layout.blocks * int64_t{sizeof(float)};
   const CheckedSize panel = CheckedSize(plan->blocks_per_chunk) * factor.block_size * kTileRows;
-  const CheckedSize sums = CheckedSize(plan->rows_at_once) * int64_t{kTileRows * sizeof(float)};
+  const int64_t tiles_at_once = plan->paired ? 2 : 1;
+  const CheckedSize sums = CheckedSize(plan->rows_at_once) * (tiles_at_once * int64_t{kTileRows * sizeof(float)});
   CheckedSize task = panel + sums;
   const CheckedSize row = CheckedSize(needs_scratch ? factor.k : 0) * int64_t{sizeof(float)};
   if (!task.fits() || !row.fits()) return EC_ERR_OVERFLOW;
@@ -75,6 +78,8 @@ ec_status MakeLutMatMulPlan(const ec_lut_factor& factor, const LutLayout& layout
   plan->steps = workspace.Add(steps);
   plan->minus_sums = workspace.Add(steps);
   plan->tasks = workspace.Add(CheckedSize(plan->max_tasks) * static_cast<int64_t>(plan->task_bytes));
+  const CheckedSize products = CheckedSize(gated && !plan->paired ? plan->rows_at_once : 0) * factor.n;
+  plan->products = workspace.Add(products * int64_t{sizeof(float)});
   workspace.Add(int64_t{kAlignment});
   if (!workspace.fits()) return EC_ERR_OVERFLOW;
   plan->workspace_bytes = workspace.total();

@@ -1,6 +1,7 @@
 // Portable kernels: what the vectorised ones are tested against, and what runs where there are none.
 #include <cmath>
 
+#include "kernels/epilogue/activation.h"
 #include "kernels/lut/lut_codes.h"
 #include "kernels/lut_matmul/lut_matmul.h"
 
@@ -9,6 +10,8 @@ namespace edgecomp {
 extern const LutMatMulKernels kLutMatMulRef;
 
 namespace {
+
+struct Ref {};
 
 constexpr uint32_t kMagnitudeMask = 0x7fffffff;
 constexpr uint32_t kInfinity = 0x7f800000;
@@ -103,6 +106,7 @@ const LutMatMulKernels kLutMatMulRef = {
     {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
     GemmInt8,
     GemmFloat,
+    Activations<Ref>::Run,
 };
 
 }  // namespace edgecomp

@@ -12,10 +12,10 @@ int main() {
   const uint16_t tile_book = 0;
   const std::vector<int8_t> scales(16, 1);
   const std::vector<float> row_scale(16, 1.0f), x(32, 1.0f);
-  const ec_lut_factor factor = {16,     32, 8, 32, 1, 1, codes.data(), table.data(), &tile_book, scales.data(), row_scale.data(),
-                                nullptr};
+  const ec_lut_factor factor = {sizeof(factor),   8,      16, 32, 32, 1, 1, codes.data(), table.data(), &tile_book, scales.data(),
+                                row_scale.data(), nullptr};
   size_t bytes = 0;
-  if (ec_lut_matmul_workspace_bytes(&factor, 1, EC_COMPUTE_FLOAT, nullptr, &bytes) != EC_OK) return 1;
+  if (ec_lut_matmul_workspace_bytes(&factor, 1, nullptr, EC_COMPUTE_FLOAT, nullptr, &bytes) != EC_OK) return 1;
   std::vector<char> workspace(bytes);
   std::vector<float> y(16);
   const ec_status status =

@@ -1,0 +1,271 @@
+"""How fast matrices are fitted and packed, and with which error, beside llama.cpp's quantisers.
+
+    pip install llama-cpp-python    # for the llama.cpp rows: compiled on this machine, for its processor
+    python benchmarks/fitting.py [--shapes 4096x4096,1536x576] [--bits 4,3,2] [--fits none,activations,hessian,llama.cpp-q4_k]
+        [--threads 2] [--device cpu] [--seconds 2] [--json]
+
+A row is one way to fit matrices of one shape: `none`, `activations` and `hessian` are `lut-kmeans`' weightings (`edgecomp.passes.
+lut_fit.fit_lut`, blocks of 32, default refits), from a float32 matrix to the packed factor; `llama.cpp-q4_k` and `llama.cpp-iq4_nl`
+are `ggml_quantize_chunk` with importances, on rows cut among as many threads (4.5 bits a weight). Weights are of Student's
+t-distribution with 5 degrees of freedom, as trained ones have tails; inputs are correlated, and a few columns are loud. Times are
+the median of as many runs as fit into --seconds, at least one; their errors are relative: sqrt(sum of squared differences / sum of
+squared weights), plain and weighted as the fit is, llama.cpp's as `activations`. peak_mb is what the process's peak of resident
+memory (on a GPU, that of allocations) grew by in a first run, the packed factor included; on a GPU a run warms up before.
+
+The modules are read from the installed package, or from this checkout where it is not installed; the library then comes from
+--library. That, and PyTorch and numpy, is all that it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib
+import importlib.util
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+LLAMA_TYPES = {"llama.cpp-q4_k": (12, 256, 144), "llama.cpp-iq4_nl": (20, 32, 18)}  # ggml's number, weights and bytes of a block
+BLOCK_SIZE = 32
+REFITS = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement."""
+
+    fit: str
+    bits: float
+    shape: str
+    weights: int
+    threads: int
+    device: str
+    mweights_per_s: float
+    relative_error: float
+    weighted_error: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A matrix and the Hessian of its inputs."""
+
+    matrix: Tensor
+    hessian: Tensor
+
+
+def load_package(library: Path | None) -> Any:
+    """`edgecomp.passes.lut_fit` and `edgecomp.native_fit`, without what other passes need."""
+    folder = CHECKOUT / "edgecomp"
+    if library is None:
+        spec = importlib.util.find_spec("edgecomp")
+        if spec is None or spec.origin is None:
+            sys.exit("edgecomp must be installed, or --library name its fitting library")
+        folder = Path(spec.origin).parent
+    for name, path in (("edgecomp", folder), ("edgecomp.passes", folder / "passes")):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [str(path)]
+    native_fit = importlib.import_module("edgecomp.native_fit")
+    if library is not None:
+        native_fit._LIBRARY = library.resolve()
+    return importlib.import_module("edgecomp.passes.lut_fit"), native_fit
+
+
+def make_problem(n: int, k: int, device: str) -> Problem:
+    """Weights with tails; inputs that are correlated, with a few loud columns."""
+    rng = np.random.default_rng(n + k)
+    matrix = (0.02 * rng.standard_t(5, (n, k))).astype(np.float32)
+    generator = torch.Generator().manual_seed(k)
+    rank = max(1, k // 4)
+    mixing = torch.randn(rank, k, generator=generator)
+    hessian = mixing.T @ mixing / rank + 0.2 * torch.eye(k)
+    loudness = torch.exp(torch.randn(k, generator=generator))
+    return Problem(torch.from_numpy(matrix).to(device), (hessian * loudness[:, None] * loudness).to(device))
+
+
+def timed(run: Callable[[], Any], seconds: float, device: str) -> tuple[float, Any, float]:
+    """Median seconds of a run, its result, and the growth of the peak of memory in the first one, in MB."""
+    cuda = device != "cpu"
+    if cuda:
+        run()
+        torch.cuda.reset_peak_memory_stats()
+        before = float(torch.cuda.memory_allocated())
+    else:
+        forget_peak()
+        before = peak_bytes()
+    times: list[float] = []
+    peak = 0.0
+    while not times or sum(times) < seconds:
+        start = time.perf_counter()
+        result = run()
+        if cuda:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+        if len(times) == 1:
+            peak = (float(torch.cuda.max_memory_allocated()) if cuda else peak_bytes()) - before
+    return statistics.median(times), result, peak / 1e6
+
+
+def forget_peak() -> None:
+    """Lets the peak of resident memory begin anew (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_bytes() -> float:
+    """The process's peak of resident memory."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) * 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
+
+
+def measure_lut(lut_fit: Any, fit: str, problem: Problem, bits: int, threads: int, device: str, seconds: float) -> Row:
+    """Time `fit_lut`."""
+    n, k = problem.matrix.shape
+    importance = {"none": None, "activations": problem.hessian.diagonal(), "hessian": problem.hessian}[fit]
+
+    def run() -> Any:
+        return lut_fit.fit_lut(problem.matrix, importance, bits=bits, block_size=BLOCK_SIZE, refits=REFITS)
+
+    took, result, peak = timed(run, seconds, device)
+    bits_a_weight = 8 * sum(array.nbytes for array in result.factor.arrays.values()) / (n * k)
+    return Row(
+        fit,
+        round(bits_a_weight, 3),
+        f"{n}x{k}",
+        n * k,
+        threads,
+        device_name(device),
+        n * k / took / 1e6,
+        result.relative_error,
+        result.weighted_error,
+        peak,
+    )
+
+
+def measure_llama(fit: str, problem: Problem, threads: int, seconds: float) -> Row | None:
+    """Time `ggml_quantize_chunk` on rows cut among threads; None where the type does not take the width."""
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        sys.exit("the llama.cpp rows need it: pip install llama-cpp-python, or leave them out of --fits")
+    ggml = ctypes.CDLL(str(Path(spec.origin).parent / "lib" / "libggml-base.so"))
+    kind, block, block_bytes = LLAMA_TYPES[fit]
+    matrix = problem.matrix.numpy()
+    n, k = matrix.shape
+    if k % block:
+        return None
+    ggml.ggml_quantize_init(kind)
+    ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+    row_bytes = k // block * block_bytes
+    packed = np.empty((n, row_bytes), np.uint8)
+    importance = np.ascontiguousarray(problem.hessian.diagonal().numpy())
+    bounds = [n * i // threads for i in range(threads + 1)]
+
+    def quantize(part: int) -> None:
+        first, rows = bounds[part], bounds[part + 1] - bounds[part]
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (matrix, packed)]
+        sizes = (ctypes.c_int64(first * k), ctypes.c_int64(rows), ctypes.c_int64(k))
+        ggml.ggml_quantize_chunk(kind, *pointers, *sizes, ctypes.c_void_p(importance.ctypes.data))
+
+    with ThreadPoolExecutor(threads) as pool:
+        took, _, peak = timed(lambda: list(pool.map(quantize, range(threads))), seconds, "cpu")
+    weights = np.empty_like(matrix)
+    name = {"llama.cpp-q4_k": "dequantize_row_q4_K", "llama.cpp-iq4_nl": "dequantize_row_iq4_nl"}[fit]
+    getattr(ggml, name)(ctypes.c_void_p(packed.ctypes.data), ctypes.c_void_p(weights.ctypes.data), ctypes.c_int64(n * k))
+    squares = [np.square(difference, dtype=np.float64) for difference in (weights - matrix, matrix)]
+    plain, weighted = ([float((s * h).sum()) for s in squares] for h in (1.0, importance / importance.mean() + 0.01))
+    errors = [float(np.sqrt(e / w)) for e, w in (plain, weighted)]
+    bits = 8 * row_bytes / k
+    return Row(fit, bits, f"{n}x{k}", n * k, threads, device_name("cpu"), n * k / took / 1e6, *errors, peak)
+
+
+def device_name(device: str) -> str:
+    """The processor's or accelerator's name."""
+    if device != "cpu":
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def commit() -> str:
+    """The checkout's commit, or "unknown" outside one."""
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    """Run what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "--shapes", default="4096x4096,49152x576,1536x576,576x1536,576x576,192x576", help="NxK, separated by commas"
+    )
+    parser.add_argument("--bits", default="4,3,2", help="of our codes, separated by commas")
+    parser.add_argument("--fits", default="none,activations,hessian,llama.cpp-q4_k,llama.cpp-iq4_nl", help="separated by commas")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--seconds", type=float, default=2, help="of runs a row")
+    parser.add_argument("--library", type=Path, help="the fitting library, where edgecomp is not installed")
+    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    lut_fit, native_fit = load_package(arguments.library)
+    rows: list[Row] = []
+    for shape in arguments.shapes.split(","):
+        n, k = map(int, shape.split("x"))
+        problem = make_problem(n, k, arguments.device)
+        for fit in arguments.fits.split(","):
+            print(shape, fit, file=sys.stderr)
+            if fit in LLAMA_TYPES:
+                row = measure_llama(fit, problem, arguments.threads, arguments.seconds)
+                rows += [row] if row is not None else []
+                continue
+            for bits in map(int, arguments.bits.split(",")):
+                rows.append(measure_lut(lut_fit, fit, problem, bits, arguments.threads, arguments.device, arguments.seconds))
+    variant = native_fit.variant() if arguments.device == "cpu" else None
+    machine = {
+        "device": device_name(arguments.device),
+        "variant": variant,
+        "torch": torch.__version__,
+        "system": platform.platform(),
+    }
+    if arguments.json:
+        flat = [asdict(row) for row in rows]
+        record = {"benchmark": "fitting", "date": time.strftime("%Y-%m-%d"), "commit": commit(), "machine": machine}
+        print(
+            json.dumps(record | {"command": " ".join(["python", "benchmarks/fitting.py", *sys.argv[1:]]), "rows": flat}, indent=1)
+        )
+        return
+    print(", ".join(f"{key}: {value}" for key, value in machine.items()) + f", commit: {commit()}\n")
+    columns = ["N x K", "fit", "bits a weight", "M weights/s", "error", "weighted error", "peak MB"]
+    print("| " + " | ".join(columns) + " |\n| --- | --- |" + " ---: |" * 5)
+    for r in rows:
+        figures = f"{r.bits:.2f} | {r.mweights_per_s:.2f} | {r.relative_error:.4f} | {r.weighted_error:.4f} | {r.peak_mb:.0f}"
+        print(f"| {r.shape} | {r.fit} | {figures} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The fit of a codebook, and of codes and scales given it, in PyTorch: for accelerators, and the reference of the C++ library.
+
+Both compute the same to the bit (`runtimes/fitting`): sums of a block have one order, sums over blocks are of integers, and no
+multiplication is fused with an addition. Weights are float32 `[N, blocks, block_size]` near 1; `importance` `[blocks, block_size]`.
+
+A block's step, given codes, is that of least squares, `step = sum(h c w) / sum(h c²)` with `c` the entries. It takes
+`sum(h c w)² / sum(h c²)`, its *gain*, from the block's `sum(h w²)`. The codebook, given steps, is the exact k-means of a histogram
+of weights over their steps, on the integers that entries can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgecomp.formats import lut
+from edgecomp.native_fit import PackedRows
+from edgecomp.passes.kmeans import kmeans_1d
+from edgecomp.passes.levels import Levels, inverse_steps, nearest_codes, quantize_steps
+
+# Alternating least squares stop at the nearest local optimum: every third refit of the codebook searches steps over a range of the
+# block's largest weight, and so does the final fit, more finely. Both try either sign.
+_SEARCH_EVERY = 3
+_CANDIDATES = (0.75, 0.83, 0.91, 0.99, 1.07, 1.14, 1.22, 1.3)
+_FINE_CANDIDATES = (
+    *(0.6, 0.64, 0.68, 0.72, 0.76, 0.8, 0.84, 0.88, 0.92, 0.96, 1.0),
+    *(1.04, 1.08, 1.12, 1.16, 1.2, 1.24, 1.28, 1.32, 1.36, 1.4),
+)
+_STEP_REFITS = 2
+_GRID = 127  # entries are integers of at most this magnitude
+_MASS_BITS = 29
+_GAIN_UNIT = 2.0**-40
+_CHUNK_WEIGHTS = 1 << 24  # enough to keep an accelerator busy
+
+
+def fit_codebook(weights: Tensor, importance: Tensor, bits: int, refits: int, largest_entry: int) -> Tensor:
+    """The best codebook met in `refits` rounds: float32 `[2**bits]` holding integers, ascending; all 255 of them for 8 bits."""
+    if bits == 8:
+        return torch.arange(-_GRID, _GRID + 1, dtype=torch.float32, device=weights.device)
+    steps = _largest(weights) / _GRID
+    codebook = _codebook_of(weights, importance, steps, bits, largest_entry, start=True)
+    if not refits or not (steps.abs().max() ** 2 * importance.max()) > 0:
+        return codebook
+    steps = steps * (np.float32(_GRID) / np.float32(largest_entry))
+    best, most = codebook, -1
+    for refit in range(refits + 1):
+        search = refit % _SEARCH_EVERY == _SEARCH_EVERY - 1 or refit == refits
+        steps, gains = (
+            _search(weights, importance, codebook, largest_entry, _CANDIDATES)
+            if search
+            else _refit_steps(weights, importance, codebook, steps)
+        )
+        total = int((gains.double() / _GAIN_UNIT).round().long().sum())
+        if total > most:
+            best, most = codebook, total
+        if refit == refits:
+            break
+        refitted = _codebook_of(weights, importance, steps, bits, largest_entry)
+        if search and torch.equal(refitted, codebook):
+            break
+        codebook = refitted
+    return best
+
+
+def fit_rows(weights: Tensor, importance: Tensor, codebook: Tensor, largest_entry: int) -> Levels:
+    """Codes and scales given the codebook."""
+
+    def fit(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        steps, _ = _search(weights, importance, codebook, largest_entry, _FINE_CANDIDATES)
+        for _ in range(_STEP_REFITS):
+            steps, _ = _refit_steps(weights, importance, codebook, steps)
+        scales, row_scale = quantize_steps(steps)
+        targets = weights * inverse_steps(scales * row_scale[:, None])[..., None]
+        return nearest_codes(codebook, targets), scales, row_scale
+
+    codes, scales, row_scale = _by_rows(fit, weights)
+    return Levels(codebook, codes, scales, row_scale)
+
+
+def _by_rows(function: Callable[[Tensor], Sequence[Tensor]], weights: Tensor) -> list[Tensor]:
+    """Results of `function` over chunks of rows, joined."""
+    rows = max(1, _CHUNK_WEIGHTS // weights[0].numel())
+    return [torch.cat(parts) for parts in zip(*map(function, weights.split(rows)), strict=True)]
+
+
+def _largest(weights: Tensor) -> Tensor:
+    """The weight largest in magnitude of each block, the positive one of two: `[N, blocks]`."""
+    high, low = weights.amax(dim=2), weights.amin(dim=2)
+    return torch.where(high >= -low, high, low)
+
+
+def _block_sum(terms: Tensor) -> Tensor:
+    """Sums over a block: four partial ones of every fourth column, then (0 + 2) + (1 + 3)."""
+    quarters = terms.unflatten(2, (-1, 4))
+    total = quarters[:, :, 0]
+    for i in range(1, quarters.shape[2]):
+        total = total + quarters[:, :, i]
+    return (total[..., 0] + total[..., 2]) + (total[..., 1] + total[..., 3])
+
+
+def _refit_steps(weights: Tensor, importance: Tensor, codebook: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Least-squares steps `[N, blocks]` of the codes that are nearest at `steps`, and their gains."""
+    values = codebook[nearest_codes(codebook, weights * inverse_steps(steps)[..., None])]
+    weighted = importance * values
+    numerator, denominator = _block_sum(weighted * weights), _block_sum(weighted * values)
+    some = denominator > 0
+    return torch.where(some, numerator / denominator, 0), torch.where(some, numerator * numerator / denominator, 0)
+
+
+def _search(
+    weights: Tensor, importance: Tensor, codebook: Tensor, largest_entry: int, candidates: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """The best steps among candidates of both signs, each refitted by least squares, and their gains."""
+    base = _largest(weights) / largest_entry
+    most, best = torch.full_like(base, -1), torch.zeros_like(base)
+    for candidate in candidates:
+        for sign in (1, -1):
+            steps, gains = _refit_steps(weights, importance, codebook, base * (sign * candidate))
+            better = gains > most
+            most, best = torch.where(better, gains, most), torch.where(better, steps, best)
+    return best, most
+
+
+def _codebook_of(
+    weights: Tensor, importance: Tensor, steps: Tensor, bits: int, largest_entry: int, *, start: bool = False
+) -> Tensor:
+    """The codebook of weights over their steps; at the start its largest entry becomes `largest_entry`.
+
+    Masses `importance * step²` are rounded to integers, up to 2**29, so that their sums do not depend on an order.
+    """
+    bound = importance.max() * (steps.abs().max() * steps.abs().max())
+    exponent = int(torch.frexp(bound).exponent)
+    scale = 2.0 ** min(max(_MASS_BITS - exponent, -126), 126) if bound > 0 else 0.0
+    points = (weights * inverse_steps(steps)[..., None]).clamp(-_GRID, _GRID).round().long() + _GRID
+    masses = (importance * (steps * steps)[..., None] * scale).round().double()
+    histogram = torch.bincount(points.reshape(-1), weights=masses.reshape(-1), minlength=2 * _GRID + 1).cpu().numpy()
+    entries = kmeans_1d(np.arange(-_GRID, _GRID + 1, dtype=np.float64), histogram, 2**bits)
+    peak = np.abs(entries).max()
+    if start and peak > 0:
+        entries = entries * (largest_entry / peak)
+    entries = np.clip(np.rint(entries), -largest_entry, largest_entry)
+    return torch.from_numpy(entries).to(weights.device, torch.float32)
+
+
+def normalised(weights: Tensor) -> Tensor:
+    """Weights over the largest of their block: `[N, blocks, block_size]`."""
+    largest = _largest(weights)[..., None]
+    return torch.where(largest == 0, 0, weights / largest)
+
+
+def pack_rows(
+    weights: Tensor, levels: Levels, importance: Tensor, hessian: Tensor | None, out: PackedRows, *, bits: int, scale: float
+) -> None:
+    """Fitted rows as a `lut` factor holds them, packed on their own device, into `out`."""
+    n, blocks, _ = weights.shape
+    error = levels.weights - weights
+    real = importance > 0
+    if hessian is None:
+        weighted = [(difference.square() * importance).double().sum() for difference in (error, weights)]
+    else:
+        flat = (error.flatten(1), weights.flatten(1))
+        weighted = [((difference @ hessian) * difference).double().sum() for difference in flat]
+    plain = [torch.where(real, difference, 0).square().double().sum() for difference in (error, weights)]
+    codes = (levels.codebook[levels.codes] if bits >= 7 else levels.codes).to(torch.int8).view(torch.uint8)
+    padding = 0 if bits >= 7 else int(levels.codebook.abs().argmin())
+    codes = torch.where(real, codes, padding).to(torch.uint8).flatten(1)
+    missing = -n % lut.TILE_ROWS
+    codes = torch.nn.functional.pad(codes, (0, 0, 0, missing), value=padding)
+    scales = torch.nn.functional.pad(levels.scales.to(torch.int8), (0, 0, 0, missing))
+    row_scale = torch.nn.functional.pad(levels.row_scale / scale, (0, missing))
+    out.codes[:] = _pack_planes(codes, bits).cpu().numpy()
+    out.scales[:] = scales.reshape(-1, lut.TILE_ROWS, blocks).transpose(1, 2).cpu().numpy()
+    out.row_scale[:] = row_scale.reshape(-1, lut.TILE_ROWS).cpu().numpy()
+    out.squares[:] = torch.stack([*plain, *weighted]).cpu().numpy()
+
+
+def _pack_planes(codes: Tensor, bits: int) -> Tensor:
+    """Codes uint8 `[T*16, S*32]` to planes uint8 `[T, S, P, 16, 4]` (lut.md)."""
+    tiles, spans = len(codes) // lut.TILE_ROWS, codes.shape[1] // lut.SPAN_COLUMNS
+    groups = codes.reshape(tiles, lut.TILE_ROWS, spans, lut.COLUMN_GROUPS, 4).permute(3, 0, 2, 1, 4).contiguous()
+    planes = torch.zeros((tiles, spans, lut.storage_bits(bits), lut.TILE_ROWS, 4), dtype=torch.uint8, device=codes.device)
+    for i, positions in enumerate(lut.bit_positions(bits).tolist()):
+        for b, (plane, position) in enumerate(positions):
+            planes[:, :, plane] |= ((groups[i] >> b) & 1) << position
+    return planes

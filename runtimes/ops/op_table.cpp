@@ -1,0 +1,118 @@
+// Generated from edgecomp/ops.py by runtimes/ops/generate.py: change that, and run this.
+// clang-format off
+#include "ops/op_table.h"
+
+namespace edgecomp {
+namespace {
+
+constexpr const char* kComputeChoices[] = {"float", "int8"};
+constexpr const char* kActivationChoices[] = {"none", "relu", "silu", "gelu", "gelu_tanh", "hard_swish"};
+
+}  // namespace
+
+namespace lut_matmul {
+constexpr InputSchema kInputSchemas[] = {
+    {"x", EC_TYPE_FLOAT32, false, "[..., K]"},
+    {"codes", EC_TYPE_UINT8, false, "[T, S, P, 16, 4]"},
+    {"codebooks", EC_TYPE_INT8, false, "[B, 2**bits]"},
+    {"tile_book", EC_TYPE_UINT16, false, "[T]"},
+    {"scales", EC_TYPE_INT8, false, "[T, blocks, 16]"},
+    {"row_scale", EC_TYPE_FLOAT32, false, "[T, 16]"},
+    {"row_index", EC_TYPE_INT32, true, "[T*16]"},
+    {"bias", EC_TYPE_FLOAT32, true, "[N]"},
+    {"addend", EC_TYPE_FLOAT32, true, "[..., N]"},
+};
+constexpr AttributeSchema kAttributeSchemas[] = {
+    {"N", AttributeKind::kInt, 1, nullptr},
+    {"K", AttributeKind::kInt, 1, nullptr},
+    {"bits", AttributeKind::kInt, 1, nullptr},
+    {"block_size", AttributeKind::kInt, 1, nullptr},
+    {"compute", AttributeKind::kChoice, 2, kComputeChoices},
+    {"activation", AttributeKind::kChoice, 6, kActivationChoices},
+    {"gated", AttributeKind::kInt, 1, nullptr},
+};
+const OpSchema kSchema = {"lut_matmul", "LutMatMul", "edgecomp::lut_matmul.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes};
+static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
+}  // namespace lut_matmul
+
+namespace lut_gather {
+constexpr InputSchema kInputSchemas[] = {
+    {"indices", EC_TYPE_INT64, false, "[...]"},
+    {"codes", EC_TYPE_UINT8, false, "[T, S, P, 16, 4]"},
+    {"codebooks", EC_TYPE_INT8, false, "[B, 2**bits]"},
+    {"tile_book", EC_TYPE_UINT16, false, "[T]"},
+    {"scales", EC_TYPE_INT8, false, "[T, blocks, 16]"},
+    {"row_scale", EC_TYPE_FLOAT32, false, "[T, 16]"},
+    {"row_index", EC_TYPE_INT32, true, "[T*16]"},
+};
+constexpr AttributeSchema kAttributeSchemas[] = {
+    {"N", AttributeKind::kInt, 1, nullptr},
+    {"K", AttributeKind::kInt, 1, nullptr},
+    {"bits", AttributeKind::kInt, 1, nullptr},
+    {"block_size", AttributeKind::kInt, 1, nullptr},
+};
+const OpSchema kSchema = {"lut_gather", "LutGather", "edgecomp::lut_gather.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes};
+static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
+}  // namespace lut_gather
+
+namespace lut_conv2d {
+constexpr InputSchema kInputSchemas[] = {
+    {"x", EC_TYPE_FLOAT32, false, "[batch, in_channels, height, width]"},
+    {"codes", EC_TYPE_UINT8, false, "[T, S, P, 16, 4]"},
+    {"codebooks", EC_TYPE_INT8, false, "[B, 2**bits]"},
+    {"tile_book", EC_TYPE_UINT16, false, "[T]"},
+    {"scales", EC_TYPE_INT8, false, "[T, blocks, 16]"},
+    {"row_scale", EC_TYPE_FLOAT32, false, "[T, 16]"},
+    {"row_index", EC_TYPE_INT32, true, "[T*16]"},
+    {"bias", EC_TYPE_FLOAT32, true, "[N]"},
+    {"addend", EC_TYPE_FLOAT32, true, "[batch, N, out_height, out_width]"},
+};
+constexpr AttributeSchema kAttributeSchemas[] = {
+    {"N", AttributeKind::kInt, 1, nullptr},
+    {"K", AttributeKind::kInt, 1, nullptr},
+    {"bits", AttributeKind::kInt, 1, nullptr},
+    {"block_size", AttributeKind::kInt, 1, nullptr},
+    {"compute", AttributeKind::kChoice, 2, kComputeChoices},
+    {"activation", AttributeKind::kChoice, 6, kActivationChoices},
+    {"kernel_shape", AttributeKind::kInts, 2, nullptr},
+    {"strides", AttributeKind::kInts, 2, nullptr},
+    {"pads", AttributeKind::kInts, 4, nullptr},
+    {"dilations", AttributeKind::kInts, 2, nullptr},
+    {"group", AttributeKind::kInt, 1, nullptr},
+};
+const OpSchema kSchema = {"lut_conv2d", "LutConv2D", "edgecomp::lut_conv2d.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes};
+static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
+}  // namespace lut_conv2d
+
+const char* TypeName(ec_type type) {
+  switch (type) {
+    case EC_TYPE_FLOAT32:
+      return "float32";
+    case EC_TYPE_UINT8:
+      return "uint8";
+    case EC_TYPE_INT8:
+      return "int8";
+    case EC_TYPE_UINT16:
+      return "uint16";
+    case EC_TYPE_INT32:
+      return "int32";
+    case EC_TYPE_INT64:
+      return "int64";
+    case EC_TYPE_NONE:
+      return "nothing";
+    case EC_TYPE_OTHER:
+      break;
+  }
+  return "another type";
+}
+
+OpList AllOps() {
+  static constexpr const Op* kOps[kOpCount] = {
+    &kLutMatMul,
+    &kLutGather,
+    &kLutConv2D,
+  };
+  return {kOps, kOpCount};
+}
+
+}  // namespace edgecomp

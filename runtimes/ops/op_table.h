@@ -1,0 +1,44 @@
+// Generated from edgecomp/ops.py by runtimes/ops/generate.py: change that, and run this.
+// clang-format off
+#ifndef EDGECOMP_OPS_OP_TABLE_H_
+#define EDGECOMP_OPS_OP_TABLE_H_
+
+#include "ops/op.h"
+
+namespace edgecomp {
+
+// Arrays of each format, as OpCall::array counts them, and its attributes, which come first in every operator.
+namespace lut {
+enum : size_t { kCodes, kCodebooks, kTileBook, kScales, kRowScale, kRowIndex, kArrays };
+enum : size_t { kN, kK, kBits, kBlockSize, kAttributes };
+}  // namespace lut
+
+// Inputs and attributes of each operator.
+namespace lut_matmul {
+enum : size_t { kX, kCodes, kCodebooks, kTileBook, kScales, kRowScale, kRowIndex, kBias, kAddend, kInputs };
+enum : size_t { kN, kK, kBits, kBlockSize, kCompute, kActivation, kGated, kAttributes };
+extern const OpSchema kSchema;
+}  // namespace lut_matmul
+
+namespace lut_gather {
+enum : size_t { kIndices, kCodes, kCodebooks, kTileBook, kScales, kRowScale, kRowIndex, kInputs };
+enum : size_t { kN, kK, kBits, kBlockSize, kAttributes };
+extern const OpSchema kSchema;
+}  // namespace lut_gather
+
+namespace lut_conv2d {
+enum : size_t { kX, kCodes, kCodebooks, kTileBook, kScales, kRowScale, kRowIndex, kBias, kAddend, kInputs };
+enum : size_t { kN, kK, kBits, kBlockSize, kCompute, kActivation, kKernelShape, kStrides, kPads, kDilations, kGroup, kAttributes };
+extern const OpSchema kSchema;
+}  // namespace lut_conv2d
+
+// What the operators do: each is defined beside its format's binder.
+extern const Op kLutMatMul;
+extern const Op kLutGather;
+extern const Op kLutConv2D;
+
+constexpr size_t kOpCount = 3;
+
+}  // namespace edgecomp
+
+#endif  // EDGECOMP_OPS_OP_TABLE_H_
