@@ -6,11 +6,12 @@
 
 A row is one way to fit matrices of one shape: `none`, `activations` and `hessian` are `lut-kmeans`' weightings (`edgecomp.passes.
 lut_fit.fit_lut`, blocks of 32, default refits), from a float32 matrix to the packed factor; `llama.cpp-q4_k` and `llama.cpp-iq4_nl`
-are `ggml_quantize_chunk` with importances, on rows cut among as many threads (4.5 bits a weight). Weights are of Student's
-t-distribution with 5 degrees of freedom, as trained ones have tails; inputs are correlated, and a few columns are loud. Times are
-the median of as many runs as fit into --seconds, at least one; their errors are relative: sqrt(sum of squared differences / sum of
-squared weights), plain and weighted as the fit is, llama.cpp's as `activations`. peak_mb is what the process's peak of resident
-memory (on a GPU, that of allocations) grew by in a first run, the packed factor included; on a GPU a run warms up before.
+are `ggml_quantize_chunk` with importances, on rows cut among as many threads (4.5 bits a weight; Q4_K: where 256 divides K).
+Weights are of Student's t-distribution with 5 degrees of freedom, as trained ones have tails; inputs are correlated, and a few
+columns are loud. Times are the median of as many runs as fit into --seconds, at least one, by the clock and of all processors
+together (for a machine that others use too). Errors are relative: sqrt(sum of squared differences / sum of squared weights), plain
+and weighted as the fit is, llama.cpp's as `activations`. peak_mb is what the process's peak of resident memory (on a GPU, that of
+allocations) grew by in a first run, the packed factor included; on a GPU a run warms up before.
 
 The modules are read from the installed package, or from this checkout where it is not installed; the library then comes from
 --library. That, and PyTorch and numpy, is all that it needs.
@@ -57,6 +58,7 @@ class Row:
     threads: int
     device: str
     mweights_per_s: float
+    mweights_per_cpu_s: float
     relative_error: float
     weighted_error: float
     peak_mb: float
@@ -99,8 +101,18 @@ def make_problem(n: int, k: int, device: str) -> Problem:
     return Problem(torch.from_numpy(matrix).to(device), (hessian * loudness[:, None] * loudness).to(device))
 
 
-def timed(run: Callable[[], Any], seconds: float, device: str) -> tuple[float, Any, float]:
-    """Median seconds of a run, its result, and the growth of the peak of memory in the first one, in MB."""
+@dataclass(frozen=True)
+class Timing:
+    """Median seconds of a run, by the clock and of all processors; its result; the growth of memory's peak in the first, in MB."""
+
+    seconds: float
+    cpu_seconds: float
+    result: Any
+    peak_mb: float
+
+
+def timed(run: Callable[[], Any], seconds: float, device: str) -> Timing:
+    """Run at least once, and for as long as it says."""
     cuda = device != "cpu"
     if cuda:
         run()
@@ -110,16 +122,18 @@ def timed(run: Callable[[], Any], seconds: float, device: str) -> tuple[float, A
         forget_peak()
         before = peak_bytes()
     times: list[float] = []
+    cpu_times: list[float] = []
     peak = 0.0
     while not times or sum(times) < seconds:
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         result = run()
         if cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
+        cpu_times.append(time.process_time() - cpu_start)
         if len(times) == 1:
             peak = (float(torch.cuda.max_memory_allocated()) if cuda else peak_bytes()) - before
-    return statistics.median(times), result, peak / 1e6
+    return Timing(statistics.median(times), statistics.median(cpu_times), result, peak / 1e6)
 
 
 def forget_peak() -> None:
@@ -142,26 +156,24 @@ def peak_bytes() -> float:
 
 def measure_lut(lut_fit: Any, fit: str, problem: Problem, bits: int, threads: int, device: str, seconds: float) -> Row:
     """Time `fit_lut`."""
-    n, k = problem.matrix.shape
     importance = {"none": None, "activations": problem.hessian.diagonal(), "hessian": problem.hessian}[fit]
 
     def run() -> Any:
         return lut_fit.fit_lut(problem.matrix, importance, bits=bits, block_size=BLOCK_SIZE, refits=REFITS)
 
-    took, result, peak = timed(run, seconds, device)
-    bits_a_weight = 8 * sum(array.nbytes for array in result.factor.arrays.values()) / (n * k)
-    return Row(
-        fit,
-        round(bits_a_weight, 3),
-        f"{n}x{k}",
-        n * k,
-        threads,
-        device_name(device),
-        n * k / took / 1e6,
-        result.relative_error,
-        result.weighted_error,
-        peak,
-    )
+    timing = timed(run, seconds, device)
+    arrays, errors = timing.result.factor.arrays, (timing.result.relative_error, timing.result.weighted_error)
+    return make_row(fit, 8 * sum(array.nbytes for array in arrays.values()), problem, threads, device, timing, errors)
+
+
+def make_row(
+    fit: str, packed_bits: int, problem: Problem, threads: int, device: str, timing: Timing, errors: tuple[float, float]
+) -> Row:
+    """The row of a timing."""
+    n, k = problem.matrix.shape
+    speeds = (n * k / seconds / 1e6 for seconds in (timing.seconds, timing.cpu_seconds))
+    name = device_name(device)
+    return Row(fit, round(packed_bits / (n * k), 3), f"{n}x{k}", n * k, threads, name, *speeds, *errors, timing.peak_mb)
 
 
 def measure_llama(fit: str, problem: Problem, threads: int, seconds: float) -> Row | None:
@@ -189,15 +201,14 @@ def measure_llama(fit: str, problem: Problem, threads: int, seconds: float) -> R
         ggml.ggml_quantize_chunk(kind, *pointers, *sizes, ctypes.c_void_p(importance.ctypes.data))
 
     with ThreadPoolExecutor(threads) as pool:
-        took, _, peak = timed(lambda: list(pool.map(quantize, range(threads))), seconds, "cpu")
+        timing = timed(lambda: list(pool.map(quantize, range(threads))), seconds, "cpu")
     weights = np.empty_like(matrix)
     name = {"llama.cpp-q4_k": "dequantize_row_q4_K", "llama.cpp-iq4_nl": "dequantize_row_iq4_nl"}[fit]
     getattr(ggml, name)(ctypes.c_void_p(packed.ctypes.data), ctypes.c_void_p(weights.ctypes.data), ctypes.c_int64(n * k))
     squares = [np.square(difference, dtype=np.float64) for difference in (weights - matrix, matrix)]
     plain, weighted = ([float((s * h).sum()) for s in squares] for h in (1.0, importance / importance.mean() + 0.01))
-    errors = [float(np.sqrt(e / w)) for e, w in (plain, weighted)]
-    bits = 8 * row_bytes / k
-    return Row(fit, bits, f"{n}x{k}", n * k, threads, device_name("cpu"), n * k / took / 1e6, *errors, peak)
+    errors = (float(np.sqrt(plain[0] / plain[1])), float(np.sqrt(weighted[0] / weighted[1])))
+    return make_row(fit, 8 * packed.nbytes, problem, threads, "cpu", timing, errors)
 
 
 def device_name(device: str) -> str:
@@ -260,10 +271,11 @@ def main() -> None:
         )
         return
     print(", ".join(f"{key}: {value}" for key, value in machine.items()) + f", commit: {commit()}\n")
-    columns = ["N x K", "fit", "bits a weight", "M weights/s", "error", "weighted error", "peak MB"]
-    print("| " + " | ".join(columns) + " |\n| --- | --- |" + " ---: |" * 5)
+    columns = ["N x K", "fit", "bits a weight", "M weights/s", "a CPU second", "error", "weighted error", "peak MB"]
+    print("| " + " | ".join(columns) + " |\n| --- | --- |" + " ---: |" * 6)
     for r in rows:
-        figures = f"{r.bits:.2f} | {r.mweights_per_s:.2f} | {r.relative_error:.4f} | {r.weighted_error:.4f} | {r.peak_mb:.0f}"
+        speeds = f"{r.mweights_per_s:.2f} | {r.mweights_per_cpu_s:.2f}"
+        figures = f"{r.bits:.2f} | {speeds} | {r.relative_error:.4f} | {r.weighted_error:.4f} | {r.peak_mb:.0f}"
         print(f"| {r.shape} | {r.fit} | {figures} |")
 
 

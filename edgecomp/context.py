@@ -158,8 +158,8 @@ class PassContext:
             unit = units.pop(0)
             parts = self._parts(draft, unit, waiting, kind)
             for number, part in enumerate(parts):
-                found = self._gather(draft, unit, part, kind, keep=number == len(parts) - 1)
-                for use, statistic in found.items():
+                gathered = self._gather(draft, unit, part, kind, keep=number == len(parts) - 1)
+                for use, statistic in gathered.items():
                     _add(sums, draft.stage(use).factor, statistic)
                 for factor in dict.fromkeys(draft.stage(use).factor for use in part):
                     waiting[factor] = [use for use in waiting[factor] if use not in part]

@@ -60,7 +60,8 @@ def layer_error(plan: LayerPlan, factors: Mapping[str, Factor], original: Tensor
     chains = [[torch.from_numpy(formats.unpack(factors[stage.factor])) for stage in term] for term in plan.terms]
     for first in range(0, len(original), rows):
         part = slice(first, first + rows)
-        got, expected = sum(_multiplied(chain, part, gathers) for chain in chains), original[part].float()
+        got = torch.stack([_multiplied(chain, part, gathers) for chain in chains]).sum(dim=0)
+        expected = original[part].float()
         if columns is not None:
             got, expected = columns.kernel(got), columns.kernel(expected)
         squares += float((got - expected).double().square().sum())

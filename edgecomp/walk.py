@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -202,7 +203,7 @@ class Walk:
             owned.setdefault(unit, []).append(name)
         units = [Unit("", self._module, owned.get(-1, []), self, self._run_before)]
         for number, (name, block) in enumerate(zip(self._structure.blocks, self._blocks, strict=True)):
-            units.append(Unit(name, block, owned.get(number, []), self, lambda i, n=number: self._run_block(n, i)))
+            units.append(Unit(name, block, owned.get(number, []), self, partial(self._run_block, number)))
         units.append(Unit("", self._module, owned.get(len(self._blocks), []), self, self._run_behind))
         return units
 
@@ -263,7 +264,7 @@ class Walk:
     def _stubbed(self, stub: Callable[..., Any]) -> Iterator[None]:
         """Blocks that call `stub` with their number in the place of running."""
         for number, block in enumerate(self._blocks):
-            block.forward = lambda *arguments, n=number, **keywords: stub(n, *arguments, **keywords)  # type: ignore[method-assign]
+            block.forward = partial(stub, number)
         try:
             yield
         finally:

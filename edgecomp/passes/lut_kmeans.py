@@ -178,7 +178,7 @@ class LutKmeans:
             fit = fit_lut(
                 rows, None, bits=bits, block_size=settings.block_size, refits=0, real=real, largest_entry=self.config.largest_entry
             )
-            size = lut.packed_bytes(*matrix.shape, bits, settings.block_size)
+            size = lut.packed_bytes(*draft.shape(factor), bits, settings.block_size)
             candidates.append(Candidate({"bits": bits, "block_size": settings.block_size}, size, fit.relative_error))
         return candidates
 

@@ -1,13 +1,13 @@
 #include "fitting/fitting.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <new>
-#include <thread>
-#include <vector>
 
 #include "core/isa.h"
 #include "fitting/kernels.h"
@@ -47,17 +47,33 @@ Problem ProblemOf(const ecf_rows& rows) {
   return {rows, padded, padded / rows.block_size, (rows.n + kTileRows - 1) / kTileRows};
 }
 
-// Runs work(thread, i) for every i below count; threads take what comes next.
+// Runs work(thread, i) for every i below count; threads take what comes next. Where the system gives no more threads, the others do
+// it.
 template <class Work>
 void Parallel(int32_t threads, int64_t count, const Work& work) {
   std::atomic<int64_t> next{0};
   const auto run = [&](int32_t thread) {
     for (int64_t i = next++; i < count; i = next++) work(thread, i);
   };
-  std::vector<std::thread> helpers;
-  for (int32_t thread = 1; thread < std::min<int64_t>(threads, count); ++thread) helpers.emplace_back(run, thread);
+  struct Helper {
+    pthread_t id;
+    const decltype(run)* task;
+    int32_t thread;
+  };
+  constexpr int32_t kMostHelpers = 255;
+  Helper helpers[kMostHelpers];
+  int32_t started = 0;
+  for (int32_t thread = 1; thread < std::min<int64_t>({threads, count, kMostHelpers + 1}); ++thread) {
+    helpers[started] = {{}, &run, thread};
+    const auto begin = [](void* argument) -> void* {
+      const auto* helper = static_cast<const Helper*>(argument);
+      (*helper->task)(helper->thread);
+      return nullptr;
+    };
+    started += pthread_create(&helpers[started].id, nullptr, begin, &helpers[started]) == 0 ? 1 : 0;
+  }
   run(0);
-  for (std::thread& helper : helpers) helper.join();
+  for (int32_t i = 0; i < started; ++i) pthread_join(helpers[i].id, nullptr);
 }
 
 struct AlignedDelete {
@@ -175,12 +191,6 @@ int32_t FitCodebook(const ecf_rows& rows, int64_t refits, float* values) {
   return kOk;
 }
 
-// A thread's memory for three tiles.
-struct Workspace {
-  Array<float> floats;
-  Array<int32_t> codes;
-};
-
 int32_t FitRows(const ecf_rows& rows, const float* values, const ecf_hessian* hessian, const ecf_fit& fit) {
   const Problem problem = ProblemOf(rows);
   const Kernels& kernels = Chosen();
@@ -191,11 +201,9 @@ int32_t FitRows(const ecf_rows& rows, const float* values, const ecf_hessian* he
   const size_t floats = kGroup * (tile_floats + kTileRows) + (hessian == nullptr ? 0 : kernels.compensate_floats(problem));
   const int64_t groups = (problem.tiles + kGroup - 1) / kGroup;
   const auto threads = static_cast<int32_t>(std::min<int64_t>(rows.threads, groups));
-  std::vector<Workspace> workspaces(static_cast<size_t>(threads));
-  for (Workspace& workspace : workspaces) {
-    workspace = {Allocate<float>(floats), Allocate<int32_t>(kGroup * padded)};
-    if (workspace.floats == nullptr || workspace.codes == nullptr) return kOutOfMemory;
-  }
+  const Array<float> all_floats = Allocate<float>(floats * static_cast<size_t>(threads));
+  const Array<int32_t> all_codes = Allocate<int32_t>(kGroup * padded * static_cast<size_t>(threads));
+  if (all_floats == nullptr || all_codes == nullptr) return kOutOfMemory;
   const Array<double> squares = Allocate<double>(static_cast<size_t>(groups) * 6);
   const std::unique_ptr<Codebook> codebook(new (std::nothrow) Codebook);
   if (squares == nullptr || codebook == nullptr) return kOutOfMemory;
@@ -204,14 +212,14 @@ int32_t FitRows(const ecf_rows& rows, const float* values, const ecf_hessian* he
   const int64_t planes = rows.bits == 7 ? 8 : rows.bits;
   const int64_t tile_bytes = problem.padded / kSpanColumns * planes * 64;
   Parallel(threads, groups, [&](int32_t thread, int64_t group) {
-    const Workspace& workspace = workspaces[static_cast<size_t>(thread)];
     TileBuffers tiles[kGroup];
     float* row_scales[kGroup];
     const int64_t first = group * kGroup;
     const int count = static_cast<int>(std::min<int64_t>(kGroup, problem.tiles - first));
-    float* free = workspace.floats.get();
+    float* free = all_floats.get() + static_cast<size_t>(thread) * floats;
+    int32_t* codes = all_codes.get() + static_cast<size_t>(thread) * kGroup * padded;
     for (int t = 0; t < kGroup; ++t) {
-      tiles[t] = {free, free + padded, free + padded + blocks, workspace.codes.get() + static_cast<size_t>(t) * padded};
+      tiles[t] = {free, free + padded, free + padded + blocks, codes + static_cast<size_t>(t) * padded};
       row_scales[t] = free + tile_floats;
       free += tile_floats + kTileRows;
       if (t >= count) {
