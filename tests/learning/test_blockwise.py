@@ -94,7 +94,7 @@ def test_learning_brings_the_blocks_nearer_to_the_original() -> None:
     before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
     kmeans = edgecomp.compress(original, recipe() | {"passes": recipe()["passes"][:1]}, tokens())
     learned = edgecomp.compress(original, recipe(), tokens())
-    assert distance(learned, original) < 0.7 * distance(kmeans, original)
+    assert distance(learned, original) < 0.75 * distance(kmeans, original)
     assert learned.factors.keys() == kmeans.factors.keys()
     assert not torch.equal(learned.dense["blocks.1.norm.weight"], original.blocks[1].norm.weight)
     for key, array in kmeans.factors["table.weight"].arrays.items():  # no block's
