@@ -139,7 +139,7 @@ def test_an_interrupted_run_continues_with_the_same_bits(tmp_path: Path, monkeyp
 def test_chains_of_blocks_are_learned_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PASSES, "shared-basis", SharedBasis)
     basis = {"method": "shared-basis", "match": ["blocks.0.fc", "blocks.2.fc"], "rank": 40}
-    made = recipe() | {"passes": [basis, *recipe()["passes"]]}
+    made = recipe() | {"passes": [basis, *recipe(block_steps=60, position_rate=3e-2)["passes"]]}
     original = stacked().eval()
     kmeans = edgecomp.compress(original, made | {"passes": made["passes"][:2]}, tokens())
     learned = edgecomp.compress(original, made, tokens())
