@@ -46,7 +46,7 @@ def test_toml_json_and_mappings_give_the_same_recipe(tmp_path: Path) -> None:
 
 def test_every_setting_is_written_out() -> None:
     resolved = load_recipe(SETTINGS).to_json()
-    assert (resolved["compute"], resolved["dense_dtype"]) == ("int8", "float16")
+    assert (resolved["compute"], resolved["dense_dtype"]) == ("int8", "float32")
     assert resolved["passes"][0] == {
         "method": "lut-kmeans",
         "bits": 3,
