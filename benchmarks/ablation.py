@@ -19,7 +19,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,7 +42,6 @@ from edgecomp.inspect.model import inspect_model
 from edgecomp.models import LoadedModel, load_model
 from edgecomp.passes import PASSES, PassContext
 from edgecomp.passes.lut_kmeans import LutKmeans
-from edgecomp.tensor import Factor
 from edgecomp.verify import VerifyOptions, verify
 
 SENTENCES = Path(__file__).parent / "data"
@@ -65,7 +65,7 @@ CONTROLS: dict[str, list[str]] = {
 class SharedStart(LutKmeans):
     """`lut-kmeans`, run once for each of its settings: rows differ in what comes after it more often than in it."""
 
-    made: ClassVar[dict[str, tuple[Mapping[str, Factor], Mapping[str, dict[str, float]], float]]] = {}
+    made: ClassVar[dict[str, tuple[Draft, float]]] = {}
 
     def run(self, draft: Draft, context: PassContext) -> None:
         """Pack the draft's matrices, or take what was packed of them before."""
@@ -73,12 +73,14 @@ class SharedStart(LutKmeans):
         if settings not in self.made:
             started = time.monotonic()
             super().run(draft, context)
-            self.made[settings] = dict(draft.factors), dict(draft.records), time.monotonic() - started
+            kept = replace(draft, plans=dict(draft.plans), factors=dict(draft.factors), records=dict(draft.records))
+            self.made[settings] = kept, time.monotonic() - started
             return
-        factors, records, seconds = self.made[settings]
-        draft.factors |= factors
-        draft.records |= records
-        for factor in factors:
+        start, seconds = self.made[settings]
+        draft.plans |= start.plans
+        draft.factors |= start.factors
+        draft.records |= start.records
+        for factor in start.factors:
             del draft.matrices[factor]
         saved.append(seconds)
 

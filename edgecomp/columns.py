@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from edgecomp.formats import lut
-from edgecomp.tensor import ConvParams
+from edgecomp.tensor import ConvParams, LayerPlan, Stage
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,23 @@ def stage_output(op: str, conv: ConvParams | None, matrix: Tensor, x: Tensor, bi
     if op == "conv":
         assert conv is not None  # LayerPlan.from_json and the passes give conv stages their geometry
         top, left, bottom, right = conv.padding
-        padded = nn.functional.pad(x, (left, right, top, bottom))
-        return nn.functional.conv2d(padded, ConvColumns(conv).kernel(matrix), bias, conv.stride, 0, conv.dilation, conv.groups)
+        padding = (top, left)
+        if padding != (bottom, right):  # PyTorch pads both sides alike
+            x, padding = nn.functional.pad(x, (left, right, top, bottom)), (0, 0)
+        return nn.functional.conv2d(x, ConvColumns(conv).kernel(matrix), bias, conv.stride, padding, conv.dilation, conv.groups)
     if op == "gather":
         y = nn.functional.embedding(x, matrix)
         return y if bias is None else y + bias
     return nn.functional.linear(x, matrix, bias)
+
+
+def plan_output(plan: LayerPlan, x: Tensor, bias: Tensor | None, run: Callable[[Stage, Tensor, Tensor | None], Tensor]) -> Tensor:
+    """What a layer gives for `x`: the sum over the terms of their chains; `run` runs one stage, and adds the bias it is given."""
+    outputs = []
+    for position, term in enumerate(plan.terms):
+        value = x
+        for depth, stage in enumerate(term):
+            first_output = position == 0 and depth == len(term) - 1
+            value = run(stage, value, bias if first_output else None)
+        outputs.append(value)
+    return reduce(torch.add, outputs)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgecomp import formats
-from edgecomp.columns import ConvColumns, stage_output
+from edgecomp.columns import ConvColumns, plan_output, stage_output
 from edgecomp.tensor import ConvParams, Factor, LayerPlan
 
 _CHUNK_WEIGHTS = 1 << 22
@@ -81,12 +81,10 @@ def _output_error(plan: LayerPlan, factors: Mapping[str, Factor], original: Tens
     size = [3 * dilation * (kernel - 1) + 5 for kernel, dilation in zip(conv.kernel_size, conv.dilation, strict=True)]
     x = torch.randn(_PROBES, conv.in_channels, *size, generator=torch.Generator().manual_seed(0))
     expected = stage_output("conv", conv, original.float(), x)
-    total = torch.zeros_like(expected)
-    for term in plan.terms:
-        value = x
-        for stage in term:
-            value = stage_output(stage.op, stage.conv, torch.from_numpy(formats.unpack(factors[stage.factor])), value)
-        total = total + value
+    matrices = {stage.factor: torch.from_numpy(formats.unpack(factors[stage.factor])) for term in plan.terms for stage in term}
+    total = plan_output(
+        plan, x, None, lambda stage, value, bias: stage_output(stage.op, stage.conv, matrices[stage.factor], value, bias)
+    )
     return _ratio(float((total - expected).double().square().sum()), float(expected.double().square().sum()))
 
 

@@ -139,6 +139,10 @@ class Unit:
         self._walk = walk
         self._run = run
 
+    def output(self, number: int) -> Any:
+        """What the unit gives for a sample, of a block its running value; within `Walk.opened`, with gradients where enabled."""
+        return self._run(number)
+
     def run(self, *, keep: bool = True, context: Callable[[], Any] | None = None) -> Iterator[Tensor | None]:
         """Run the unit on every sample in turn, without gradients; yields each output, of a block its running value.
 
@@ -243,7 +247,7 @@ class Walk:
 
     def _run_block(self, block: int, number: int) -> Tensor:
         call = self.calls[number][block]
-        return first_tensor(self._blocks[block](self.values[number], *call.arguments, **call.keywords)).detach()
+        return first_tensor(self._blocks[block](self.values[number], *call.arguments, **call.keywords))
 
     def _run_behind(self, number: int) -> Any:
         def stub(block: int, *arguments: Any, **_: Any) -> Any:

@@ -142,3 +142,14 @@ def test_modules_that_are_no_chain_are_one_unit() -> None:
         (output,) = unit.run()
         assert torch.equal(output, model(x))
         assert set(unit.layers) == set(find_layers(model))
+
+
+def test_a_unit_can_be_run_with_gradients() -> None:
+    model = stacked()
+    walk = walk_over(model, {}, [[ids] for ids in IDS])
+    before, first, *_ = walk.units()
+    list(before.run())
+    with walk.opened(first), torch.enable_grad():
+        first.output(0).sum().backward()
+    assert model.blocks[0].fc.weight.grad is not None
+    assert model.table.weight.grad is None and model.blocks[1].fc.weight.grad is None

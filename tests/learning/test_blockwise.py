@@ -1,8 +1,7 @@
-"""Finding a model's blocks, and learning one after the other."""
+"""Learning one block after the other."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,14 @@ import pytest
 import tiny_models
 import torch
 from torch import Tensor, nn
+from toy_methods import SharedBasis
 
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ConfigError
-from edgecomp.models import load_model
-from edgecomp.passes import blockwise
-from edgecomp.passes.blocks import capture, capture_value, find_blocks
+from edgecomp.errors import CalibrationError, ConfigError
+from edgecomp.formats import unpack
+from edgecomp.learning import blockwise
+from edgecomp.passes import PASSES
 
 
 class Residual(nn.Module):
@@ -84,49 +84,8 @@ def distance(model: CompressedModel, original: nn.Module) -> float:
     return float((outputs[0] - outputs[1]).square().mean() / outputs[1].square().mean())
 
 
-def test_blocks_are_found_where_they_are_a_list_that_runs_in_order() -> None:
-    ids = torch.from_numpy(tokens()[0]["ids"])
-    assert find_blocks(stacked(), [ids]) == [f"blocks.{i}" for i in range(4)]
-    layered = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 64), nn.Linear(64, 2)))
-    assert find_blocks(layered, [torch.ones(1, 4)]) == ["0", "1", "2"]
-
-
-@pytest.mark.parametrize("save", ["save_llama", "save_bert", "save_gpt2"])
-def test_blocks_of_transformers_are_their_layers(save: str, tmp_path: Path) -> None:
-    model = load_model(str(getattr(tiny_models, save)(tmp_path)))
-    ids = torch.arange(6)[None]
-    inputs = [ids, torch.ones_like(ids)]
-    names = find_blocks(model.module, inputs)
-    assert [name.rpartition(".")[2] for name in names] == ["0", "1"]
-    blocks = [model.module.get_submodule(name) for name in names]
-    given = capture(partial(model.module, *inputs), blocks)
-    torch.testing.assert_close(capture_value(partial(model.module, *inputs), blocks[0]), given.value)
-    assert all(not part._forward_hooks and not part._forward_pre_hooks for part in model.module.modules())
-    value = given.value
-    with torch.no_grad():
-        for block, call in zip(blocks, given.calls, strict=True):
-            output = block(value, *call.arguments, **call.keywords)
-            value = output[0] if isinstance(output, tuple) else output
-        again = capture(partial(model.module, *inputs), blocks[1:])
-        torch.testing.assert_close(
-            again.value, blocks[0](given.value, *given.calls[0].arguments, **given.calls[0].keywords)[..., :]
-        )
-    assert torch.isfinite(value).all()
-
-
 def test_models_without_blocks_are_refused() -> None:
-    class Backwards(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
-
-        def forward(self, x: Tensor) -> Tensor:
-            y: Tensor = self.layers[0](self.layers[1](x))
-            return y
-
     with pytest.raises(ConfigError, match=r"one after the other.*block_steps = 0"):
-        find_blocks(Backwards(), [torch.ones(1, 4)])
-    with pytest.raises(ConfigError, match="block_steps = 0"):
         edgecomp.compress(tiny_models.tied_tokens(), recipe(), tiny_models.tokens())
 
 
@@ -135,7 +94,7 @@ def test_learning_brings_the_blocks_nearer_to_the_original() -> None:
     before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
     kmeans = edgecomp.compress(original, recipe() | {"passes": recipe()["passes"][:1]}, tokens())
     learned = edgecomp.compress(original, recipe(), tokens())
-    assert distance(learned, original) < 0.7 * distance(kmeans, original)
+    assert distance(learned, original) < 0.75 * distance(kmeans, original)
     assert learned.factors.keys() == kmeans.factors.keys()
     assert not torch.equal(learned.dense["blocks.1.norm.weight"], original.blocks[1].norm.weight)
     for key, array in kmeans.factors["table.weight"].arrays.items():  # no block's
@@ -175,3 +134,28 @@ def test_an_interrupted_run_continues_with_the_same_bits(tmp_path: Path, monkeyp
         for key, array in factor.arrays.items():
             np.testing.assert_array_equal(array, continued.factors[name].arrays[key])
     assert all(torch.equal(tensor, continued.dense[name]) for name, tensor in whole.dense.items())
+
+
+def test_chains_of_blocks_are_learned_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PASSES, "shared-basis", SharedBasis)
+    basis = {"method": "shared-basis", "match": ["blocks.0.fc", "blocks.2.fc"], "rank": 40}
+    made = recipe() | {"passes": [basis, *recipe()["passes"]]}
+    original = stacked().eval()
+    kmeans = edgecomp.compress(original, made | {"passes": made["passes"][:2]}, tokens())
+    learned = edgecomp.compress(original, made, tokens())
+    assert distance(learned, original) < 0.9 * distance(kmeans, original)
+    for name in ("basis", "blocks.0.fc.coefficients", "blocks.2.fc.coefficients", "blocks.1.fc.weight"):
+        assert not np.array_equal(unpack(learned.factors[name]), unpack(kmeans.factors[name])), name
+
+
+def test_a_block_that_gives_no_number_names_the_sample() -> None:
+    inputs = tokens()
+    model = stacked()
+    with torch.no_grad():
+        model.get_submodule("table").weight[95] = 1e30  # type: ignore[index, union-attr]
+    inputs[2]["ids"][:] = 95
+    for number in (0, 1, 3):
+        inputs[number]["ids"] %= 95
+    unweighted = recipe()["passes"][0] | {"weighting": "none", "skip": ["table", "head"]}
+    with pytest.raises(CalibrationError, match=r"blocks.\d gives NaN or infinity for sample 2"):
+        edgecomp.compress(model, recipe() | {"passes": [unweighted, recipe()["passes"][1]]}, inputs)

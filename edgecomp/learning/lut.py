@@ -27,9 +27,9 @@ own size, so that the distance hardly counts; what differs is the end of the lin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -39,24 +39,33 @@ from edgecomp.formats import lut
 from edgecomp.tensor import Factor
 
 MapGradient = Literal["proximal", "straight-through", "naive", "none"]
-LEARNABLE_BITS = range(1, 7)  # 7 and 8 bits have a fixed codebook
+_LEARNABLE_BITS = range(1, 7)  # 7 and 8 bits have a fixed codebook
 
 
 class LearnedLut:
     """Factors of one input width, bits and block size while they are learned, their rows one below the other.
 
-    Many small matrices as one tensor: an accelerator would spend its time on starting work.
-
     Args:
         factors: `lut` factors of 1 to 6 bits, the start.
-        originals: the weights that they stand for, `[N, K]` each: they place a weight between its codeword and the next.
+        originals: the weights that they stand for, `[N, K]` each: they place a weight between its codeword and the next. A column
+            of zeros, such as padding, keeps the code nearest 0.
         device: where to learn.
         map_gradient: how codes learn; `none` leaves them. For `naive`, `positions` are scores `[N, K, entries]`.
 
     """
 
+    rates: ClassVar[Mapping[str, float]] = {
+        "positions": 1e-2,
+        "books": 3e-2,
+        "scales": 3e-2,
+    }  # in codewords, int8 steps, int8 steps
+
     def __init__(
-        self, factors: Sequence[Factor], originals: Sequence[Tensor], device: torch.device, map_gradient: MapGradient
+        self,
+        factors: Sequence[Factor],
+        originals: Sequence[Tensor],
+        device: torch.device,
+        map_gradient: MapGradient = "straight-through",
     ) -> None:
         self.factors = factors
         self.map_gradient = map_gradient
@@ -82,7 +91,17 @@ class LearnedLut:
         if map_gradient == "naive":
             entries = torch.arange(self.books.shape[1], device=device)
             self.positions = -(self.positions[..., None] - entries).abs()
-        self._empty = [(original == 0).all(dim=0).cpu().numpy() for original in originals]
+        self._empty = [(original == 0).all(dim=0) for original in originals]
+
+    @staticmethod
+    def learns(factor: Factor) -> bool:
+        """Those that have a codebook of their own."""
+        return factor.attributes["bits"] in _LEARNABLE_BITS
+
+    @staticmethod
+    def alike(factor: Factor) -> Hashable:
+        """Input width, bits and block size."""
+        return factor.shape[1], factor.attributes["bits"], factor.attributes["block_size"]
 
     @property
     def parameters(self) -> Mapping[str, Tensor]:
@@ -99,7 +118,8 @@ class LearnedLut:
     def set_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Set `.grad` of the parameters from the gradients of the weights, `[N, K]` each."""
         codes, values = self._values()
-        blocks, steps = self._blocked(torch.cat(list(gradients))), self._steps()
+        kept = [g.masked_fill(e.to(g.device), 0) if e.any() else g for g, e in zip(gradients, self._empty, strict=True)]
+        blocks, steps = self._blocked(torch.cat(kept)), self._steps()
         self.scales.grad = (blocks * self._blocked(values)).sum(dim=2) * self._row_scale[:, None]
         of_values = (blocks * steps[..., None]).reshape(len(values), -1)[:, : values.shape[1]]
         by_row = torch.stack([torch.where(codes == code, of_values, 0).sum(dim=1) for code in range(self.books.shape[1])], dim=1)
@@ -126,7 +146,7 @@ class LearnedLut:
         row_scale = self._row_scale.cpu().split(self._sizes)
         books = self.books.round().to(torch.int8).cpu().split([len(factor.arrays["codebooks"]) for factor in self.factors])
         parts = zip(self.factors, self._empty, codes, scales, row_scale, books, strict=True)
-        return [_packed(factor, empty, *(part.numpy() for part in rest)) for factor, empty, *rest in parts]
+        return [_packed(factor, empty.cpu().numpy(), *(part.numpy() for part in rest)) for factor, empty, *rest in parts]
 
     def _codes(self) -> Tensor:
         return self.positions.argmax(dim=-1) if self.map_gradient == "naive" else self.positions.round().to(torch.int64)

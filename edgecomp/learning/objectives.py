@@ -1,0 +1,259 @@
+"""What learning minimises: objectives, those that are built in and those of the user's own.
+
+| name | loss of a batch |
+| --- | --- |
+| `divergence` | of language models the mean over positions of KL(original || learned) of the next-token distributions |
+| | of others mean((y' - y)²) / mean(y²), y the original's first output |
+| `hidden-states` | mean over blocks and rows of |h' - h|² / |h|², h what the original's block gives |
+| `cross-entropy` | of the first output and the labels; of language models without labels, of each position and the next token |
+| `package.module:factory` | of the `Objective` that the function returns for a `PassContext` |
+
+A row is a position of a sequence, else a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgecomp.calibration import import_attribute, run_module
+from edgecomp.context import Batch, PassContext
+from edgecomp.errors import CalibrationError, ConfigError, EdgecompError, first_line
+from edgecomp.walk import first_tensor
+from edgecomp.weights import streamed
+
+_IGNORED = -100  # a label that does not count, as in PyTorch
+
+
+class Objective:
+    """What learning minimises, and by what its states are judged.
+
+    One of the user's own derives from this class, or has the same members.
+
+    Args:
+        context: the original model, its kind, and the calibration samples.
+
+    """
+
+    def __init__(self, context: PassContext) -> None:
+        self.context = context
+
+    @property
+    def batches(self) -> Sequence[Batch]:
+        """The samples to learn from and to judge by: the calibration samples, where an objective has none of its own.
+
+        Asked for several times: always the same ones.
+        """
+        return self.context.samples
+
+    def check(self) -> None:
+        """Refuse samples that the loss cannot use, before long work.
+
+        Raises:
+            CalibrationError: naming the sample.
+
+        """
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The loss, a scalar of autograd and a mean over the rows of the batch.
+
+        Args:
+            module: what is learned; it takes the inputs and gives the outputs of the original model, `context.placed_module`.
+            batch: a sample, or several of equal shapes joined along their first axis, on the device.
+
+        """
+        raise NotImplementedError
+
+    def judge(self, module: nn.Module, batch: Batch) -> float:
+        """How bad the outputs for a sample are that was not learned from; by default the loss."""
+        return float(self.loss(module, batch))
+
+
+class Divergence(Objective):
+    """How far the outputs are from the original's."""
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        """KL divergence of language models, relative mean square of others."""
+        with torch.no_grad():
+            target = first_tensor(self.context.placed_module(*batch.inputs))
+        output = first_tensor(module(*batch.inputs))
+        return (_kullback_leibler if self.context.kind == "causal-lm" else _relative_square)(output, target)
+
+
+class HiddenStates(Objective):
+    """How far what the blocks give is from what the original's blocks give."""
+
+    def check(self) -> None:
+        """Refuse a model without blocks."""
+        if not self.context.structure.blocks:
+            raise ConfigError(f'the objective hidden-states needs {NEEDS_BLOCKS}: set objective = "divergence"')
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The mean over the blocks."""
+        with torch.no_grad():
+            targets = self._states(self.context.placed_module, batch)
+        states = self._states(module, batch)
+        return torch.stack([row_error(state, target) for state, target in zip(states, targets, strict=True)]).mean()
+
+    def _states(self, module: nn.Module, batch: Batch) -> list[Tensor]:
+        states: list[Tensor] = []
+        blocks = [module.get_submodule(name) for name in self.context.structure.blocks]
+        with _hooks([block.register_forward_hook(lambda *call: states.append(first_tensor(call[2]))) for block in blocks]):
+            module(*batch.inputs)
+        return states
+
+
+class CrossEntropy(Objective):
+    """The loss that models are trained with, of labels or of the next tokens."""
+
+    def check(self) -> None:
+        """Refuse samples without labels, without one that counts, or with one that is no class of the model's."""
+        first = self.batches[0]
+        with streamed(self.context.module):
+            output = first_tensor(run_module(self.context.module, first.inputs))
+        classes = self._scores(output, self._labels(first), first.name).shape[1]
+        for batch in self.batches:
+            labels = self._labels(batch)
+            counted = labels[labels != _IGNORED]
+            if not counted.numel():
+                raise CalibrationError(f"{batch.name} must hold a label that counts, or a next token, and holds none")
+            if counted.min() < 0 or counted.max() >= classes:
+                raise CalibrationError(
+                    f"labels of {batch.name} must be classes of the model, 0 to {classes - 1}, or {_IGNORED} for none, "
+                    f"got {int(counted.min())} to {int(counted.max())}"
+                )
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Mean over the labels that count."""
+        labels = self._labels(batch)
+        scores = self._scores(first_tensor(module(*batch.inputs)), labels, batch.name)
+        return nn.functional.cross_entropy(scores.float(), labels, ignore_index=_IGNORED)
+
+    def _labels(self, batch: Batch) -> Tensor:
+        """Labels, of language models those of all positions but the first."""
+        causal = self.context.kind == "causal-lm"
+        labels = batch.inputs[0] if causal and batch.labels is None else batch.labels
+        if labels is None:
+            raise CalibrationError(
+                f"cross-entropy needs labels, and {batch.name} has none: give calibration samples an array `labels`, from an .npz "
+                "or package.module:factory"
+            )
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise CalibrationError(f"labels of {batch.name} must be integers, got {str(labels.dtype).removeprefix('torch.')}")
+        if causal and labels.ndim != 2:
+            raise CalibrationError(f"labels of {batch.name} must have the shape [batch, sequence], got {list(labels.shape)}")
+        return (labels[:, 1:] if causal else labels).to(torch.int64)
+
+    def _scores(self, output: Tensor, labels: Tensor, name: str) -> Tensor:
+        """The first output, its classes along axis 1 as PyTorch's loss has them; of language models without the last position."""
+        if self.context.kind == "causal-lm":
+            output = output[:, :-1]
+        if output.ndim > 1 and output.shape[:-1] == labels.shape:
+            return output.movedim(-1, 1)
+        if output.ndim > 2 and (output.shape[0], *output.shape[2:]) == tuple(labels.shape):
+            return output
+        raise CalibrationError(
+            f"labels of {name} must have the shape of the first output {list(output.shape)} without its classes, "
+            f"got {list(labels.shape)}"
+        )
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "divergence": Divergence,
+    "hidden-states": HiddenStates,
+    "cross-entropy": CrossEntropy,
+}
+
+NEEDS_BLOCKS = (
+    "a model with blocks in an nn.ModuleList or nn.Sequential that run one after the other, each on the output of the one before "
+    "it, and this one has none"
+)
+
+
+def make_objective(name: str, context: PassContext) -> Objective:
+    """The objective of that name for a model, its samples checked.
+
+    Raises:
+        ConfigError: no such objective, or one that does not suit the model.
+        CalibrationError: a sample that it cannot use.
+
+    """
+    if name in OBJECTIVES:
+        made: Any = OBJECTIVES[name](context)
+    elif ":" in name:
+        made = _of_factory(name, context)
+    else:
+        raise ConfigError(f"objective must be one of {', '.join(OBJECTIVES)}, or package.module:factory, got {name!r}")
+    batches = made.batches
+    if not len(batches):
+        raise CalibrationError(f"the objective {name} must have at least one sample, got none")
+    for batch in batches:
+        require_usable(batch)
+    made.check()
+    checked: Objective = made
+    return checked
+
+
+def _of_factory(name: str, context: PassContext) -> Any:
+    factory = import_attribute(name, ConfigError)
+    try:
+        made = factory(context)
+        members = all(callable(getattr(made, member, None)) for member in ("loss", "judge", "check")) and hasattr(made, "batches")
+    except EdgecompError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise ConfigError(f"{name} must return an Objective for a PassContext, but fails: {first_line(error)}") from error
+    if not members:
+        raise ConfigError(f"{name} must return an edgecomp.learning.objectives.Objective, got {type(made).__name__}")
+    return made
+
+
+def require_usable(batch: Batch) -> None:
+    """Refuse a sample without inputs, or with some that are empty or not finite.
+
+    Raises:
+        CalibrationError: naming it.
+
+    """
+    if not batch.inputs:
+        raise CalibrationError(f"{batch.name} must hold the model's inputs, and holds none")
+    for position, tensor in enumerate(batch.inputs):
+        if not tensor.numel():
+            raise CalibrationError(
+                f"inputs to learn from must not be empty, but input {position} of {batch.name} is {list(tensor.shape)}"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CalibrationError(
+                f"inputs to learn from must be finite, but input {position} of {batch.name} holds NaN or infinity"
+            )
+
+
+def row_error(output: Tensor, target: Tensor) -> Tensor:
+    """Mean over rows of |output - target|² / |target|²; a row is a position of `[batch, sequence, features]`, else a sample."""
+    first = 2 if target.ndim == 3 else 1
+    squares = (output - target).square().flatten(first).sum(dim=-1)
+    return (squares / target.square().flatten(first).sum(dim=-1).clamp_min(1e-30)).mean()
+
+
+def _kullback_leibler(output: Tensor, target: Tensor) -> Tensor:
+    """Mean over positions of KL(target || output), of logits `[..., vocabulary]`."""
+    log_target = torch.log_softmax(target.float(), dim=-1)
+    log_output = torch.log_softmax(output.float(), dim=-1)
+    return (log_target.exp() * (log_target - log_output)).sum(dim=-1).mean()
+
+
+def _relative_square(output: Tensor, target: Tensor) -> Tensor:
+    return (output.float() - target.float()).square().mean() / target.float().square().mean().clamp_min(1e-30)
+
+
+@contextmanager
+def _hooks(handles: Sequence[Any]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,224 @@
+"""What learning minimises: the objectives that are built in, one of a user's own, and samples that they cannot use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from torch import Tensor, nn
+from toy_methods import SharedBasis, margin
+
+import edgecomp
+from edgecomp.checkpoint import CompressedModel
+from edgecomp.context import Batch, PassContext
+from edgecomp.errors import CalibrationError, ConfigError
+from edgecomp.formats import unpack
+from edgecomp.learning.objectives import Objective, make_objective
+from edgecomp.passes import PASSES
+from edgecomp.progress import ProgressBar
+
+Samples = list[dict[str, np.ndarray]]
+
+
+class Heads(nn.Module):
+    """Scores of ten classes, and a second output of layers that the first does not depend on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(nn.Linear(32, 48), nn.Linear(48, 48), nn.Linear(48, 48))
+        self.first = nn.Linear(48, 10)
+        self.second = nn.Linear(48, 10)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.blocks(x)
+        return self.first(x), self.second(x)
+
+
+def heads() -> nn.Module:
+    torch.manual_seed(0)
+    return Heads().eval()
+
+
+def samples(count: int = 6, *, labels: bool = True) -> Samples:
+    """Points of ten classes, some of them to be ignored."""
+    rng = np.random.default_rng(0)
+    drawn: Samples = []
+    for _ in range(count):
+        x, classes = rng.standard_normal((8, 32)).astype(np.float32), rng.integers(0, 10, 8)
+        classes[0] = -100
+        drawn.append({"x": x, "labels": classes} if labels else {"x": x})
+    return drawn
+
+
+def recipe(objective: str = "divergence", **settings: Any) -> dict[str, Any]:
+    passes = [
+        {"method": "lut-kmeans", "bits": 2, "refits": 1, "compute": "float"},
+        {"method": "jlcm", "steps": 40, "batch": 2, "objective": objective, **settings},
+    ]
+    return {"version": 1, "dense_dtype": "float32", "passes": passes}
+
+
+def before_and_after(model: nn.Module, recipe: dict[str, Any], inputs: Samples) -> tuple[CompressedModel, CompressedModel]:
+    start = edgecomp.compress(model, recipe | {"passes": recipe["passes"][:-1]}, inputs)
+    return start, edgecomp.compress(model, recipe, inputs)
+
+
+def context_of(model: nn.Module, inputs: Samples, kind: str = "generic") -> PassContext:
+    batches = [
+        Batch(
+            f"sample {number}",
+            [torch.from_numpy(array) for name, array in sample.items() if name != "labels"],
+            torch.from_numpy(sample["labels"]) if "labels" in sample else None,
+        )
+        for number, sample in enumerate(inputs)
+    ]
+    return PassContext(model, {}, batches, ProgressBar(quiet=True), kind)
+
+
+def loss(objective: Objective, model: CompressedModel) -> float:
+    with torch.no_grad():
+        return sum(float(objective.loss(model.module, batch)) for batch in objective.batches)
+
+
+@pytest.mark.parametrize(("name", "share"), [("divergence", 0.5), ("cross-entropy", 0.96)])
+def test_the_loss_falls(name: str, share: float) -> None:
+    original, inputs = heads(), samples()
+    start, learned = before_and_after(original, recipe(name), inputs)
+    objective = make_objective(name, context_of(original, inputs))
+    assert loss(objective, learned) < share * loss(objective, start)
+    second = "second.weight"  # has no gradient
+    np.testing.assert_array_equal(unpack(learned.factors[second]), unpack(start.factors[second]))
+    assert not np.array_equal(unpack(learned.factors["first.weight"]), unpack(start.factors["first.weight"]))
+
+
+def test_hidden_states_are_those_of_all_blocks() -> None:
+    original, inputs = heads(), samples(labels=False)
+    start, learned = before_and_after(original, recipe("hidden-states"), inputs)
+    x = torch.from_numpy(inputs[0]["x"])
+    errors = []
+    for model in (start, learned):
+        one, other, error = x, x, 0.0
+        for compressed, block in zip(
+            model.module.get_submodule("blocks").children(), original.get_submodule("blocks").children(), strict=True
+        ):
+            with torch.no_grad():
+                one, other = compressed(one), block(other)
+            error += float(((one - other).square().sum(dim=1) / other.square().sum(dim=1)).mean())
+        errors.append(error)
+    assert errors[1] < 0.9 * errors[0]
+    with pytest.raises(ConfigError, match=r'hidden-states needs a model with blocks.*objective = "divergence"'):
+        edgecomp.compress(tiny_models.tied_tokens(), recipe("hidden-states"), tiny_models.tokens())
+
+
+def test_language_models_learn_the_next_token_without_labels(llama_folder: str, text_file: str) -> None:
+    def compressed(count: int) -> CompressedModel:
+        passes = recipe("cross-entropy", steps=10)["passes"][:count]
+        return edgecomp.compress(llama_folder, recipe() | {"passes": passes}, text_file, samples=4, sequence_length=12)
+
+    start, learned = compressed(1), compressed(2)
+    ids = np.arange(12)[None]
+    context = context_of(start.module, [{"ids": ids, "mask": np.ones_like(ids)}], "causal-lm")
+    objective = make_objective("cross-entropy", context)
+    with torch.no_grad():
+        scores = start.module(torch.from_numpy(ids), torch.ones(1, 12, dtype=torch.int64))[0][0]
+    expected = nn.functional.cross_entropy(scores[:-1], torch.from_numpy(ids[0, 1:]))
+    assert loss(objective, start) == pytest.approx(float(expected), rel=1e-5)
+    assert any(not np.array_equal(unpack(factor), unpack(start.factors[name])) for name, factor in learned.factors.items())
+
+
+def test_a_toy_method_with_two_shared_stages_and_a_loss_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DESIGN.md: a method is a file and a line of PASSES, a loss `package.module:factory`; both are in toy_methods.py."""
+    monkeypatch.setitem(PASSES, "shared-basis", SharedBasis)
+    torch.manual_seed(0)
+    original = nn.Sequential(nn.Linear(32, 48), nn.ReLU(), Pair(), nn.Linear(40, 10)).eval()
+    inputs = samples(labels=False)
+    made = recipe("toy_methods:margin", position_rate=5e-2)
+    made["passes"].insert(0, {"method": "shared-basis", "match": ["2.one", "2.other"], "rank": 20})
+    start, learned = before_and_after(original, made, inputs)
+    objective = margin(context_of(original, inputs))
+    assert loss(objective, learned) < 0.9 * loss(objective, start)
+    assert list(learned.plans["2.one"].terms[0]) == [*start.plans["2.one"].terms[0]]
+    assert learned.plans["2.one"].terms[0][0] == learned.plans["2.other"].terms[0][0]
+    for name in ("basis", "2.one.coefficients", "2.other.coefficients"):
+        assert not np.array_equal(unpack(learned.factors[name]), unpack(start.factors[name]))
+
+
+class Pair(nn.Module):
+    """Two layers on one input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(48, 40), nn.Linear(48, 40)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.one(x) * self.other(x)
+        return y
+
+
+def test_an_objective_brings_its_own_samples_and_judge(capsys: pytest.CaptureFixture[str]) -> None:
+    made = recipe("toy_methods:of_second")
+    start = edgecomp.compress(heads(), made | {"passes": made["passes"][:1]}, samples())
+    learned = edgecomp.compress(heads(), made, samples(), quiet=False)
+    moved = [name for name, factor in learned.factors.items() if not np.array_equal(unpack(factor), unpack(start.factors[name]))]
+    assert "second.weight" in moved and "first.weight" not in moved
+    assert "leaves as they are, since the objective does not depend on them: first.weight" in capsys.readouterr().err
+
+
+def test_an_objective_that_depends_on_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"depends on none of blocks\.0\.weight"):
+        edgecomp.compress(heads(), recipe("toy_methods:constant"), samples())
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ("diligence", "must be one of divergence, hidden-states, cross-entropy, or package.module:factory"),
+        ("no_such_module:x", "must name an importable"),
+        ("toy_methods:broken", "fails: no such data"),
+        ("toy_methods:number", "must return an edgecomp.learning.objectives.Objective, got int"),
+    ],
+)
+def test_what_is_no_objective_is_refused(objective: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        edgecomp.compress(heads(), recipe(objective), samples())
+
+
+def put(name: str, value: Any) -> Callable[[dict[str, np.ndarray]], None]:
+    def change(sample: dict[str, np.ndarray]) -> None:
+        sample[name] = np.asarray(value) if isinstance(value, list) else sample[name] * value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("x", np.float32("nan")), "input 0 of sample 3 holds NaN or infinity"),
+        (lambda sample: sample.update(x=np.zeros((0, 32), np.float32)), "input 0 of sample 3 is \\[0, 32\\]"),
+        (put("labels", [1, 2, 3, 4, 5, 6, 7, 10]), "labels of sample 3 must be classes of the model, 0 to 9.*got 1 to 10"),
+        (put("labels", [-100] * 8), "sample 3 must hold a label that counts"),
+        (put("labels", [0.5] * 8), "labels of sample 3 must be integers"),
+        (lambda sample: sample.pop("labels"), "needs labels, and sample 3 has none"),
+    ],
+)
+def test_samples_that_the_loss_cannot_use_are_named_before_anything_runs(
+    change: Callable[[dict[str, np.ndarray]], Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
+    inputs = samples()
+    change(inputs[3])
+    with pytest.raises(CalibrationError, match=message):
+        edgecomp.compress(heads(), recipe("cross-entropy"), inputs)
+
+
+def test_a_loss_that_is_not_finite_names_the_sample() -> None:
+    inputs = samples(labels=False)
+    inputs[3]["x"] *= np.float32(1e30)
+    with pytest.raises(CalibrationError, match="loss of every sample must be finite, but is nan for sample 3"):
+        edgecomp.compress(
+            heads(), recipe() | {"passes": [recipe()["passes"][0] | {"weighting": "none"}, recipe()["passes"][1]]}, inputs
+        )
