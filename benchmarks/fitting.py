@@ -24,6 +24,7 @@ import ctypes
 import importlib
 import importlib.util
 import json
+import os
 import platform
 import resource
 import statistics

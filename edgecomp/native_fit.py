@@ -159,8 +159,8 @@ def fit_rows(rows: Floats, settings: Settings, codebook: Floats, out: PackedRows
         MemoryError: a thread's few rows do not fit into memory.
 
     """
-    arrays = out.arrays()
-    for array, like in zip(arrays, empty_rows(*rows.shape, settings.bits, settings.block_size).arrays(), strict=True):
+    (n, k), arrays = rows.shape, out.arrays()
+    for array, like in zip(arrays, empty_rows(n, k, settings.bits, settings.block_size).arrays(), strict=True):
         if array.shape != like.shape or array.dtype != like.dtype or not array.flags.c_contiguous:
             raise TypeError(f"out must have a C-contiguous {like.dtype} {like.shape}, got {array.dtype} {array.shape}")
     native = _native(rows, settings)
