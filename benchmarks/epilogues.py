@@ -1,7 +1,7 @@
 """What follows a product, inside LutMatMul and as nodes of ONNX Runtime behind it.
 
-Three sides in turns, in one runtime on one thread: the product alone, the product with its epilogue, the product and the runtime's own
-nodes. `swiglu` is silu(gate) * up of N/2 columns each: one product inside, two products, an activation and a Mul outside. As in
+Three sides in turns, in one runtime on one thread: the product alone, the product with its epilogue, the product and the runtime's
+own nodes. `swiglu` is silu(gate) * up of N/2 columns each: one product inside, two products, an activation and a Mul outside. As in
 kernels.py, nodes have weights of their own that no cache holds, and ratios are medians over adjacent runs.
 
     python benchmarks/epilogues.py [--shapes 1536x576,576x1536] [--rows 1,16,128] [--epilogues addend,silu] [--cpu-time] [--json]
@@ -69,13 +69,8 @@ def product(prefix: str, n: int, k: int, addend: str, attributes: dict[str, Any]
         "row_scale": rng.uniform(0.5, 1, (sizes.tiles, 16)).astype(np.float32) / 100000,
     }
     weights |= {f"{prefix}.{name}": array for name, array in arrays.items()}
-    inputs = [
-        "x",
-        *(f"{prefix}.{name}" for name in arrays),
-        "no_index",
-        "bias" if n == len(weights["bias"]) else "half_bias",
-        addend,
-    ]
+    bias = "bias" if n == len(weights["bias"]) else "half_bias"
+    inputs = ["x", *(f"{prefix}.{name}" for name in arrays), "no_index", bias, addend]
     known = {"N": n, "K": k, "bits": BITS, "block_size": BLOCK_SIZE, "compute": "int8", **NO_EPILOGUE, **attributes}
     return helper.make_node("LutMatMul", inputs, [prefix], domain="ai.edgecomp", **known)
 

@@ -24,6 +24,7 @@ import ctypes
 import importlib
 import importlib.util
 import json
+import os
 import platform
 import resource
 import statistics
@@ -262,6 +263,7 @@ def main() -> None:
         "variant": variant,
         "torch": torch.__version__,
         "system": platform.platform(),
+        "load_average": os.getloadavg()[0],
     }
     if arguments.json:
         flat = [asdict(row) for row in rows]

@@ -69,4 +69,4 @@ def bytes_of(array: np.ndarray) -> memoryview:
     """An array's bytes, little-endian and in C order, without a copy where they lie so."""
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,10 @@ class PackedRows:
     scales: npt.NDArray[np.int8]
     row_scale: Floats
     squares: npt.NDArray[np.float64]
+
+    def arrays(self) -> list[npt.NDArray[Any]]:
+        """In the order of `ecf_fit`."""
+        return [self.codes, self.scales, self.row_scale, self.squares]
 
     def tiles(self, first: int, count: int) -> PackedRows:
         """Some of the tiles, in place, and sums of their own."""
@@ -154,9 +159,8 @@ def fit_rows(rows: Floats, settings: Settings, codebook: Floats, out: PackedRows
         MemoryError: a thread's few rows do not fit into memory.
 
     """
-    arrays = (out.codes, out.scales, out.row_scale, out.squares)
-    expected = empty_rows(*rows.shape, settings.bits, settings.block_size)
-    for array, like in zip(arrays, (expected.codes, expected.scales, expected.row_scale, expected.squares), strict=True):
+    (n, k), arrays = rows.shape, out.arrays()
+    for array, like in zip(arrays, empty_rows(n, k, settings.bits, settings.block_size).arrays(), strict=True):
         if array.shape != like.shape or array.dtype != like.dtype or not array.flags.c_contiguous:
             raise TypeError(f"out must have a C-contiguous {like.dtype} {like.shape}, got {array.dtype} {array.shape}")
     native = _native(rows, settings)

@@ -41,9 +41,14 @@ class Levels:
 def quantize_steps(steps: Tensor) -> tuple[Tensor, Tensor]:
     """Steps `[N, blocks]` as int8 scales (held in float32) times a row scale `[N]`."""
     largest = steps.abs().amax(dim=1)
-    row_scale = torch.where(largest < SMALLEST_STEP, 0, largest / 127)
+    row_scale = torch.where(largest < SMALLEST_STEP, 0, divided(largest, 127))
     scales = torch.where(row_scale[:, None] > 0, steps / row_scale[:, None], 0)
     return scales.round().clamp(-127, 127), row_scale
+
+
+def divided(values: Tensor, divisor: float) -> Tensor:
+    """The quotient, correctly rounded: by a plain number, PyTorch multiplies by the inverse on a GPU."""
+    return values / torch.full((), divisor, dtype=values.dtype, device=values.device)
 
 
 def inverse_steps(steps: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from edgecomp.formats import lut
 from edgecomp.native_fit import PackedRows
 from edgecomp.passes import tile_fit
 from edgecomp.passes.compensation import compensate, hessian_factor
+from edgecomp.passes.levels import divided
 from edgecomp.tensor import Factor
 
 _SAMPLE_WEIGHTS = 1 << 18  # that a codebook is fitted to
@@ -265,7 +266,7 @@ def _importance(energy: Tensor | None, real: Tensor, padded: int) -> Tensor:
     energy = energy.to(device=real.device, dtype=torch.float32)
     chosen = energy[real].cpu().double().tolist()
     mean = math.fsum(chosen) / len(chosen)  # exact, whatever the order of the sum
-    importance = torch.where(real, energy / mean + 0.01, 0)
+    importance = torch.where(real, divided(energy, mean) + 0.01, 0)
     return torch.nn.functional.pad(importance, (0, padded - len(real)))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from edgecomp.formats import lut
 from edgecomp.native_fit import PackedRows
 from edgecomp.passes.kmeans import kmeans_1d
-from edgecomp.passes.levels import Levels, inverse_steps, nearest_codes, quantize_steps
+from edgecomp.passes.levels import Levels, divided, inverse_steps, nearest_codes, quantize_steps
 
 # Alternating least squares stop at the nearest local optimum: every third refit of the codebook searches steps over a range of the
 # block's largest weight, and so does the final fit, more finely. Both try either sign.
@@ -40,7 +40,7 @@ def fit_codebook(weights: Tensor, importance: Tensor, bits: int, refits: int, la
     """The best codebook met in `refits` rounds: float32 `[2**bits]` holding integers, ascending; all 255 of them for 8 bits."""
     if bits == 8:
         return torch.arange(-_GRID, _GRID + 1, dtype=torch.float32, device=weights.device)
-    steps = _largest(weights) / _GRID
+    steps = divided(_largest(weights), _GRID)
     codebook = _codebook_of(weights, importance, steps, bits, largest_entry, start=True)
     if not refits or not (steps.abs().max() ** 2 * importance.max()) > 0:
         return codebook
@@ -114,7 +114,7 @@ def _search(
     weights: Tensor, importance: Tensor, codebook: Tensor, largest_entry: int, candidates: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     """The best steps among candidates of both signs, each refitted by least squares, and their gains."""
-    base = _largest(weights) / largest_entry
+    base = divided(_largest(weights), largest_entry)
     most, best = torch.full_like(base, -1), torch.zeros_like(base)
     for candidate in candidates:
         for sign in (1, -1):

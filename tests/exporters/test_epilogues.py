@@ -44,23 +44,23 @@ class Fused(PackedLayer):
 
 
 class Cases(nn.Module):
-    """Every layer on the same input, some with an addend: the columns of `addends` from `first` on, or all of an image."""
+    """Every layer on the same input, some with one of three addends. Nothing but our operators, which nothing is delegated of."""
 
-    def __init__(self, layers: dict[str, Fused], addend_of: dict[str, slice | None]) -> None:
+    def __init__(self, layers: dict[str, Fused], addend_of: dict[str, int | None]) -> None:
         super().__init__()
         self.layers = nn.ModuleDict(layers)
         self.addend_of = addend_of
 
-    def forward(self, x: Tensor, addends: Tensor) -> tuple[Tensor, ...]:
-        outputs = []
+    def forward(self, x: Tensor, addend0: Tensor, addend1: Tensor, addend2: Tensor) -> tuple[Tensor, ...]:
+        addends, outputs = (addend0, addend1, addend2), []
         for name, layer in self.layers.items():
-            columns = self.addend_of[name]
-            outputs.append(layer(x) if columns is None else layer(x, addends[:, columns]))
+            index = self.addend_of[name]
+            outputs.append(layer(x) if index is None else layer(x, addends[index]))
         return tuple(outputs)
 
 
 def model_of(
-    cases: dict[str, tuple[Stage, Factor, bool, slice | None, str, int]], specs: list[TensorSpec], compute: Compute
+    cases: dict[str, tuple[Stage, Factor, bool, int | None, str, int]], specs: list[TensorSpec], compute: Compute
 ) -> CompressedModel:
     layers, plans, factors, addend_of = {}, {}, {}, {}
     generator = torch.Generator().manual_seed(0)
@@ -104,31 +104,36 @@ def test_matrix_products(tmp_path: Path, compute: Compute) -> None:
         "rest": random_factor(42, WIDTH, bits=3, books=2),
         "permuted": random_factor(64, WIDTH, bits=5, permuted=True),
     }
-    columns = sum(factor.shape[0] for factor in factors.values())
-    specs = [TensorSpec("x", "float32", ("batch", WIDTH)), TensorSpec("addends", "float32", ("batch", columns))]
-    cases, first = {}, 0
-    for kind, factor in factors.items():
-        own, first = slice(first, first + factor.shape[0]), first + factor.shape[0]
+    columns = [factor.shape[0] for factor in factors.values()]
+    specs = [TensorSpec("x", "float32", ("batch", WIDTH))]
+    specs += [TensorSpec(f"addend{i}", "float32", ("batch", n)) for i, n in enumerate(columns)]
+    cases = {}
+    for index, (kind, factor) in enumerate(factors.items()):
         for bias, addend, gated, activation in itertools.product((0, 1), (0, 1), (0, 1), ACTIVATIONS):
             if kind != "pairs" and bias == addend:
                 continue  # these paths are the kernels' tests' business
             name = f"{kind}_{bias}{addend}{gated}_{activation}"
-            cases[name] = (linear(), factor, bool(bias), own if addend else None, activation, gated)
+            cases[name] = (linear(), factor, bool(bias), index if addend else None, activation, gated)
     model = model_of(cases, specs, compute)
-    inputs = [{"x": normal(0, rows, WIDTH), "addends": normal(1, rows, columns)} for rows in (1, 7)]
+    inputs = [
+        {"x": normal(0, rows, WIDTH), **{f"addend{i}": normal(i + 1, rows, n) for i, n in enumerate(columns)}} for rows in (1, 7)
+    ]
     assert_agreement(model, tmp_path, inputs, ExportOptions(max_sizes={"batch": 7}))
 
 
 @pytest.mark.parametrize("compute", ["float", "int8"])
 def test_convolutions(tmp_path: Path, compute: Compute) -> None:
     plain, grouped = ConvParams(8, (3, 3), (2, 1), (1, 1, 1, 1)), ConvParams(8, (3, 3), (2, 1), (1, 1, 1, 1), groups=8)
-    specs = [TensorSpec("x", "float32", ("batch", 8, 9, 7)), TensorSpec("addends", "float32", ("batch", 16, 5, 7))]
+    specs = [TensorSpec("x", "float32", ("batch", 8, 9, 7))]
+    specs += [TensorSpec(f"addend{i}", "float32", ("batch", 16, 5, 7)) for i in range(3)]
     cases = {}
     for params, bias, addend, activation in itertools.product((plain, grouped), (0, 1), (0, 1), ACTIVATIONS):
         name = f"groups{params.groups}_{bias}{addend}_{activation}"
-        cases[name] = (conv(params), conv_factor(16, params, bits=3), bool(bias), slice(None) if addend else None, activation, 0)
+        cases[name] = (conv(params), conv_factor(16, params, bits=3), bool(bias), bias if addend else None, activation, 0)
     model = model_of(cases, specs, compute)
-    inputs = [{"x": normal(0, batch, 8, 9, 7), "addends": normal(1, batch, 16, 5, 7)} for batch in (1, 2)]
+    inputs = [
+        {"x": normal(0, batch, 8, 9, 7), **{f"addend{i}": normal(i + 1, batch, 16, 5, 7) for i in range(3)}} for batch in (1, 2)
+    ]
     assert_agreement(model, tmp_path, inputs, ExportOptions(max_sizes={"batch": 2}))
 
 

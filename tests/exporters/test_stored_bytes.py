@@ -14,7 +14,7 @@ from packed_models import chain_model, conv, conv_factor, features, gather, line
 
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.exporters import export
+from edgecomp.exporters import ExportOptions, export
 from edgecomp.formats import dense
 from edgecomp.inspect.model import unique_tensors
 from edgecomp.size import count_bytes
@@ -105,3 +105,31 @@ def test_an_onnx_file_holds_what_is_counted_of_a_model(tmp_path: Path, dtype: st
     assert counted(loaded) == counted(model)
     size = (tmp_path / "model.ec" / "weights.safetensors").stat().st_size
     assert counted(model) < size < counted(model) + 2048
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("kind", ["lut", *DTYPES])
+def test_a_program_for_executorch_holds_what_is_counted_of_a_stage(tmp_path: Path, kind: str, stage: str) -> None:
+    pytest.importorskip("executorch")
+    layer_plan, spec, _, (n, k) = STAGES[stage]
+    model = chain_model({"layer": layer_plan}, {"w": factor(kind, stage, (32 * n, k))}, spec)
+    options = ExportOptions(max_sizes={"batch": 2}) if "batch" in spec.dims else ExportOptions()
+    size = export(model, "executorch", tmp_path / "model.pte", options=options).total_bytes
+    bias = 4 * 32 * n if layer_plan.bias else 0
+    assert counted(model) + bias < size < counted(model) + bias + 12_000
+
+
+def test_executorch_says_what_it_makes_of_float16_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("executorch")
+    passes = [{"method": "lut-kmeans", "refits": 0, "skip": ["table", "head"]}]
+    sizes, files = {}, {}
+    for dtype in DTYPES:
+        model = edgecomp.compress(
+            tiny_models.tied_tokens(), {"version": 1, "dense_dtype": dtype, "passes": passes}, tiny_models.tokens()
+        )
+        sizes[dtype] = counted(model)
+        files[dtype] = export(model, "executorch", tmp_path / f"{dtype}.pte", options=ExportOptions(), quiet=False).total_bytes
+    half = 2 * (96 * 64 + 64)
+    assert f"the {half:,} bytes that the checkpoint has in float16 are {2 * half:,} in the program" in capsys.readouterr().err
+    assert sizes["float32"] - sizes["float16"] == half
+    assert files["float16"] == pytest.approx(files["float32"], abs=256)
