@@ -266,8 +266,8 @@ TEST(ActivationsAreAccurateAndEqualInAllVariants) {
     LutMatMulKernelsFor(Isa::kRef).activate(activation, z.data(), nullptr, ref.data(), static_cast<int64_t>(z.size()));
     for (size_t i = 0; i < z.size(); ++i) {
       const double expected = Activated(activation, z[i]);
-      CHECK_MESSAGE(std::fabs(ref[i] - expected) <= 1.2e-6 * (1 + std::fabs(expected)), "activation %d of %g: %g, not %g", activation,
-                    z[i], ref[i], expected);
+      CHECK_MESSAGE(std::fabs(ref[i] - expected) <= 1.2e-6 * (1 + std::fabs(expected)), "activation %d of %g: %g, not %g",
+                    activation, z[i], ref[i], expected);
     }
     for (const Isa isa : AvailableIsas()) {
       for (const size_t count : {size_t{1}, size_t{15}, size_t{33}, z.size()}) {
