@@ -150,4 +150,5 @@ def _prefix(context: PassContext) -> str:
     """What comes before the names of the draft's layers and tensors in those of the module that is run."""
     name, layer = next(iter(context.modules.items()))
     names = (full for full, module in context.module.named_modules(remove_duplicate=False) if module is layer)
-    return next(full for full in names if full.endswith(name)).removesuffix(name)
+    whole: str = next(full for full in names if full.endswith(name))
+    return whole.removesuffix(name)
