@@ -1,4 +1,4 @@
-"""The columns of a convolution's matrix: one place that knows their order and their padding (lut.md "Convolution")."""
+"""The columns of a convolution's matrix: one place that knows their order, and the padding that a format adds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from edgecomp.tensor import ConvParams, LayerPlan, Stage
 
 @dataclass(frozen=True)
 class ConvColumns:
-    """A kernel `[N, C, kh, kw]` as a matrix `[N, K]`, K = kh * kw * C', and what goes with it.
+    """A kernel `[N, C, kh, kw]` as a matrix `[N, K]`, K = kh * kw * C, and what goes with it.
 
-    Columns are ordered (kernel row, kernel column, channel); the C channels of a group are padded to C', a multiple of 32, with
-    zeros, so that a pixel fills whole spans.
+    Columns are ordered (kernel row, kernel column, channel). The `lut` format pads the C channels of a tap to C', a multiple of 32,
+    so that a pixel fills whole spans: its matrices have kh * kw * C' columns (`padded`).
 
     Args:
         conv: geometry of the stage that uses the matrix; of a chain, each stage has its own.
@@ -34,47 +34,54 @@ class ConvColumns:
         return self.conv.in_channels // self.conv.groups
 
     @property
-    def padded_channels(self) -> int:
-        """Columns of a tap, C'."""
-        return lut.round_up(self.channels, lut.SPAN_COLUMNS)
+    def taps(self) -> int:
+        """Positions of the kernel, kh * kw."""
+        return math.prod(self.conv.kernel_size)
 
     @property
     def count(self) -> int:
         """Columns of the matrix, K."""
-        return math.prod(self.conv.kernel_size) * self.padded_channels
+        return self.taps * self.channels
+
+    @property
+    def padding(self) -> int:
+        """Channels that `lut` adds to each tap, C' - C."""
+        return lut.conv_columns(self.conv) // self.taps - self.channels
 
     def real(self) -> Tensor:
-        """Which columns are no padding: bool `[K]`."""
-        return torch.arange(self.count) % self.padded_channels < self.channels
+        """Which of the padded columns are no padding: bool `[kh * kw * C']`."""
+        return self.padded(torch.ones(self.count)) > 0
+
+    def padded(self, values: Tensor) -> Tensor:
+        """Values by column `[..., K]` with zeros in the columns of padding: `[..., kh * kw * C']`."""
+        taps = values.reshape(*values.shape[:-1], self.taps, self.channels)
+        return nn.functional.pad(taps, (0, self.padding)).flatten(-2)
 
     def matrix(self, kernel: Tensor) -> Tensor:
         """A kernel `[N, C, kh, kw]` as its matrix `[N, K]`."""
-        padded = nn.functional.pad(kernel.permute(0, 2, 3, 1), (0, self.padded_channels - self.channels))
-        return padded.reshape(len(kernel), -1)
+        return kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)
 
     def kernel(self, matrix: Tensor) -> Tensor:
-        """The kernel `[N, C, kh, kw]` of a matrix `[N, K]`; what stands in padding columns is left out."""
-        taps = matrix.reshape(len(matrix), *self.conv.kernel_size, self.padded_channels)
+        """The kernel `[N, C, kh, kw]` of a matrix, padded or not; what stands in padding columns is left out."""
+        taps = matrix.reshape(len(matrix), *self.conv.kernel_size, -1)
         return taps[..., : self.channels].permute(0, 3, 1, 2)
 
     def patches(self, x: Tensor) -> Tensor:
         """What each output position of each group sees of `x [batch, in_channels, height, width]`: `[positions, K]`."""
         top, left, bottom, right = self.conv.padding
         x = nn.functional.pad(x if x.ndim == 4 else x[None], (left, right, top, bottom))
-        seen = nn.functional.unfold(
-            x, self.conv.kernel_size, self.conv.dilation, 0, self.conv.stride
-        )  # [batch, C * taps, positions]
-        seen = seen.reshape(len(x) * self.conv.groups, self.channels, -1, seen.shape[-1]).permute(0, 3, 2, 1)
-        return nn.functional.pad(seen, (0, self.padded_channels - self.channels)).flatten(2).flatten(0, 1)
+        # [batch, C * taps, positions]
+        seen = nn.functional.unfold(x, self.conv.kernel_size, self.conv.dilation, 0, self.conv.stride)
+        return (
+            seen.reshape(len(x) * self.conv.groups, self.channels, -1, seen.shape[-1]).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
+        )
 
     def of_channels(self, values: Tensor) -> Tensor:
         """A value of each input channel `[in_channels]` at every column that it is seen through: `[K]`.
 
         Groups share the columns of the matrix's rows: their values are averaged.
         """
-        per_group = values.reshape(self.conv.groups, -1).mean(dim=0)
-        padded = nn.functional.pad(per_group, (0, self.padded_channels - self.channels))
-        return padded.repeat(math.prod(self.conv.kernel_size))
+        return values.reshape(self.conv.groups, -1).mean(dim=0).repeat(self.taps)
 
 
 def stage_output(op: str, conv: ConvParams | None, matrix: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:

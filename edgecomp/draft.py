@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edgecomp.columns import ConvColumns
 from edgecomp.errors import FormatError, ModelError
+from edgecomp.formats import format_of
 from edgecomp.reconstruction import relative_error
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, StageOp
 
@@ -143,7 +144,7 @@ class Draft:
             )
         for name, plan in self.plans.items():
             layer = self.layers[name]
-            if not leads(plan, {stage.factor: self.shape(stage.factor) for term in plan.terms for stage in term}, layer):
+            if not leads(plan, {**self.matrices, **self.factors}, layer):
                 shapes = [[(stage.op, self.shape(stage.factor)) for stage in term] for term in plan.terms]
                 raise ModelError(
                     f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, "
@@ -151,20 +152,29 @@ class Draft:
                 )
 
 
-def leads(plan: LayerPlan, shapes: Mapping[str, tuple[int, int]], layer: Layer) -> bool:
-    """Whether each stage of each chain takes what the one before it gives, the first the layer's inputs, the last its outputs."""
-    return all(_chain_leads(term, shapes, layer) for term in plan.terms)
+def leads(plan: LayerPlan, factors: Mapping[str, Factor | Tensor], layer: Layer) -> bool:
+    """Whether each stage of each chain takes what the one before it gives, the first the layer's inputs, the last its outputs.
+
+    Args:
+        plan: the layer's plan.
+        factors: what it names, packed or matrices.
+        layer: the layer.
+
+    """
+    return all(_chain_leads(term, factors, layer) for term in plan.terms)
 
 
-def _chain_leads(term: tuple[Stage, ...], shapes: Mapping[str, tuple[int, int]], layer: Layer) -> bool:
+def _chain_leads(term: tuple[Stage, ...], factors: Mapping[str, Factor | Tensor], layer: Layer) -> bool:
     width = layer.inputs
     for depth, stage in enumerate(term):
-        n, k = shapes[stage.factor]
+        factor = factors[stage.factor]
+        n, k = factor.shape
         if stage.op != ("linear" if depth and layer.op == "gather" else layer.op):
             return False
         takes, gives = (n, k) if stage.op == "gather" else (k, n)
         if stage.conv is not None:
-            takes = stage.conv.in_channels if k == ConvColumns(stage.conv).count else -1
+            packed = format_of(factor).conv_columns(stage.conv) if isinstance(factor, Factor) else ConvColumns(stage.conv).count
+            takes = stage.conv.in_channels if k == packed else -1
         if takes != width:
             return False
         width = gives

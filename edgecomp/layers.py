@@ -75,13 +75,6 @@ def matrix_of(module: nn.Module, weight: Tensor) -> Tensor:
     return weight.T if _is_transposed_linear(module) else weight
 
 
-def weight_of(module: nn.Module, matrix: Tensor) -> Tensor:
-    """The layer's weight that `matrix_of` made the matrix from."""
-    if isinstance(module, nn.Conv2d):
-        return ConvColumns(conv_params(module)).kernel(matrix)
-    return matrix.T if _is_transposed_linear(module) else matrix
-
-
 def _layer(name: str, module: nn.Module, factor: str) -> Layer:
     bias = f"{name}.bias" if getattr(module, "bias", None) is not None else None
     parameters = module.get_parameter("weight").numel()
@@ -150,7 +143,7 @@ def require_complete(
         if missing:
             raise CheckpointError(f"the plan of {name} needs the factors {sorted(missing)}, which the checkpoint does not hold")
         layer = _layer(name, layers[name], "")
-        if not leads(plan, {factor: factors[factor].shape for factor in factors}, layer):
+        if not leads(plan, factors, layer):
             shapes = [[(stage.op, factors[stage.factor].shape) for stage in term] for term in plan.terms]
             raise CheckpointError(
                 f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, got {shapes}"

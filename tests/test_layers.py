@@ -49,7 +49,7 @@ def test_a_draft_holds_each_matrix_once() -> None:
     draft = draft_of(model)
     assert {name: tuple(matrix.shape) for name, matrix in draft.matrices.items()} == {
         "table.weight": (16, 8),
-        "conv.weight": (4, 2 * 2 * 32),
+        "conv.weight": (4, 2 * 2 * 3),
     }
     assert [use.layer for use in draft.uses("table.weight")] == ["table", "head"]
     assert {name: (layer.op, layer.bias, layer.parameters) for name, layer in draft.layers.items()} == {

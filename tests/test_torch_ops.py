@@ -151,9 +151,13 @@ def test_a_kernel_survives_the_order_of_the_format() -> None:
     kernel = x(8, 5, 3, 2)
     columns = ConvColumns(ConvParams(10, (3, 2), groups=2))
     matrix = columns.matrix(kernel)
-    assert matrix.shape == (8, 3 * 2 * 32)
-    assert torch.equal(matrix.reshape(8, 3, 2, 32)[:, 2, 1, :5], kernel[:, :, 2, 1])
+    assert matrix.shape == (8, 3 * 2 * 5)
+    padded = columns.padded(matrix)
+    assert padded.shape == (8, 3 * 2 * 32)
+    assert torch.equal(padded.reshape(8, 3, 2, 32)[:, 2, 1, :5], kernel[:, :, 2, 1])
+    assert torch.equal(padded[:, columns.real()], matrix)
     assert torch.equal(columns.kernel(matrix), kernel)
+    assert torch.equal(columns.kernel(padded), kernel)
 
 
 def image_of(params: ConvParams) -> TensorSpec:

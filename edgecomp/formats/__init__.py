@@ -9,7 +9,7 @@ import numpy as np
 
 from edgecomp.errors import FormatError
 from edgecomp.formats import dense, lut
-from edgecomp.tensor import Factor
+from edgecomp.tensor import ConvParams, Factor
 
 
 class Format(Protocol):
@@ -20,6 +20,9 @@ class Format(Protocol):
 
     def unpack_rows(self, factor: Factor, weights: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The same in parts of about so many weights: indices of rows int64 `[R]`, and those rows float32 `[R, K]`."""
+
+    def conv_columns(self, conv: ConvParams) -> int:
+        """K of a factor that a convolution stage of this geometry uses."""
 
     def validate(self, factor: Factor) -> None:
         """Raise `FormatError` where the factor breaks the format's rules."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from edgecomp.errors import FormatError
-from edgecomp.tensor import Factor
+from edgecomp.tensor import ConvParams, Factor
 
 FORMAT = "dense"
 DTYPES = (np.float16, np.float32)
@@ -27,6 +28,11 @@ def pack(weights: np.ndarray, dtype: type[np.float16] | type[np.float32] = np.fl
     factor = Factor(FORMAT, (values.shape[0], values.shape[1]), {}, {"values": values})
     validate(factor)
     return factor
+
+
+def conv_columns(conv: ConvParams) -> int:
+    """Columns of a convolution's matrix: (kernel row, kernel column, channel), without padding."""
+    return math.prod(conv.kernel_size) * (conv.in_channels // conv.groups)
 
 
 def unpack(factor: Factor) -> np.ndarray:

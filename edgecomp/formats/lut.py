@@ -5,13 +5,14 @@ The specification is `lut.md` beside this file; this is its reference in numpy, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgecomp.errors import FormatError
-from edgecomp.tensor import Compute, Factor
+from edgecomp.tensor import Compute, ConvParams, Factor
 
 FORMAT = "lut"
 TILE_ROWS = 16
@@ -102,6 +103,11 @@ def fitting_block_sizes(k: int) -> list[int]:
     """Block sizes that a matrix of `k` columns can have, in ascending order."""
     padded = round_up(k, SPAN_COLUMNS)
     return [size for size in range(SPAN_COLUMNS, min(padded, MAX_BLOCK_SIZE) + 1, SPAN_COLUMNS) if padded % size == 0]
+
+
+def conv_columns(conv: ConvParams) -> int:
+    """Columns of a convolution's matrix: each tap's channels padded to whole spans (lut.md "Convolution")."""
+    return math.prod(conv.kernel_size) * round_up(conv.in_channels // conv.groups, SPAN_COLUMNS)
 
 
 def packed_bytes(n: int, k: int, bits: int, block_size: int, books: int = 1) -> int:

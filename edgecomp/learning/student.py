@@ -125,7 +125,9 @@ class Student:
             take_tensor(self._draft, self._running, name, tensor.detach().cpu())
 
     def _record(self, name: str, weights: Tensor) -> dict[str, float]:
-        original = self._original(name).to(weights)
+        original, columns = self._original(name).to(weights), self._draft.columns(name)
+        if columns is not None:
+            original, weights = columns.kernel(original), columns.kernel(weights)
         size = original.norm().item()
         error = (weights - original).norm().item() / size if size else 0.0
         return {"relative_error" if self._alone(name) else "change": error}
@@ -136,13 +138,16 @@ class Student:
         return all(len(plan.terms) == 1 and len(plan.terms[0]) == 1 for plan in plans)
 
     def _original(self, name: str) -> Tensor:
-        """The weights that a factor stands for: the layer's own where it is its only factor, else what the factor is now."""
+        """What a factor stands for, with zeros in padding columns: the layer's own weight where it is its only factor, else itself."""
+        start, columns = start_of(self._draft, name), self._draft.columns(name)
         if self._alone(name):
             layer = self._context.modules[self._draft.uses(name)[0].layer]
-            return matrix_of(layer, layer.get_parameter("weight").detach()).float()
-        matrix = torch.from_numpy(formats.unpack(start_of(self._draft, name)))
-        columns = self._draft.columns(name)
-        return matrix if columns is None else matrix * columns.real()
+            matrix = matrix_of(layer, layer.get_parameter("weight").detach()).float()
+        else:
+            matrix = torch.from_numpy(formats.unpack(start))
+        if columns is None or start.shape[1] == columns.count:
+            return matrix
+        return columns.padded(columns.matrix(columns.kernel(matrix)))
 
 
 def take_tensor(draft: Draft, running: RunningDraft, name: str, value: Tensor) -> None:

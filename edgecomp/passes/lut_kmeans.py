@@ -23,6 +23,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
+from edgecomp.columns import ConvColumns
 from edgecomp.config import LayerMatch, PassConfig, fits_any, require_patterns_used
 from edgecomp.context import PassContext
 from edgecomp.draft import Draft
@@ -170,15 +171,16 @@ class LutKmeans:
 
         """
         factor = draft.layers[layer].factor
-        matrix, real = draft.matrices[factor], _real_columns(draft, factor)
-        settings = self._settings_of(draft, factor)
+        settings, columns = self._settings_of(draft, factor), draft.columns(factor)
+        matrix = draft.matrices[factor]
         rows = matrix[:: max(1, len(matrix) // _CANDIDATE_ROWS)][:_CANDIDATE_ROWS]
+        rows, _, real = _padded(rows, None, columns)
         candidates = []
         for bits in range(1, 9):
             fit = fit_lut(
                 rows, None, bits=bits, block_size=settings.block_size, refits=0, real=real, largest_entry=self.config.largest_entry
             )
-            size = lut.packed_bytes(*draft.shape(factor), bits, settings.block_size)
+            size = lut.packed_bytes(len(matrix), rows.shape[1], bits, settings.block_size)
             candidates.append(Candidate({"bits": bits, "block_size": settings.block_size}, size, fit.relative_error))
         return candidates
 
@@ -201,13 +203,14 @@ class LutKmeans:
     def _fit(
         self, draft: Draft, context: PassContext, factor: str, settings: _Resolved, importance: Tensor | None
     ) -> FinishedFactor:
+        matrix, importance, real = _padded(draft.matrices[factor].to(context.device), importance, draft.columns(factor))
         fit = fit_lut(
-            draft.matrices[factor].to(context.device),
+            matrix,
             importance,
             bits=settings.bits,
             block_size=settings.block_size,
             refits=self.config.refits,
-            real=_real_columns(draft, factor),
+            real=real,
             books=self.config.books,
             largest_entry=self.config.largest_entry,
         )
@@ -235,7 +238,7 @@ class LutKmeans:
                 block_size = block_size if group.block_size is None else group.block_size
                 compute = compute if group.compute is None else group.compute
         skip = any(fits_any(layer.name, self.config.skip) for layer in layers)
-        return _Resolved(bits, _dividing(block_size, draft.matrices[factor].shape[1]), compute, skip)
+        return _Resolved(bits, _dividing(block_size, _lut_shape(draft, factor)[1]), compute, skip)
 
 
 def _dividing(block_size: int, k: int) -> int:
@@ -249,7 +252,7 @@ def _dividing(block_size: int, k: int) -> int:
 def _require_block_sizes(draft: Draft, work: dict[str, _Resolved]) -> None:
     """Check every layer before the first one is fitted: a long run must not end at its last layer."""
     for factor, settings in work.items():
-        n, k = draft.matrices[factor].shape
+        n, k = _lut_shape(draft, factor)
         try:
             lut.lut_sizes(n, k, settings.bits, settings.block_size)
         except FormatError as error:
@@ -261,13 +264,21 @@ def _require_block_sizes(draft: Draft, work: dict[str, _Resolved]) -> None:
 
 def _saves_bytes(draft: Draft, factor: str, settings: _Resolved) -> bool:
     """Whether the packed form is smaller than float16: depthwise and first convolutions are not, padded to 32 channels per tap."""
+    return lut.packed_bytes(*_lut_shape(draft, factor), settings.bits, settings.block_size) < 2 * draft.matrices[factor].numel()
+
+
+def _lut_shape(draft: Draft, factor: str) -> tuple[int, int]:
+    """Rows and columns of a matrix as `lut` has them."""
     n, k = draft.shape(factor)
     columns = draft.columns(factor)
-    real = n * k if columns is None else n * int(columns.real().sum())
-    return lut.packed_bytes(n, k, settings.bits, settings.block_size) < 2 * real
+    return n, k if columns is None else lut.conv_columns(columns.conv)
 
 
-def _real_columns(draft: Draft, factor: str) -> Tensor | None:
-    """Which columns are no padding channels, by the geometry of the stages that use them: bool `[K]`; None: all are real."""
-    columns = draft.columns(factor)
-    return None if columns is None else columns.real()
+def _padded(matrix: Tensor, importance: Tensor | None, columns: ConvColumns | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Matrix and importances with the columns that `lut` adds to a convolution, and which columns are none of them (None: all)."""
+    if columns is None or not columns.padding:
+        return matrix, importance, None
+    if importance is not None:
+        importance = columns.padded(importance)
+        importance = columns.padded(importance.T) if importance.ndim == 2 else importance
+    return columns.padded(matrix), importance, columns.real()
