@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from lut_cases import assert_close, conv2d, random_factor
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecomp import native
+from edgecomp.exporters.to_onnx.functions import function_protos
 from edgecomp.formats import lut
-from edgecomp.ops import DOMAIN, LUT_CONV2D, LUT_GATHER, LUT_MATMUL, OPERATORS, Operator
+from edgecomp.ops import ACTIVATIONS, DOMAIN, LUT_CONV2D, LUT_GATHER, LUT_MATMUL, OPERATORS, Operator
 from edgecomp.tensor import COMPUTE_MODES, Compute, ConvParams, Factor
 
 CONV = ConvParams(5, (3, 2), (2, 1), (1, 0, 2, 1), (1, 2))
@@ -298,3 +300,19 @@ def test_an_older_runtime_gets_an_error() -> None:
     register.restype = ctypes.c_void_p
     assert register(None, base) == 1
     assert messages == [b"edgecomp's operators need ONNX Runtime 1.18 or later, got 1.15.0"]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_epilogue_in_the_library_and_by_the_function(activation: str, rng: np.random.Generator) -> None:
+    factor = random_factor(64, 96, 4, 32, books=2, rng=rng)
+    x, addend, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 96), (3, 64), 64))
+    for gated, given_bias, given_addend in itertools.product((0, 1), (None, bias), (None, addend)):
+        others: dict[str, Any] = {"bias": given_bias, "addend": given_addend, "activation": activation, "compute": "float"}
+        expected = native.lut_matmul(x, factor, gated=bool(gated), **others)
+        assert expected.shape == (3, 32 if gated else 64)
+        model = make_model(LUT_MATMUL, factor, ["m", 96], gated=gated, **others)
+        assert np.array_equal(run(model, x), expected)
+        model.opset_import[0].version, model.ir_version = 21, 10
+        model.functions.extend(function_protos({LUT_MATMUL.onnx_name}, 21))
+        stock = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        assert_close(stock.run(None, {"x": x})[0], expected, 1e-5, (activation, gated))
