@@ -69,7 +69,13 @@ def product(prefix: str, n: int, k: int, addend: str, attributes: dict[str, Any]
         "row_scale": rng.uniform(0.5, 1, (sizes.tiles, 16)).astype(np.float32) / 100000,
     }
     weights |= {f"{prefix}.{name}": array for name, array in arrays.items()}
-    inputs = ["x", *(f"{prefix}.{name}" for name in arrays), "no_index", "bias" if n == len(weights["bias"]) else "half_bias", addend]
+    inputs = [
+        "x",
+        *(f"{prefix}.{name}" for name in arrays),
+        "no_index",
+        "bias" if n == len(weights["bias"]) else "half_bias",
+        addend,
+    ]
     known = {"N": n, "K": k, "bits": BITS, "block_size": BLOCK_SIZE, "compute": "int8", **NO_EPILOGUE, **attributes}
     return helper.make_node("LutMatMul", inputs, [prefix], domain="ai.edgecomp", **known)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgecomp.draft import Draft, Layer
 from edgecomp.errors import CheckpointError, ModelError
-from edgecomp.formats import lut
+from edgecomp.formats import lut, lut_narrow
 from edgecomp.formats.lut import Compute
 from edgecomp.modules import PackedFactor, PackedLayer, conv_kernel, conv_matrix, set_module
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, StageOp
@@ -181,7 +181,9 @@ def _leads(term: tuple[Stage, ...], factors: Mapping[str, Factor], op: StageOp, 
             return False
         takes, gives = (n, k) if stage.op == "gather" else (k, n)
         if stage.conv is not None:
-            channels = lut.round_up(stage.conv.in_channels // stage.conv.groups, lut.SPAN_COLUMNS)
+            channels = stage.conv.in_channels // stage.conv.groups
+            if factors[stage.factor].format != lut_narrow.FORMAT:
+                channels = lut.round_up(channels, lut.SPAN_COLUMNS)
             takes = stage.conv.in_channels if k == channels * math.prod(stage.conv.kernel_size) else -1
         if takes != width:
             return False

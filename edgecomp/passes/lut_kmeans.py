@@ -7,7 +7,8 @@ For a matrix `W [N, K]` with column importances `h [K]` (the diagonal of XᵀX f
 over codes, codebook and steps in turn, each on the grid that is stored: int8 codebook entries, and steps that are int8 scales
 times a float32 row scale. The start is the exact one-dimensional k-means of the normalised weights. With the whole of XᵀX instead
 of its diagonal, what one column's rounding does other columns make good (`edgecomp.passes.compensation`). Rows may be sorted into
-groups with a codebook each (`edgecomp.passes.lut_fit`).
+groups with a codebook each (`edgecomp.passes.lut_fit`). Kernels of depthwise convolutions and of few channels, which blocks do
+not suit, have a step a row (`edgecomp.passes.narrow_fit`).
 
 Source: S. Kim et al., "SqueezeLLM: Dense-and-Sparse Quantization", 2023, arXiv:2306.07629 (sensitivity-weighted k-means
 codebooks). We deviate in the block scales, which it lacks, in weighting by activations instead of the Fisher information, and in
@@ -19,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -26,9 +28,10 @@ from torch import Tensor
 from edgecomp.config import LayerMatch, PassConfig, fits_any, require_patterns_used
 from edgecomp.draft import Draft
 from edgecomp.errors import ConfigError, FormatError
-from edgecomp.formats import lut
+from edgecomp.formats import conv_format, lut, lut_narrow
 from edgecomp.passes.base import PassContext
 from edgecomp.passes.lut_fit import fit_lut
+from edgecomp.passes.narrow_fit import fit_narrow
 from edgecomp.resume import FinishedFactor
 
 
@@ -83,7 +86,10 @@ class _Resolved:
 
 
 class LutKmeans:
-    """Replaces every matrix of the draft by a `lut` factor, but for those that would not become smaller than float16."""
+    """Replaces every matrix of the draft by a `lut` factor, or one of a convolution with few channels by a `lut_narrow` one.
+
+    Matrices that would not become smaller than float16 stay.
+    """
 
     Config: ClassVar[type[PassConfig]] = LutKmeansConfig
 
@@ -121,6 +127,8 @@ class LutKmeans:
             importance = context.input_energy(draft, factor)
         elif self.config.weighting == "hessian":
             importance = context.hessian(draft, factor)
+        if _format_of(draft, factor, settings)[0] == lut_narrow.FORMAT:
+            return _fit_narrow(draft, factor, importance, settings.bits, self.config.refits)
         fit = fit_lut(
             draft.matrices[factor].to(context.device),
             importance,
@@ -156,9 +164,8 @@ def _dividing(block_size: int, k: int) -> int:
 def _require_block_sizes(draft: Draft, work: dict[str, _Resolved]) -> None:
     """Check every layer before the first one is fitted: a long run must not end at its last layer."""
     for factor, settings in work.items():
-        n, k = draft.matrices[factor].shape
         try:
-            lut.lut_sizes(n, k, settings.bits, settings.block_size)
+            _format_of(draft, factor, settings)
         except FormatError as error:
             layer = draft.uses(factor)[0].layer
             raise ConfigError(
@@ -166,11 +173,41 @@ def _require_block_sizes(draft: Draft, work: dict[str, _Resolved]) -> None:
             ) from error
 
 
-def _saves_bytes(draft: Draft, factor: str, settings: _Resolved) -> bool:
-    """Whether the packed form is smaller than float16: depthwise and first convolutions are not, padded to 32 channels per tap."""
+def _format_of(draft: Draft, factor: str, settings: _Resolved) -> tuple[str, int]:
+    """The format that a matrix takes, and its bytes there."""
     n, k = draft.matrices[factor].shape
+    conv = draft.layers[draft.uses(factor)[0].layer].conv
+    if conv is None:
+        return lut.FORMAT, lut.packed_bytes(n, k, settings.bits, settings.block_size)
+    return conv_format(n, conv, settings.bits, settings.block_size)
+
+
+def _saves_bytes(draft: Draft, factor: str, settings: _Resolved) -> bool:
+    """Whether the packed form is smaller than float16: that of a few weights may not be, with its codebook and scales."""
     layer = draft.layers[draft.uses(factor)[0].layer]
-    return lut.packed_bytes(n, k, settings.bits, settings.block_size) < 2 * layer.parameters
+    return _format_of(draft, factor, settings)[1] < 2 * layer.parameters
+
+
+def _fit_narrow(draft: Draft, factor: str, importance: Tensor | None, bits: int, refits: int) -> FinishedFactor:
+    """The columns that are no padding, as `lut_narrow`. Of a Hessian its diagonal: a row has too few columns to compensate in."""
+    real = _real_columns(draft, factor)
+    matrix = draft.matrices[factor].detach().float().cpu()
+    if importance is not None:
+        importance = (importance.diagonal() if importance.ndim == 2 else importance).float().cpu()
+    if real is not None:
+        matrix, importance = matrix[:, real], None if importance is None else importance[real]
+    weights = matrix.numpy()
+    column = None if importance is None else importance.numpy()
+    packed = fit_narrow(weights, column, bits=bits, refits=refits)
+    error = lut_narrow.unpack(packed) - weights
+
+    def ratio(by: np.ndarray) -> float:
+        return float(
+            np.sqrt((by * error.astype(np.float64) ** 2).sum() / max((by * weights.astype(np.float64) ** 2).sum(), 1e-300))
+        )
+
+    plain = ratio(np.ones(weights.shape[1]))
+    return FinishedFactor(packed, {"relative_error": plain, "weighted_error": plain if column is None else ratio(column)})
 
 
 def _real_columns(draft: Draft, factor: str) -> Tensor | None:
