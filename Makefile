@@ -19,14 +19,20 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 DEVICE_PACKAGES := g++-aarch64-linux-gnu qemu-user qemu-system-arm openssh-client adb cpio
 
+# The NDK's compiler is a Clang of 16 or newer.
+CLANG ?= clang++-16
+# Warnings are errors for us, not for those who build our code as part of theirs.
+WERROR := -DEDGECOMP_WERROR=ON
+
 SECONDS ?= 60
 FUZZERS := recipe checkpoint factor calibration onnx_file executorch_file
 
-.PHONY: help demo test check test-cpp test-sanitized test-arm test-device test-python test-compat fuzz install clean
+.PHONY: help demo test check test-cpp test-clang test-sanitized test-arm test-device test-python test-compat fuzz install clean
 
 help:
 	@echo "make demo   compress a real sentence encoder, export, verify, bench; writes demo/report.html"
 	@echo "make test   checks, C++ tests and Python tests, against the built wheel, on the current and an old runtime"
+	@echo "make test-clang  all C++ code built by Clang without a warning, and its tests; needs apt-get install clang-16"
 	@echo "make test-sanitized  C++ tests with the address and undefined behaviour sanitizers"
 	@echo "make test-arm  C++ tests on emulated ARM CPUs; needs apt-get install g++-aarch64-linux-gnu qemu-user"
 	@echo "make test-device  on an emulated Raspberry Pi and a stand-in for a phone; needs apt-get install $(DEVICE_PACKAGES)"
@@ -43,7 +49,7 @@ $(VENV)/dependencies: pyproject.toml
 install: $(VENV)/dependencies
 	@rm -rf $(WHEELS)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEELS) \
-	    -C cmake.define.EDGECOMP_EXECUTORCH=ON -C cmake.define.executorch_DIR=$$($(BIN)/python -P -c "$(EXECUTORCH_DIR)") .
+	    -C cmake.define.EDGECOMP_WERROR=ON -C cmake.define.EDGECOMP_EXECUTORCH=ON -C cmake.define.executorch_DIR=$$($(BIN)/python -P -c "$(EXECUTORCH_DIR)") .
 	$(BIN)/pip install --quiet --no-deps --force-reinstall $(WHEELS)/edgecomp-*.whl
 
 demo: install
@@ -72,15 +78,23 @@ check: install
 	cd build/empty && $(BIN)/lint-imports --config $(CHECKOUT)/pyproject.toml
 
 test-cpp: $(VENV)/dependencies
-	PATH="$(BIN):$$PATH" cmake -S runtimes -B build/cpp -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGECOMP_BUILD_TESTS=ON
+	PATH="$(BIN):$$PATH" cmake -S runtimes -B build/cpp -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGECOMP_BUILD_TESTS=ON $(WERROR)
 	PATH="$(BIN):$$PATH" cmake --build build/cpp
 	PATH="$(BIN):$$PATH" ctest --test-dir build/cpp --output-on-failure
+
+# The adapters, the runner and the plugin too. A compiler of another version: make test-clang CLANG=clang++-19.
+test-clang: $(VENV)/dependencies
+	@command -v $(CLANG) >/dev/null || { echo "make test-clang needs Clang 16 or newer: apt-get install clang-16" >&2; exit 1; }
+	PATH="$(BIN):$$PATH" CXX=$(CLANG) cmake -S runtimes -B build/cpp-clang -G Ninja -DCMAKE_BUILD_TYPE=Release \
+	    -DEDGECOMP_BUILD_TESTS=ON $(WERROR) -DEDGECOMP_EXECUTORCH=ON -Dexecutorch_DIR=$$($(BIN)/python -P -c "$(EXECUTORCH_DIR)")
+	PATH="$(BIN):$$PATH" cmake --build build/cpp-clang
+	PATH="$(BIN):$$PATH" ctest --test-dir build/cpp-clang --output-on-failure
 
 # The kernels' tests alone: the adapter's library would be loaded by programs without the sanitizers. -O1: the vector loops are all
 # inlined, and take the compiler minutes otherwise.
 test-sanitized: $(VENV)/dependencies
 	PATH="$(BIN):$$PATH" cmake -S runtimes -B build/cpp-sanitized -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O1 \
-	    -DEDGECOMP_BUILD_TESTS=ON -DEDGECOMP_SANITIZE=address,undefined
+	    -DEDGECOMP_BUILD_TESTS=ON -DEDGECOMP_SANITIZE=address,undefined $(WERROR)
 	PATH="$(BIN):$$PATH" cmake --build build/cpp-sanitized --target edgecomp_tests
 	PATH="$(BIN):$$PATH" ctest --test-dir build/cpp-sanitized --output-on-failure
 
@@ -88,7 +102,7 @@ test-sanitized: $(VENV)/dependencies
 test-arm: $(VENV)/dependencies
 	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
 	    { echo "make test-arm needs a cross compiler and an emulator: apt-get install g++-aarch64-linux-gnu qemu-user" >&2; exit 1; }
-	PATH="$(BIN):$$PATH" cmake -S runtimes -B build/arm -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGECOMP_BUILD_TESTS=ON \
+	PATH="$(BIN):$$PATH" cmake -S runtimes -B build/arm -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGECOMP_BUILD_TESTS=ON $(WERROR) \
 	    -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
 	@! grep -qE -- '-m(avx|fma|sse)' build/arm/compile_commands.json || { echo "x86 flags in the ARM build" >&2; exit 1; }
 	PATH="$(BIN):$$PATH" cmake --build build/arm

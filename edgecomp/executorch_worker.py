@@ -11,9 +11,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 from executorch.runtime import Method, Runtime
+from torch import Tensor
 
 from edgecomp.artifact.messages import read_message, write_message
 
@@ -27,6 +29,12 @@ def load(request: Mapping[str, Any]) -> Method:
     if method is None:
         raise RuntimeError("the program has no method forward")
     return method
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """The array as PyTorch has it, but for strides: numpy's of an empty array are 0, which ExecuTorch takes for another layout."""
+    tensor = torch.from_numpy(array)
+    return tensor if array.size else torch.empty(array.shape, dtype=tensor.dtype)
 
 
 def main() -> int:
@@ -45,7 +53,7 @@ def main() -> int:
     write_message(answers, {})
     while (message := read_message(requests)) is not None:
         try:
-            outputs = [output.numpy() for output in method.execute([torch.from_numpy(array) for array in message[1]])]
+            outputs = [output.numpy() for output in method.execute([_tensor(array) for array in message[1]])]
         except RuntimeError as error:
             write_message(answers, {"error": str(error)})
         else:

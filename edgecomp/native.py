@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp.errors import ConfigError, EdgecompError, FormatError, RuntimeUnavailableError
-from edgecomp.ops import DTYPES, LUT_CONV2D, LUT_GATHER, LUT_MATMUL, Operator
+from edgecomp.ops import DTYPES, LUT_CONV2D, LUT_GATHER, LUT_MATMUL, LUT_NARROW_CONV2D, Operator
 from edgecomp.tensor import Compute, ConvParams, Factor
 
 ABI_VERSION = 2
@@ -27,7 +27,7 @@ _LIBRARY = _FOLDER / "libedgecomp_onnxruntime.so"
 _EXECUTORCH_LIBRARY = _FOLDER / "libedgecomp_executorch.so"
 _EXECUTORCH_VERSION = _FOLDER / "executorch-version.txt"
 _REBUILD = "install edgecomp again with `pip install --no-build-isolation` where ExecuTorch is installed (README.md, Install)"
-_OPERATORS = ("lut_matmul", "lut_gather", "lut_conv2d", "lut_conv2d_grouped")  # that ec_variant_of knows
+_OPERATORS = ("lut_matmul", "lut_gather", "lut_conv2d", "lut_conv2d_grouped", "lut_narrow_conv2d")  # that ec_variant_of knows
 
 Floats = npt.NDArray[np.float32]
 
@@ -288,6 +288,36 @@ def lut_conv2d(
     """
     others = {"bias": _optional_floats(bias), "addend": _optional_floats(addend)}
     return run(LUT_CONV2D, _floats(x), factor, **others, **conv.attributes, compute=compute, activation=activation)
+
+
+def lut_narrow_conv2d(
+    x: Floats,
+    factor: Factor,
+    conv: ConvParams,
+    *,
+    bias: Floats | None = None,
+    addend: Floats | None = None,
+    activation: str = "none",
+) -> Floats:
+    """Two-dimensional convolution in float by a factor with columns (kernel row, kernel column, channel of the group).
+
+    Args:
+        x: float32 `[batch, in_channels, height, width]`.
+        factor: a `lut_narrow` factor of shape `(out_channels, kernel_h * kernel_w * in_channels / groups)`.
+        conv: the geometry.
+        bias: float32 `[out_channels]`.
+        addend: float32, of the output's shape.
+        activation: of `edgecomp.ops.ACTIVATIONS`.
+
+    Returns:
+        float32 `[batch, out_channels, out_height, out_width]`.
+
+    Raises:
+        FormatError, EdgecompError, RuntimeUnavailableError: as `run`.
+
+    """
+    others = {"bias": _optional_floats(bias), "addend": _optional_floats(addend)}
+    return run(LUT_NARROW_CONV2D, _floats(x), factor, **others, **conv.attributes, activation=activation)
 
 
 @cache

@@ -154,12 +154,31 @@ LUT = FactorSchema(
     attributes=(OpAttribute("N", "int"), OpAttribute("K", "int"), OpAttribute("bits", "int"), OpAttribute("block_size", "int")),
 )
 
+LUT_NARROW = FactorSchema(
+    "lut_narrow",
+    arrays=(
+        OpInput("codes", "uint8", "[ceil(N*K*P/8)]"),
+        OpInput("codebook", "int8", "[2**bits]", optional=True),
+        OpInput("row_scale", "uint8", "[N]"),
+    ),
+    attributes=(OpAttribute("N", "int"), OpAttribute("K", "int"), OpAttribute("bits", "int"), OpAttribute("exponent", "int")),
+)
+
 # What becomes of a product z: bias and addend are added in this order, then comes the activation, then the product of two halves.
 # The addend is a sum's other terms, or a residual connection.
 _BIAS = OpInput("bias", "float32", "[N]", optional=True)
 _COMPUTE = OpAttribute("compute", "string", choices=("float", "int8"))
 ACTIVATIONS = ("none", "relu", "silu", "gelu", "gelu_tanh", "hard_swish")
 _ACTIVATION = OpAttribute("activation", "string", choices=ACTIVATIONS)
+
+_IMAGE_ADDEND = OpInput("addend", "float32", "[batch, N, out_height, out_width]", optional=True)
+_GEOMETRY = (
+    OpAttribute("kernel_shape", "ints", 2),
+    OpAttribute("strides", "ints", 2),
+    OpAttribute("pads", "ints", 4),  # top, left, bottom, right
+    OpAttribute("dilations", "ints", 2),
+    OpAttribute("group", "int"),
+)
 
 LUT_MATMUL = Operator(
     "lut_matmul",
@@ -183,29 +202,32 @@ LUT_CONV2D = Operator(
     "lut_conv2d",
     LUT,
     first=OpInput("x", "float32", "[batch, in_channels, height, width]"),
-    inputs_after=(_BIAS, OpInput("addend", "float32", "[batch, N, out_height, out_width]", optional=True)),
-    attributes_after=(
-        _COMPUTE,
-        _ACTIVATION,
-        OpAttribute("kernel_shape", "ints", 2),
-        OpAttribute("strides", "ints", 2),
-        OpAttribute("pads", "ints", 4),  # top, left, bottom, right
-        OpAttribute("dilations", "ints", 2),
-        OpAttribute("group", "int"),
-    ),
+    inputs_after=(_BIAS, _IMAGE_ADDEND),
+    attributes_after=(_COMPUTE, _ACTIVATION, *_GEOMETRY),
     output=OpInput("y", "float32", "[batch, N, out_height, out_width]"),
     meaning="y = activation(w * x + bias + addend)\n"
     "a convolution; columns of w are (kernel row, kernel column, channel padded to 32)",
+)
+LUT_NARROW_CONV2D = Operator(
+    "lut_narrow_conv2d",
+    LUT_NARROW,
+    first=OpInput("x", "float32", "[batch, in_channels, height, width]"),
+    inputs_after=(_BIAS, _IMAGE_ADDEND),
+    attributes_after=(_ACTIVATION, *_GEOMETRY),
+    output=OpInput("y", "float32", "[batch, N, out_height, out_width]"),
+    meaning="y = activation(w * x + bias + addend)\n"
+    "a convolution in float32; columns of w are (kernel row, kernel column, channel of the group)",
 )
 
 # What the attributes of an epilogue say where there is none.
 NO_EPILOGUE: dict[str, int | str] = {"activation": "none", "gated": 0}
 
-OPERATORS: dict[str, Operator] = {op.name: op for op in (LUT_MATMUL, LUT_GATHER, LUT_CONV2D)}
+OPERATORS: dict[str, Operator] = {op.name: op for op in (LUT_MATMUL, LUT_GATHER, LUT_CONV2D, LUT_NARROW_CONV2D)}
 
 # Which operator runs a stage; a (format, op) that is absent runs on the runtime's own dense operators.
 STAGE_OPERATORS: dict[tuple[str, StageOp], Operator] = {
     ("lut", "linear"): LUT_MATMUL,
     ("lut", "gather"): LUT_GATHER,
     ("lut", "conv"): LUT_CONV2D,
+    ("lut_narrow", "conv"): LUT_NARROW_CONV2D,
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.library import Library
 
 from edgecomp.errors import FormatError
-from edgecomp.formats import lut
+from edgecomp.formats import lut, lut_narrow
 from edgecomp.ops import ACTIVATIONS, NAMESPACE, OPERATORS
 from edgecomp.tensor import COMPUTE_MODES
 
@@ -58,7 +58,7 @@ def quantize_dequantize(x: Tensor, block_size: int) -> Tensor:
     """`x [..., K]` after the int8 quantisation per block of lut.md "Compute"."""
     k = x.shape[-1]
     padded = torch.nn.functional.pad(x, (0, lut.round_up(k, block_size) - k))
-    blocks = padded.reshape(*x.shape[:-1], -1, block_size)
+    blocks = padded.reshape(*x.shape[:-1], padded.shape[-1] // block_size, block_size)
     absmax = blocks.abs().amax(dim=-1, keepdim=True)
     usable = torch.isfinite(absmax) & (absmax >= 1e-30)
     q = torch.where(usable, torch.round(blocks * (127.0 / absmax)).clamp(-127, 127), 0.0)
@@ -191,6 +191,9 @@ def _lut_conv2d(
     dilations: Sequence[int],
     group: int,
 ) -> Tensor:
+    height, width = _conv_output(x, kernel_shape, strides, pads, dilations)
+    if 0 in (len(x), height, width):
+        return x.new_empty(len(x), N, height, width)
     weights = decode(codes, codebooks, tile_book, scales, row_scale, row_index, shape=(N, K), bits=bits)
     top, left, bottom, right = pads
     padded = torch.nn.functional.pad(x, (left, right, top, bottom))
@@ -204,24 +207,71 @@ def _lut_conv2d(
     patches = patches.reshape(len(x), channels, -1, patches.shape[-1]).permute(0, 3, 2, 1)
     patches = torch.nn.functional.pad(patches, (0, K // (kernel_shape[0] * kernel_shape[1]) - channels))
     y = torch.nn.functional.linear(_prepared(patches.flatten(2), compute, block_size), weights, bias)
-    height, width = _conv_output(x, kernel_shape, strides, pads, dilations)
     return _activated(_added(y.transpose(1, 2).reshape(len(x), N, height, width), addend), activation)
+
+
+def decode_narrow(
+    codes: Tensor, codebook: Tensor | None, row_scale: Tensor, *, shape: tuple[int, int], bits: int, exponent: int
+) -> Tensor:
+    """Weights float32 `[N, K]` of the arrays of a `lut_narrow` factor (lut_narrow.md), on their device."""
+    n, k = shape
+    width = lut.storage_bits(bits)
+    positions = torch.arange(8, dtype=torch.uint8, device=codes.device)
+    by_bit = (codes[:, None] >> positions & 1).reshape(-1)[: n * k * width].reshape(n * k, width).to(torch.int64)
+    code = (by_bit << torch.arange(width, device=codes.device)).sum(dim=1)
+    values = torch.where(code < 128, code, code - 256) if codebook is None else codebook[code]
+    mantissas = torch.from_numpy(lut_narrow.MANTISSAS).to(codes.device)
+    scale = row_scale.to(torch.int64)
+    steps = torch.ldexp(mantissas[scale % lut_narrow.SCALES_PER_OCTAVE], scale // lut_narrow.SCALES_PER_OCTAVE + exponent)
+    return values.to(torch.float32).reshape(n, k) * torch.where(scale == 0, 0, steps)[:, None]
+
+
+def _lut_narrow_conv2d(
+    x: Tensor,
+    codes: Tensor,
+    codebook: Tensor | None,
+    row_scale: Tensor,
+    bias: Tensor | None,
+    addend: Tensor | None,
+    *,
+    N: int,
+    K: int,
+    bits: int,
+    exponent: int,
+    activation: str,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+) -> Tensor:
+    height, width = _conv_output(x, kernel_shape, strides, pads, dilations)
+    if 0 in (len(x), height, width):
+        return x.new_empty(len(x), N, height, width)
+    weights = decode_narrow(codes, codebook, row_scale, shape=(N, K), bits=bits, exponent=exponent)
+    kernel = weights.reshape(N, *kernel_shape, -1).permute(0, 3, 1, 2)
+    top, left, bottom, right = pads
+    padded = torch.nn.functional.pad(x, (left, right, top, bottom))
+    z = torch.nn.functional.conv2d(padded, kernel, bias, list(strides), 0, list(dilations), group)
+    return _activated(_added(z, addend), activation)
 
 
 def _conv_output(
     x: Tensor, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]
 ) -> list[int]:
-    """Output height and width; sizes may be symbolic."""
-    return [
+    """Output height and width; sizes may be symbolic. An axis of no pixels has no outputs but those of its padding."""
+    lengths = [
         (x.shape[2 + axis] + pads[axis] + pads[2 + axis] - dilations[axis] * (kernel[axis] - 1) - 1) // strides[axis] + 1
         for axis in range(2)
     ]
+    return [max(0, length) if x.shape[2 + axis] == 0 else length for axis, length in enumerate(lengths)]
 
 
 _IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "lut_matmul": _lut_matmul,
     "lut_gather": _lut_gather,
     "lut_conv2d": _lut_conv2d,
+    "lut_narrow_conv2d": _lut_narrow_conv2d,
 }
 
 
@@ -246,7 +296,12 @@ def _fake_conv2d(
     return x.new_empty([x.shape[0], N, *_conv_output(x, kernel_shape, strides, pads, dilations)])
 
 
-_FAKES: dict[str, Callable[..., Tensor]] = {"lut_matmul": _fake_matmul, "lut_gather": _fake_gather, "lut_conv2d": _fake_conv2d}
+_FAKES: dict[str, Callable[..., Tensor]] = {
+    "lut_matmul": _fake_matmul,
+    "lut_gather": _fake_gather,
+    "lut_conv2d": _fake_conv2d,
+    "lut_narrow_conv2d": _fake_conv2d,
+}
 
 for _name, _operator in OPERATORS.items():
     _library.define(_operator.torch_schema)

@@ -128,19 +128,45 @@ void Gather(const ec_lut_factor& factor, const ec_parallel* parallel, Input* inp
   ec_lut_gather(&factor, indices.as<int64_t>(), kCount, y.as<float>(), parallel);
 }
 
-void Conv2d(const ec_lut_factor& factor, const ec_conv2d& conv, ec_compute compute, const ec_parallel* parallel, Input* input) {
+// Bytes of the input and the output of a convolution to n channels; false where they are too many.
+bool ImageBytes(const ec_conv2d& conv, int64_t n, size_t* in_bytes, size_t* out_bytes) {
   int64_t out_height = 0, out_width = 0;
-  size_t workspace_bytes = 0;
-  if (ec_conv2d_output_size(&conv, &out_height, &out_width) != EC_OK) return;
-  if (ec_lut_conv2d_workspace_bytes(&factor, &conv, compute, parallel, &workspace_bytes) != EC_OK) return;
-  size_t in_bytes = 4, out_bytes = 4;
+  if (ec_conv2d_output_size(&conv, &out_height, &out_width) != EC_OK) return false;
+  *in_bytes = *out_bytes = 4;
   for (const int64_t size : {conv.batch, conv.in_channels, conv.height, conv.width}) {
-    if (__builtin_mul_overflow(in_bytes, static_cast<size_t>(size), &in_bytes)) return;
+    if (__builtin_mul_overflow(*in_bytes, static_cast<size_t>(size), in_bytes)) return false;
   }
-  for (const int64_t size : {conv.batch, factor.n, out_height, out_width}) {
-    if (__builtin_mul_overflow(out_bytes, static_cast<size_t>(size), &out_bytes)) return;
+  for (const int64_t size : {conv.batch, n, out_height, out_width}) {
+    if (__builtin_mul_overflow(*out_bytes, static_cast<size_t>(size), out_bytes)) return false;
   }
-  if (in_bytes > kMostBytes || out_bytes > kMostBytes / 16 || workspace_bytes > kMostBytes) return;
+  return *in_bytes <= kMostBytes && *out_bytes <= kMostBytes / 16;
+}
+
+void NarrowConv2d(int64_t n, int64_t k, int32_t bits, const ec_conv2d& conv, const ec_parallel* parallel, Input* input) {
+  ec_lut_narrow_factor factor{sizeof(factor), bits, n, k, input->Value<int8_t>(), nullptr, nullptr, nullptr};
+  const uint8_t placeholder = 0;
+  factor.codes = factor.row_scale = &placeholder;
+  factor.codebook = bits < 7 ? reinterpret_cast<const int8_t*>(&placeholder) : nullptr;
+  size_t in_bytes = 0, out_bytes = 0, workspace_bytes = 0;
+  if (ec_lut_narrow_conv2d_workspace_bytes(&factor, &conv, parallel, &workspace_bytes) != EC_OK) return;
+  if (workspace_bytes > kMostBytes || !ImageBytes(conv, n, &in_bytes, &out_bytes)) return;
+  const auto weights = static_cast<size_t>(n * k);
+  const Buffer codes((weights * static_cast<size_t>(bits >= 7 ? 8 : bits) + 7) / 8, input);
+  const Buffer codebook(size_t{1} << bits, input), row_scale(static_cast<size_t>(n), input);
+  factor.codes = codes.as<uint8_t>();
+  if (bits < 7) factor.codebook = codebook.as<int8_t>();
+  factor.row_scale = row_scale.as<uint8_t>();
+  ec_lut_narrow_check(&factor);
+  const Buffer x(in_bytes, input), y(out_bytes, nullptr), workspace(workspace_bytes, nullptr);
+  const RandomEpilogue epilogue(n, out_bytes / 4, /*may_be_gated=*/false, input);
+  ec_lut_narrow_conv2d(&factor, &conv, x.as<float>(), &epilogue.value, y.as<float>(), parallel, workspace.as<void>(),
+                       workspace_bytes);
+}
+
+void Conv2d(const ec_lut_factor& factor, const ec_conv2d& conv, ec_compute compute, const ec_parallel* parallel, Input* input) {
+  size_t in_bytes = 0, out_bytes = 0, workspace_bytes = 0;
+  if (ec_lut_conv2d_workspace_bytes(&factor, &conv, compute, parallel, &workspace_bytes) != EC_OK) return;
+  if (workspace_bytes > kMostBytes || !ImageBytes(conv, factor.n, &in_bytes, &out_bytes)) return;
   const Buffer x(in_bytes, input), y(out_bytes, nullptr);
   const RandomEpilogue epilogue(factor.n, out_bytes / 4, /*may_be_gated=*/false, input);
   const Buffer workspace(workspace_bytes, nullptr);
@@ -151,7 +177,7 @@ void Conv2d(const ec_lut_factor& factor, const ec_conv2d& conv, ec_compute compu
 ec_conv2d Geometry(Input* input, bool wild) {
   ec_conv2d conv{};
   conv.size = sizeof(conv);
-  for (int64_t* size : {&conv.batch, &conv.in_channels, &conv.height, &conv.width}) *size = input->Size(1, 40, wild);
+  for (int64_t* size : {&conv.batch, &conv.in_channels, &conv.height, &conv.width}) *size = input->Size(0, 40, wild);
   for (int64_t* size :
        {&conv.kernel_h, &conv.kernel_w, &conv.stride_h, &conv.stride_w, &conv.dilation_h, &conv.dilation_w, &conv.group}) {
     *size = input->Size(1, 4, wild);
@@ -187,6 +213,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     factor.block_size = 32;
     factor.tiles = (factor.n + 15) / 16 + (permuted ? 1 : 0);
     if (factor.bits >= 7) factor.books = 1;
+    NarrowConv2d(factor.n, conv.kernel_h * conv.kernel_w * (conv.in_channels / conv.group), factor.bits, conv, parallel, &input);
   }
 
   // Whether there is a row_index decides what sizes are allowed; no array is read yet.

@@ -5,12 +5,14 @@ Run as a script it is the subprocess of tests/test_native.py: EDGECOMP_FORCE_ISA
 
 from __future__ import annotations
 
+import functools
 import itertools
 
+import empty_cases
 import numpy as np
 
 from edgecomp import native
-from edgecomp.formats import lut
+from edgecomp.formats import lut, lut_narrow, unpack
 from edgecomp.tensor import COMPUTE_MODES, ConvParams, Factor
 
 SHAPES = [(1, 1, 32), (16, 32, 32), (17, 31, 32), (31, 33, 64), (33, 257, 32), (5, 640, 160), (48, 1031, 1056)]
@@ -40,10 +42,20 @@ def random_factor(
     )
 
 
+def narrow_factor(n: int, params: ConvParams, *, bits: int = 4, seed: int = 0) -> Factor:
+    """A random `lut_narrow` factor of the kernel of a convolution with `n` output channels, of about unit variance over sqrt(k)."""
+    k = lut_narrow.conv_columns(params)
+    rng = np.random.default_rng([seed, n, k, bits])
+    steps = rng.uniform(0.3, 1.5, n) / (70 * k**0.5)
+    scale, exponent = lut_narrow.quantize_steps(steps)
+    codes = rng.integers(-127, 128, (n, k)) if lut.storage_bits(bits) == 8 else rng.integers(0, 2**bits, (n, k))
+    return lut_narrow.pack(codes, rng.integers(-127, 128, 2**bits).astype(np.int8), scale, bits=bits, exponent=exponent)
+
+
 def conv_weights(factor: Factor, conv: ConvParams) -> np.ndarray:
     """The weights as [out, in / groups, kernel_h, kernel_w]."""
     channels = conv.in_channels // conv.groups
-    return lut.unpack(factor).reshape(factor.shape[0], *conv.kernel_size, -1)[..., :channels].transpose(0, 3, 1, 2)
+    return unpack(factor).reshape(factor.shape[0], *conv.kernel_size, -1)[..., :channels].transpose(0, 3, 1, 2)
 
 
 def conv2d(x: np.ndarray, factor: Factor, conv: ConvParams, bias: np.ndarray) -> np.ndarray:
@@ -104,6 +116,36 @@ def check_all() -> int:
         assert_close(native.lut_conv2d(x, factor, conv, compute="float", bias=bias), expected, 1e-5, conv)
         assert_close(native.lut_conv2d(x, factor, conv, compute="int8", bias=bias), expected, 0.03, conv)
         checks += 2
+        for bits in range(1, 9):
+            narrow = narrow_factor(outputs, conv, bits=bits)
+            assert_close(native.lut_narrow_conv2d(x, narrow, conv, bias=bias), conv2d(x, narrow, conv, bias), 1e-5, (conv, bits))
+            checks += 1
+    return checks + check_empty(rng)
+
+
+def check_empty(rng: np.random.Generator) -> int:
+    """No rows, no indices and images of no pixels."""
+    checks = 0
+    for permuted, compute in itertools.product((False, True), COMPUTE_MODES):
+        factor = random_factor(empty_cases.ROWS, empty_cases.WIDTH, 3, 32, permuted=permuted, rng=rng)
+        bias = rng.standard_normal(empty_cases.ROWS).astype(np.float32)
+        no_rows = np.zeros((0, empty_cases.WIDTH), np.float32)
+        assert lut.matmul(no_rows, factor, compute=compute, bias=bias).shape == (0, empty_cases.ROWS)
+        for name, case in empty_cases.CASES.items():
+            if name == "matmul":
+                checks += case.check(functools.partial(native.lut_matmul, factor=factor, compute=compute, bias=bias), name)
+            elif name == "gather":
+                checks += case.check(functools.partial(native.lut_gather, factor=factor), name)
+            else:
+                outputs, conv = empty_cases.CONVOLUTIONS[name]
+                k = conv.kernel_size[0] * conv.kernel_size[1] * lut.round_up(conv.in_channels // conv.groups, 32)
+                kernel = random_factor(outputs, k, 3, 32, permuted=permuted, rng=rng)
+                run = functools.partial(native.lut_conv2d, factor=kernel, conv=conv, compute=compute, bias=bias[:outputs])
+                checks += case.check(run, name)
+                narrow = narrow_factor(outputs, conv)
+                checks += case.check(
+                    functools.partial(native.lut_narrow_conv2d, factor=narrow, conv=conv, bias=bias[:outputs]), name
+                )
     return checks
 
 

@@ -74,18 +74,27 @@ def test_error_falls_with_the_bits() -> None:
     assert errors[2] < 0.01
 
 
-def test_layers_keep_the_order_of_the_model_and_small_ones_stay_dense() -> None:
+def test_layers_keep_the_order_of_the_model() -> None:
     packed = edgecomp.compress(tiny_models.convolutional(), recipe(3), IMAGES)
-    assert list(packed.plans) == ["same", "grouped", "first", "second", "head"]
-    assert list(packed.factors) == ["same.weight", "grouped.weight", "first.weight", "head.weight"]
-    assert {"stem.weight", "depthwise.weight", "norm.running_mean"} <= set(packed.dense)
+    assert list(packed.plans) == ["stem", "same", "grouped", "depthwise", "first", "second", "head"]
+    formats = {name.removesuffix(".weight"): factor.format for name, factor in packed.factors.items()}
+    assert formats == {
+        "stem": "lut_narrow",
+        "same": "lut",
+        "grouped": "lut",
+        "depthwise": "lut_narrow",
+        "first": "lut",
+        "head": "lut",
+    }
+    assert "norm.running_mean" in packed.dense
+    assert not {"stem.weight", "depthwise.weight"} & set(packed.dense)
     assert not {"same.weight", "first.weight", "second.weight"} & set(packed.dense)
 
 
 def test_packed_kernels_are_near_the_original_ones() -> None:
     model = tiny_models.convolutional()
     packed = edgecomp.compress(model, recipe(8), IMAGES)
-    for name in ("same", "grouped"):
+    for name in ("stem", "same", "grouped", "depthwise"):
         stage = packed.plans[name].terms[0][0]
         assert stage.conv is not None
         kernel = ConvColumns(stage.conv).kernel(torch.from_numpy(unpack(packed.factors[stage.factor])))

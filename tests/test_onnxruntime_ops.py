@@ -19,16 +19,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from lut_cases import assert_close, conv2d, random_factor
+from lut_cases import assert_close, conv2d, narrow_factor, random_factor
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecomp import native
 from edgecomp.exporters.to_onnx.functions import function_protos
 from edgecomp.formats import lut
-from edgecomp.ops import ACTIVATIONS, DOMAIN, LUT_CONV2D, LUT_GATHER, LUT_MATMUL, OPERATORS, Operator
+from edgecomp.ops import ACTIVATIONS, DOMAIN, LUT_CONV2D, LUT_GATHER, LUT_MATMUL, LUT_NARROW_CONV2D, OPERATORS, Operator
 from edgecomp.tensor import COMPUTE_MODES, Compute, ConvParams, Factor
 
 CONV = ConvParams(5, (3, 2), (2, 1), (1, 0, 2, 1), (1, 2))
+NARROW_CONV = ConvParams(6, (3, 2), (2, 1), (1, 0, 2, 1), (1, 2), groups=6)
 ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
 
@@ -52,11 +53,8 @@ def make_model(
     **changed: Any,
 ) -> onnx.ModelProto:
     """One node. Absent optional inputs are empty tensors; `inputs` overrides the names and `changed` attributes."""
-    arrays = dict(factor.arrays)
-    arrays.setdefault("row_index", np.zeros(0, np.int32))
-    for name, array in (("bias", bias), ("addend", addend)):
-        if name in [i.name for i in operator.inputs]:
-            arrays[name] = np.zeros(0, np.float32) if array is None else array
+    arrays = {i.name: np.zeros(0, i.dtype) for i in operator.inputs if i.optional} | dict(factor.arrays)
+    arrays |= {name: array for name, array in (("bias", bias), ("addend", addend)) if array is not None}
     first = operator.inputs[0]
     names = [i.name for i in operator.inputs] if inputs is None else inputs
     attributes = {**attributes_of(operator, factor), **changed}
@@ -149,6 +147,34 @@ def test_conv2d(rng: np.random.Generator, conv: ConvParams, outputs: int) -> Non
         assert_close(run(model, x, threads=2), conv2d(x, factor, conv, bias), tolerance, compute)
 
 
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize(("conv", "outputs"), [(NARROW_CONV, 12), (ConvParams(3, (5, 5), (2, 2), (2, 2, 2, 2)), 20)])
+def test_narrow_conv2d(rng: np.random.Generator, conv: ConvParams, outputs: int, bits: int) -> None:
+    factor = narrow_factor(outputs, conv, bits=bits)
+    x, bias = rng.standard_normal((2, conv.in_channels, 9, 11)).astype(np.float32), rng.standard_normal(outputs).astype(np.float32)
+    attributes = attributes_of(LUT_NARROW_CONV2D, factor, conv)
+    model = make_model(LUT_NARROW_CONV2D, factor, ["batch", "c", "h", "w"], bias=bias, **attributes)
+    assert_close(run(model, x, threads=2), conv2d(x, factor, conv, bias), 1e-5, bits)
+
+
+def test_bad_narrow_factors_are_refused_at_load() -> None:
+    factor = narrow_factor(6, NARROW_CONV)
+    shape = [1, 6, 9, 9]
+
+    def model_with(**arrays: np.ndarray) -> onnx.ModelProto:
+        changed = replace(factor, arrays={**factor.arrays, **arrays})
+        return make_model(LUT_NARROW_CONV2D, changed, shape, **attributes_of(LUT_NARROW_CONV2D, factor, NARROW_CONV))
+
+    message = refused(model_with(codes=factor.arrays["codes"][:-1].copy()))
+    assert "codes with N=6, K=6, bits=4, exponent=" in message and "must be uint8 [18], got uint8 [17]" in message
+    assert "codebook with N=6" in refused(model_with(codebook=np.zeros(0, np.int8)))
+    assert "codebooks must lie in" in refused(model_with(codebook=np.full(16, -128, np.int8)))
+    assert "row_scale with N=6" in refused(model_with(row_scale=np.zeros(5, np.uint8)))
+    assert "exponent must be -120 to 100" in refused(
+        make_model(LUT_NARROW_CONV2D, factor, shape, **attributes_of(LUT_NARROW_CONV2D, factor, NARROW_CONV) | {"exponent": 101})
+    )
+
+
 REQUIRED_INPUTS = ("x", "codes", "codebooks", "tile_book", "scales", "row_scale")
 
 
@@ -206,9 +232,10 @@ def test_one_session_from_several_threads(factor: Factor, rng: np.random.Generat
 
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.onnx_name)
 def test_names_inputs_and_attributes_are_those_of_the_table(operator: Operator, factor: Factor, conv_factor: Factor) -> None:
-    factor = conv_factor if operator is LUT_CONV2D else factor
+    factor = {LUT_CONV2D: conv_factor, LUT_NARROW_CONV2D: narrow_factor(6, NARROW_CONV)}.get(operator, factor)
     names = [i.name for i in operator.inputs]
     shapes: dict[str, list[int | str]] = {"lut_matmul": ["m", 100], "lut_gather": ["m"], "lut_conv2d": [1, 5, 9, 9]}
+    shapes["lut_narrow_conv2d"] = [1, 6, 9, 9]
     shape = shapes[operator.name]
     session_of(make_model(operator, factor, shape))
     with pytest.raises(Exception, match=r"(?i)input"):
@@ -269,7 +296,7 @@ def test_bad_calls_are_refused(factor: Factor, conv_factor: Factor) -> None:
     assert "every index must lie in [-N, N); got indices of shape [1], N=50" in message
     image = np.ones((1, 5, 9, 9), np.float32)
     assert "geometry" in refused(make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"], group=3), image)
-    assert "geometry" in refused(make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"]), image[:, :, :0])
+    assert "geometry" in refused(make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"]), np.ones((1, 64, 9, 9), np.float32))
     model = make_model(LUT_CONV2D, conv_factor, ["b", "c", "h", "w"], kernel_shape=[3])
     assert "kernel_shape must hold 2 integers" in refused(model, image)
 

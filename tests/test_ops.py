@@ -18,6 +18,7 @@ def test_names_of_the_operators_in_each_runtime() -> None:
         "lut_matmul": ("LutMatMul", "edgecomp::lut_matmul"),
         "lut_gather": ("LutGather", "edgecomp::lut_gather"),
         "lut_conv2d": ("LutConv2D", "edgecomp::lut_conv2d"),
+        "lut_narrow_conv2d": ("LutNarrowConv2D", "edgecomp::lut_narrow_conv2d"),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import empty_cases
 import numpy as np
 import pytest
 import torch
@@ -58,6 +59,18 @@ def test_gather_is_the_rows(bits: int, permuted: bool) -> None:
     got = torch.ops.edgecomp.lut_gather(indices, *arrays_of(factor), **attributes_of(factor))
     assert np.array_equal(got.numpy(), unpack(factor)[indices.numpy()])
     assert torch.ops.edgecomp.lut_gather(indices[:0], *arrays_of(factor), **attributes_of(factor)).shape == (0, 3, 40)
+
+
+@pytest.mark.parametrize("compute", lut.COMPUTE_MODES)
+@pytest.mark.parametrize("name", empty_cases.CASES)
+def test_empty_inputs_give_empty_outputs(name: str, compute: lut.Compute) -> None:
+    stage = {"matmul": linear(), "gather": gather()}.get(name)
+    factor = random_factor(empty_cases.ROWS, empty_cases.WIDTH, bits=3)
+    if stage is None:
+        outputs, params = empty_cases.CONVOLUTIONS[name]
+        stage, factor = conv(params), conv_factor(outputs, params, bits=3)
+    layer = PackedLayer(plan([stage]), {"w": PackedFactor(factor)}, None, compute)
+    assert empty_cases.CASES[name].check(lambda array: layer(torch.from_numpy(array)).numpy(), name)
 
 
 @pytest.mark.parametrize("index", [21, 31, -22])

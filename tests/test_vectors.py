@@ -13,7 +13,7 @@ def files_under(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-FORMATS = ("dense", "lut")
+FORMATS = ("dense", "lut")  # and lut_narrow
 
 
 def stored() -> dict[str, bytes]:

@@ -37,7 +37,11 @@ def hash_files(artifact: ArtifactFile) -> tuple[FileInfo, ...]:
     """Sizes and digests of the artifact's files."""
     infos = []
     for path in artifact.files:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        infos.append(FileInfo(path.relative_to(artifact.path.parent).as_posix(), path.stat().st_size, digest))
+        infos.append(FileInfo(path.relative_to(artifact.path.parent).as_posix(), path.stat().st_size, digest_of(path)))
     return tuple(infos)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

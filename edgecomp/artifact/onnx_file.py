@@ -6,22 +6,27 @@ weight, and the device side has no onnx. Field numbers are those of onnx.proto, 
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from edgecomp.artifact.files import digest_of
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.ops import DOMAIN
 
-_MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
+# Metadata of an exported model: a JSON object of the SHA-256 of each data file that was written with it, by location.
+DATA_DIGESTS = "edgecomp.data"
+
+_MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
 _FUNCTION_NODE = 7
 _NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _TENSOR_EXTERNAL_DATA = 13
-_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2  # of external data and of metadata alike
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,12 @@ class OnnxFile:
 
 
 def read_onnx(path: Path) -> OnnxFile:
-    """Read the structure of an ONNX model and check that its external data is complete.
+    """Read the structure of an ONNX model, and check that its external data is complete and, for our exports, of the same export.
 
     Raises:
         ModelError: no such file.
-        CheckpointError: the file is no ONNX model or is cut short; a data file is missing, cut short, or outside the folder.
+        CheckpointError: the file is no ONNX model or is cut short; a data file is missing, cut short, of another
+            export, or outside the folder.
 
     """
     if not path.is_file():
@@ -67,17 +73,17 @@ def read_onnx(path: Path) -> OnnxFile:
     with path.open("rb") as file:
         model = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        _visit_model(memoryview(model), domains, external)
+        digests = _visit_model(memoryview(model), domains, external)
     except (ValueError, RecursionError) as error:  # the latter from thousands of graphs inside each other
         raise CheckpointError(
             f"{path} is not a complete ONNX model ({error}; {path.stat().st_size} bytes); copy or export it again"
         ) from error
     for location, needed in external.items():
-        _check_data_file(path, location, needed)
+        _check_data_file(path, location, needed, digests.get(location))
     return OnnxFile(path, frozenset(domains), external)
 
 
-def _check_data_file(model: Path, location: str, needed: int) -> None:
+def _check_data_file(model: Path, location: str, needed: int, digest: str | None) -> None:
     relative = PurePosixPath(location)
     if relative.is_absolute() or ".." in relative.parts:
         raise CheckpointError(f"{model} refers to external data outside its folder ({location}); such a model is not run")
@@ -88,10 +94,17 @@ def _check_data_file(model: Path, location: str, needed: int) -> None:
     size = data.stat().st_size
     if size < needed:
         raise CheckpointError(f"{data} must hold at least {needed} bytes and holds {size}; copy or export it again")
+    if digest is not None and digest_of(data) != digest:
+        raise CheckpointError(
+            f"{data} must be the file that was exported with {model.name}, and its content is another (expected SHA-256 "
+            f"{digest[:12]}...): copy both files of one export together, or export the model again"
+        )
 
 
-def _visit_model(data: memoryview, domains: set[str], external: dict[str, int]) -> None:
+def _visit_model(data: memoryview, domains: set[str], external: dict[str, int]) -> dict[str, str]:
+    """Collect domains and data files; returns the digests of data files that the model's metadata tells."""
     has_graph = False
+    digests: dict[str, str] = {}
     for number, value in _fields(data):
         if number == _MODEL_GRAPH:
             has_graph = True
@@ -100,8 +113,20 @@ def _visit_model(data: memoryview, domains: set[str], external: dict[str, int]) 
             for inner, node in _fields(value):
                 if inner == _FUNCTION_NODE:
                     _visit_node(node, domains, external)
+        elif number == _MODEL_METADATA:
+            key, text = _entry(value)
+            if key == DATA_DIGESTS:
+                digests = _digests(text)
     if not has_graph:
         raise ValueError("it has no graph")
+    return digests
+
+
+def _digests(text: str) -> dict[str, str]:
+    digests = json.loads(text)  # JSONDecodeError is a ValueError
+    if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
+        raise ValueError(f"its metadata {DATA_DIGESTS} is no JSON object of digests")
+    return digests
 
 
 def _visit_graph(data: memoryview, domains: set[str], external: dict[str, int]) -> None:
@@ -130,11 +155,17 @@ def _visit_tensor(data: memoryview, external: dict[str, int]) -> None:
     entries = {}
     for number, value in _fields(data):
         if number == _TENSOR_EXTERNAL_DATA:
-            pair = {inner: _text(text) for inner, text in _fields(value)}
-            entries[pair.get(_ENTRY_KEY, "")] = pair.get(_ENTRY_VALUE, "")
+            key, text = _entry(value)
+            entries[key] = text
     if "location" in entries:
         end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
         external[entries["location"]] = max(external.get(entries["location"], 0), end)
+
+
+def _entry(data: memoryview) -> tuple[str, str]:
+    """Key and value of a StringStringEntryProto."""
+    pair = {number: _text(text) for number, text in _fields(data)}
+    return pair.get(_ENTRY_KEY, ""), pair.get(_ENTRY_VALUE, "")
 
 
 def _text(value: memoryview) -> str:

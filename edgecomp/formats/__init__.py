@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from edgecomp.errors import FormatError
-from edgecomp.formats import dense, lut
+from edgecomp.formats import dense, lut, lut_narrow
 from edgecomp.tensor import ConvParams, Factor
 
 
@@ -30,6 +30,7 @@ class Format(Protocol):
 
 FORMATS: dict[str, Format] = {
     "lut": lut,
+    "lut_narrow": lut_narrow,
     "dense": dense,
 }
 
@@ -70,4 +71,22 @@ def validate(factor: Factor) -> None:
     format_of(factor).validate(factor)
 
 
-__all__ = ["FORMATS", "Format", "format_of", "unpack", "unpack_rows", "validate"]
+_MOST_NARROW_COLUMNS = 512  # with one step a row, longer rows would need several
+
+
+def conv_format(n: int, conv: ConvParams, bits: int, block_size: int) -> tuple[str, int]:
+    """The format that a convolution of `n` output channels takes, `lut` or `lut_narrow`, and the bytes of its factor there.
+
+    `lut_narrow` where `lut` would hold over one and a half times the weights and columns are few (lut_narrow.md "Convolution").
+
+    Raises:
+        FormatError: the block size does not fit a layer that takes `lut`.
+
+    """
+    columns, padded = lut_narrow.conv_columns(conv), lut.conv_columns(conv)
+    if columns <= _MOST_NARROW_COLUMNS and 2 * lut.round_up(n, lut.TILE_ROWS) * padded > 3 * n * columns:
+        return lut_narrow.FORMAT, lut_narrow.packed_bytes(n, columns, bits)
+    return lut.FORMAT, lut.packed_bytes(n, padded, bits, block_size)
+
+
+__all__ = ["FORMATS", "Format", "conv_format", "format_of", "unpack", "unpack_rows", "validate"]

@@ -293,7 +293,7 @@ def quantize_activations(x: np.ndarray, block_size: int) -> tuple[np.ndarray, np
     m, k = x.shape
     padded = np.zeros((m, round_up(k, block_size)), np.float32)
     padded[:, :k] = x
-    blocks = padded.reshape(m, -1, block_size)
+    blocks = padded.reshape(m, padded.shape[1] // block_size, block_size)
     absmax = np.abs(blocks).max(axis=2)
     usable = np.isfinite(absmax) & (absmax >= np.float32(1e-30))
     inverse = np.divide(np.float32(127), absmax, where=usable, out=np.zeros_like(absmax))

@@ -138,7 +138,7 @@ class Student:
         return all(len(plan.terms) == 1 and len(plan.terms[0]) == 1 for plan in plans)
 
     def _original(self, name: str) -> Tensor:
-        """What a factor stands for, with zeros in padding columns: the layer's own weight where it is its only factor, else itself."""
+        """What a factor stands for, zeros in padding columns: the layer's own weight where it is its only factor, else itself."""
         start, columns = start_of(self._draft, name), self._draft.columns(name)
         if self._alone(name):
             layer = self._context.modules[self._draft.uses(name)[0].layer]

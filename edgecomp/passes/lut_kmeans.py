@@ -7,7 +7,8 @@ For a matrix `W [N, K]` with column importances `h [K]` (the diagonal of XᵀX f
 over codes, codebook and steps in turn, each on the grid that is stored: int8 codebook entries, and steps that are int8 scales
 times a float32 row scale. The start is the exact one-dimensional k-means of the normalised weights. With the whole of XᵀX instead
 of its diagonal, what one column's rounding does other columns make good (`edgecomp.passes.compensation`). Rows may be sorted into
-groups with a codebook each (`edgecomp.passes.lut_fit`).
+groups with a codebook each (`edgecomp.passes.lut_fit`). Kernels of depthwise convolutions and of few channels, which blocks do
+not suit, have a step a row (`edgecomp.passes.narrow_fit`).
 
 Source: S. Kim et al., "SqueezeLLM: Dense-and-Sparse Quantization", 2023, arXiv:2306.07629 (sensitivity-weighted k-means
 codebooks). We deviate in the block scales, which it lacks, in weighting by activations instead of the Fisher information, and in
@@ -20,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 from torch import Tensor
 
@@ -28,9 +30,10 @@ from edgecomp.config import LayerMatch, PassConfig, fits_any, require_patterns_u
 from edgecomp.context import PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import ConfigError, FormatError, ModelError
-from edgecomp.formats import lut
+from edgecomp.formats import conv_format, lut, lut_narrow
 from edgecomp.passes.base import Candidate
 from edgecomp.passes.lut_fit import fit_lut
+from edgecomp.passes.narrow_fit import fit_narrow
 from edgecomp.resume import FinishedFactor
 from edgecomp.statistics import StatisticKind
 from edgecomp.tensor import Compute
@@ -94,7 +97,10 @@ class _Resolved:
 
 
 class LutKmeans:
-    """Replaces every matrix of the draft by a `lut` factor, but for those that would not become smaller than float16."""
+    """Replaces every matrix of the draft by a `lut` factor, or one of a convolution with few channels by a `lut_narrow` one.
+
+    Matrices that would not become smaller than float16 stay.
+    """
 
     Config: ClassVar[type[PassConfig]] = LutKmeansConfig
 
@@ -174,14 +180,12 @@ class LutKmeans:
         settings, columns = self._settings_of(draft, factor), draft.columns(factor)
         matrix = draft.matrices[factor]
         rows = matrix[:: max(1, len(matrix) // _CANDIDATE_ROWS)][:_CANDIDATE_ROWS]
-        rows, _, real = _padded(rows, None, columns)
         candidates = []
         for bits in range(1, 9):
-            fit = fit_lut(
-                rows, None, bits=bits, block_size=settings.block_size, refits=0, real=real, largest_entry=self.config.largest_entry
-            )
-            size = lut.packed_bytes(len(matrix), rows.shape[1], bits, settings.block_size)
-            candidates.append(Candidate({"bits": bits, "block_size": settings.block_size}, size, fit.relative_error))
+            chosen = replace(settings, bits=bits)
+            kind, size = _format_of(draft, factor, chosen)
+            error = self._fit(rows, None, chosen, columns, kind, refits=0).record["relative_error"]
+            candidates.append(Candidate({"bits": bits, "block_size": settings.block_size}, size, error))
         return candidates
 
     def _packed(self, draft: Draft, context: PassContext, work: Mapping[str, _Resolved]) -> Iterator[tuple[str, FinishedFactor]]:
@@ -198,18 +202,30 @@ class LutKmeans:
         if self.config.weighting != "none":
             importances = context.inputs_of(draft, left, kinds[self.config.weighting])
         for factor, importance in importances:
-            yield factor, context.keep(factor, self._fit(draft, context, factor, work[factor], importance))
+            matrix, columns = draft.matrices[factor].to(context.device), draft.columns(factor)
+            kind, _ = _format_of(draft, factor, work[factor])
+            finished = self._fit(matrix, importance, work[factor], columns, kind, refits=self.config.refits)
+            yield factor, context.keep(factor, finished)
 
     def _fit(
-        self, draft: Draft, context: PassContext, factor: str, settings: _Resolved, importance: Tensor | None
+        self,
+        matrix: Tensor,
+        importance: Tensor | None,
+        settings: _Resolved,
+        columns: ConvColumns | None,
+        kind: str,
+        *,
+        refits: int,
     ) -> FinishedFactor:
-        matrix, importance, real = _padded(draft.matrices[factor].to(context.device), importance, draft.columns(factor))
+        if kind == lut_narrow.FORMAT:
+            return _fit_narrow(matrix, importance, settings.bits, refits)
+        matrix, importance, real = _padded(matrix, importance, columns)
         fit = fit_lut(
             matrix,
             importance,
             bits=settings.bits,
             block_size=settings.block_size,
-            refits=self.config.refits,
+            refits=refits,
             real=real,
             books=self.config.books,
             largest_entry=self.config.largest_entry,
@@ -238,7 +254,9 @@ class LutKmeans:
                 block_size = block_size if group.block_size is None else group.block_size
                 compute = compute if group.compute is None else group.compute
         skip = any(fits_any(layer.name, self.config.skip) for layer in layers)
-        return _Resolved(bits, _dividing(block_size, _lut_shape(draft, factor)[1]), compute, skip)
+        columns = draft.columns(factor)
+        k = draft.shape(factor)[1] if columns is None else lut.conv_columns(columns.conv)
+        return _Resolved(bits, _dividing(block_size, k), compute, skip)
 
 
 def _dividing(block_size: int, k: int) -> int:
@@ -252,9 +270,8 @@ def _dividing(block_size: int, k: int) -> int:
 def _require_block_sizes(draft: Draft, work: dict[str, _Resolved]) -> None:
     """Check every layer before the first one is fitted: a long run must not end at its last layer."""
     for factor, settings in work.items():
-        n, k = _lut_shape(draft, factor)
         try:
-            lut.lut_sizes(n, k, settings.bits, settings.block_size)
+            _format_of(draft, factor, settings)
         except FormatError as error:
             layer = draft.uses(factor)[0].layer
             raise ConfigError(
@@ -262,16 +279,34 @@ def _require_block_sizes(draft: Draft, work: dict[str, _Resolved]) -> None:
             ) from error
 
 
-def _saves_bytes(draft: Draft, factor: str, settings: _Resolved) -> bool:
-    """Whether the packed form is smaller than float16: depthwise and first convolutions are not, padded to 32 channels per tap."""
-    return lut.packed_bytes(*_lut_shape(draft, factor), settings.bits, settings.block_size) < 2 * draft.matrices[factor].numel()
-
-
-def _lut_shape(draft: Draft, factor: str) -> tuple[int, int]:
-    """Rows and columns of a matrix as `lut` has them."""
+def _format_of(draft: Draft, factor: str, settings: _Resolved) -> tuple[str, int]:
+    """The format that a matrix takes, and its bytes there."""
     n, k = draft.shape(factor)
     columns = draft.columns(factor)
-    return n, k if columns is None else lut.conv_columns(columns.conv)
+    if columns is None:
+        return lut.FORMAT, lut.packed_bytes(n, k, settings.bits, settings.block_size)
+    return conv_format(n, columns.conv, settings.bits, settings.block_size)
+
+
+def _saves_bytes(draft: Draft, factor: str, settings: _Resolved) -> bool:
+    """Whether the packed form is smaller than float16: that of a few weights may not be, with its codebook and scales."""
+    return _format_of(draft, factor, settings)[1] < 2 * draft.matrices[factor].numel()
+
+
+def _fit_narrow(matrix: Tensor, importance: Tensor | None, bits: int, refits: int) -> FinishedFactor:
+    """The matrix as `lut_narrow`. Of a Hessian its diagonal: a row has too few columns to compensate in."""
+    weights = matrix.detach().float().cpu().numpy()
+    if importance is not None and importance.ndim == 2:
+        importance = importance.diagonal()
+    column = None if importance is None else importance.float().cpu().numpy()
+    packed = fit_narrow(weights, column, bits=bits, refits=refits)
+    squares, sizes = ((lut_narrow.unpack(packed) - weights).astype(np.float64) ** 2, weights.astype(np.float64) ** 2)
+
+    def ratio(by: np.ndarray) -> float:
+        return float(np.sqrt((by * squares).sum() / max((by * sizes).sum(), 1e-300)))
+
+    plain = ratio(np.ones(weights.shape[1]))
+    return FinishedFactor(packed, {"relative_error": plain, "weighted_error": plain if column is None else ratio(column)})
 
 
 def _padded(matrix: Tensor, importance: Tensor | None, columns: ConvColumns | None) -> tuple[Tensor, Tensor | None, Tensor | None]:

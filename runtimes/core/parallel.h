@@ -22,10 +22,10 @@ inline int64_t MaxTasks(const ec_parallel* parallel) {
   return tasks < kMostTasks ? tasks : kMostTasks;
 }
 
-// Calls body(task) for every task in [0, count).
+// Calls body(task) for every task in [0, count); runtimes are never asked for no tasks.
 template <class Body>
 void ParallelFor(const ec_parallel* parallel, int64_t count, const Body& body) {
-  if (count == 1 || parallel == nullptr || parallel->run == nullptr) {
+  if (count <= 1 || parallel == nullptr || parallel->run == nullptr) {
     for (int64_t task = 0; task < count; ++task) body(task);
     return;
   }

@@ -46,6 +46,8 @@ const char* ec_status_message(ec_status status) {
       return "the size of every struct must be its sizeof in the header of this library's version";
     case EC_ERR_MEMORY:
       return "there must be memory for outputs and workspaces";
+    case EC_ERR_EXPONENT:
+      return "exponent must be -120 to 100";
   }
   return "unknown status";
 }
@@ -62,6 +64,7 @@ const char* ec_status_kind(ec_status status) {
     case EC_ERR_SCALES:
     case EC_ERR_ROW_SCALE:
     case EC_ERR_ARRAY:
+    case EC_ERR_EXPONENT:
       return "factor";
     case EC_ERR_ISA_UNKNOWN:
     case EC_ERR_ISA_UNAVAILABLE:

@@ -3,6 +3,7 @@
 
 #include "core/isa.h"
 #include "kernels/lut_matmul/lut_matmul.h"
+#include "kernels/lut_narrow/tap_sums.h"
 
 namespace edgecomp {
 namespace {
@@ -19,6 +20,7 @@ constexpr OpVariant kOps[] = {
     {"lut_gather", ScalarOnly},
     {"lut_conv2d", LutMatMulIsaFor},  // a product of pixels by the factor
     {"lut_conv2d_grouped", ScalarOnly},
+    {"lut_narrow_conv2d", TapSumsIsaFor},
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // The operators of the format `lut`.
 #include "kernels/lut_conv2d/lut_conv2d.h"
+#include "ops/call_parts.h"
 #include "ops/lut_binding.h"
 #include "ops/op_table.h"
 
@@ -8,27 +9,6 @@ namespace edgecomp {
 namespace {
 
 ec_compute ComputeOf(const OpCall& call, size_t attribute) { return static_cast<ec_compute>(call.integer(attribute)); }
-
-bool CheckShape(const OpCall& call, size_t input, const Shape& expected, Message* message) {
-  const Tensor& got = call.input(input);
-  if (got.absent() || got.shape == expected) return true;
-  return message->Refuse(EC_ERR_TENSOR, "%s must be %s %s or absent, got %s", call.schema->inputs[input].name, TypeName(got.type),
-                         ShapeText(expected).text, ShapeText(got.shape).text);
-}
-
-bool CheckBias(const OpCall& call, size_t input, Message* message) {
-  return CheckShape(call, input, {{call.integer(lut::kN)}, 1}, message);
-}
-
-bool Planned(ec_status status, Message* message) {
-  message->status = status;
-  return status == EC_OK;
-}
-
-ec_epilogue EpilogueOf(const OpCall& call, size_t bias, size_t addend, size_t activation, int64_t gated) {
-  return {sizeof(ec_epilogue), call.input(bias).as<float>(), call.input(addend).as<float>(),
-          static_cast<ec_activation>(call.integer(activation)), static_cast<int32_t>(gated)};
-}
 
 // What a call is planned to, with the arguments that the run takes again.
 struct PlannedMatMul {
@@ -55,7 +35,9 @@ bool PrepareMatMul(const OpCall& call, const Factor& factor, const ec_parallel* 
   const Shape& x = call.input(lut_matmul::kX).shape;
   Shape product = x;
   product.dims[x.rank - 1] = call.integer(lut::kN);
-  if (!CheckBias(call, lut_matmul::kBias, message) || !CheckShape(call, lut_matmul::kAddend, product, message)) return false;
+  if (!CheckBias(call, lut_matmul::kBias, call.integer(lut::kN), message) ||
+      !CheckShape(call, lut_matmul::kAddend, product, message))
+    return false;
   auto& planned = plan->kernel.as<PlannedMatMul>();
   planned.rows = x.Elements(0, x.rank - 1);
   planned.epilogue =
@@ -89,27 +71,10 @@ ec_status RunGather(const OpCall& call, const Factor& factor, const OpPlan&, con
   return ec_lut_gather(&LutOf(factor), indices.as<int64_t>(), indices.shape.Elements(), y, parallel);
 }
 
-// The geometry for an x [batch, channels, height, width].
-ec_conv2d GeometryOf(const OpCall& call, const Shape& x) {
-  const auto ints = [&call](size_t attribute) { return call.attributes[attribute].ints; };
-  const int64_t *kernel = ints(lut_conv2d::kKernelShape), *strides = ints(lut_conv2d::kStrides), *pads = ints(lut_conv2d::kPads),
-                *dilations = ints(lut_conv2d::kDilations);
-  return {
-      sizeof(ec_conv2d), x.dims[0],    x.dims[1],    x.dims[2], x.dims[3], kernel[0], kernel[1], strides[0],
-      strides[1],        dilations[0], dilations[1], pads[0],   pads[1],   pads[2],   pads[3],   call.integer(lut_conv2d::kGroup)};
-}
+ec_conv2d GeometryOf(const OpCall& call, const Shape& x) { return ConvolutionOf(call, x, lut_conv2d::kKernelShape); }
 
 bool Conv2dShape(const OpCall& call, const Shape& x, Shape* output, Message* message) {
-  if (x.rank != 4) {
-    return message->Refuse(EC_ERR_TENSOR, "x must be float32 [batch, channels, height, width], got %s", ShapeText(x).text);
-  }
-  ec_conv2d conv = GeometryOf(call, x);
-  if (conv.batch < 0) conv.batch = 1;  // no part in the output's size
-  if (conv.in_channels < 0) conv.in_channels = 1;
-  *output = {{x.dims[0], call.integer(lut::kN), 0, 0}, 4};
-  const ec_status status = ec_conv2d_output_size(&conv, &output->dims[2], &output->dims[3]);
-  if (status == EC_OK) return true;
-  return message->Refuse(status, "%s; got x of shape %s, %s", ec_status_message(status), ShapeText(x).text, FactorText(call).text);
+  return ConvolutionShape(call, x, lut_conv2d::kKernelShape, call.integer(lut::kN), output, message);
 }
 
 struct PlannedConv2d {
@@ -118,7 +83,9 @@ struct PlannedConv2d {
 };
 
 bool PrepareConv2d(const OpCall& call, const Factor& factor, const ec_parallel* parallel, OpPlan* plan, Message* message) {
-  if (!CheckBias(call, lut_conv2d::kBias, message) || !CheckShape(call, lut_conv2d::kAddend, plan->output, message)) return false;
+  if (!CheckBias(call, lut_conv2d::kBias, call.integer(lut::kN), message) ||
+      !CheckShape(call, lut_conv2d::kAddend, plan->output, message))
+    return false;
   auto& planned = plan->kernel.as<PlannedConv2d>();
   planned.epilogue = EpilogueOf(call, lut_conv2d::kBias, lut_conv2d::kAddend, lut_conv2d::kActivation, /*gated=*/0);
   const ec_conv2d conv = GeometryOf(call, call.input(lut_conv2d::kX).shape);

@@ -84,6 +84,31 @@ const OpSchema kSchema = {"lut_conv2d", "LutConv2D", "edgecomp::lut_conv2d.out",
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace lut_conv2d
 
+namespace lut_narrow_conv2d {
+constexpr InputSchema kInputSchemas[] = {
+    {"x", EC_TYPE_FLOAT32, false, "[batch, in_channels, height, width]"},
+    {"codes", EC_TYPE_UINT8, false, "[ceil(N*K*P/8)]"},
+    {"codebook", EC_TYPE_INT8, true, "[2**bits]"},
+    {"row_scale", EC_TYPE_UINT8, false, "[N]"},
+    {"bias", EC_TYPE_FLOAT32, true, "[N]"},
+    {"addend", EC_TYPE_FLOAT32, true, "[batch, N, out_height, out_width]"},
+};
+constexpr AttributeSchema kAttributeSchemas[] = {
+    {"N", AttributeKind::kInt, 1, nullptr},
+    {"K", AttributeKind::kInt, 1, nullptr},
+    {"bits", AttributeKind::kInt, 1, nullptr},
+    {"exponent", AttributeKind::kInt, 1, nullptr},
+    {"activation", AttributeKind::kChoice, 6, kActivationChoices},
+    {"kernel_shape", AttributeKind::kInts, 2, nullptr},
+    {"strides", AttributeKind::kInts, 2, nullptr},
+    {"pads", AttributeKind::kInts, 4, nullptr},
+    {"dilations", AttributeKind::kInts, 2, nullptr},
+    {"group", AttributeKind::kInt, 1, nullptr},
+};
+const OpSchema kSchema = {"lut_narrow_conv2d", "LutNarrowConv2D", "edgecomp::lut_narrow_conv2d.out", kInputSchemas, kInputs, lut_narrow::kArrays, kAttributeSchemas, kAttributes, lut_narrow::kAttributes};
+static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
+}  // namespace lut_narrow_conv2d
+
 const char* TypeName(ec_type type) {
   switch (type) {
     case EC_TYPE_FLOAT32:
@@ -111,6 +136,7 @@ OpList AllOps() {
     &kLutMatMul,
     &kLutGather,
     &kLutConv2D,
+    &kLutNarrowConv2D,
   };
   return {kOps, kOpCount};
 }

@@ -13,6 +13,11 @@ enum : size_t { kCodes, kCodebooks, kTileBook, kScales, kRowScale, kRowIndex, kA
 enum : size_t { kN, kK, kBits, kBlockSize, kAttributes };
 }  // namespace lut
 
+namespace lut_narrow {
+enum : size_t { kCodes, kCodebook, kRowScale, kArrays };
+enum : size_t { kN, kK, kBits, kExponent, kAttributes };
+}  // namespace lut_narrow
+
 // Inputs and attributes of each operator.
 namespace lut_matmul {
 enum : size_t { kX, kCodes, kCodebooks, kTileBook, kScales, kRowScale, kRowIndex, kBias, kAddend, kInputs };
@@ -32,12 +37,19 @@ enum : size_t { kN, kK, kBits, kBlockSize, kCompute, kActivation, kKernelShape, 
 extern const OpSchema kSchema;
 }  // namespace lut_conv2d
 
+namespace lut_narrow_conv2d {
+enum : size_t { kX, kCodes, kCodebook, kRowScale, kBias, kAddend, kInputs };
+enum : size_t { kN, kK, kBits, kExponent, kActivation, kKernelShape, kStrides, kPads, kDilations, kGroup, kAttributes };
+extern const OpSchema kSchema;
+}  // namespace lut_narrow_conv2d
+
 // What the operators do: each is defined beside its format's binder.
 extern const Op kLutMatMul;
 extern const Op kLutGather;
 extern const Op kLutConv2D;
+extern const Op kLutNarrowConv2D;
 
-constexpr size_t kOpCount = 3;
+constexpr size_t kOpCount = 4;
 
 }  // namespace edgecomp
 

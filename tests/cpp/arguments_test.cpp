@@ -8,6 +8,15 @@
 namespace edgecomp::test {
 namespace {
 
+// A value that is no enumerator, as a caller from C may pass.
+ec_compute UnknownCompute() {
+  const int value = 2;
+  ec_compute compute;
+  static_assert(sizeof(compute) == sizeof(value));
+  std::memcpy(&compute, &value, sizeof(value));
+  return compute;
+}
+
 RandomFactor MakeFactor(bool permuted = false) {
   Random random(7);
   return RandomFactor({20, 100, 4, 32, 2, permuted}, &random);
@@ -114,7 +123,7 @@ TEST(MatMulRefusesBadCalls) {
   size_t bytes = 0;
   CHECK(ec_lut_matmul_workspace_bytes(f, 1, nullptr, EC_COMPUTE_INT8, nullptr, nullptr) == EC_ERR_NULL_POINTER);
   CHECK(ec_lut_matmul_workspace_bytes(f, -1, nullptr, EC_COMPUTE_INT8, nullptr, &bytes) == EC_ERR_SHAPE);
-  CHECK(ec_lut_matmul_workspace_bytes(f, 1, nullptr, static_cast<ec_compute>(2), nullptr, &bytes) == EC_ERR_COMPUTE);
+  CHECK(ec_lut_matmul_workspace_bytes(f, 1, nullptr, UnknownCompute(), nullptr, &bytes) == EC_ERR_COMPUTE);
   CHECK(ec_lut_matmul_workspace_bytes(f, 1, nullptr, EC_COMPUTE_INT8, nullptr, &bytes) == EC_OK);
   std::vector<uint8_t> workspace(bytes);
   const auto multiply = [&](const float* input, int64_t m, float* output, void* memory, size_t size) {

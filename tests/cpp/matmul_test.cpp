@@ -86,7 +86,7 @@ TEST(LargestSums) {
   Random random(3);
   RandomFactor factor({16, kColumns, 8, kColumns}, &random);
   std::vector<uint8_t> codes(16 * kColumns);
-  for (const uint8_t weight : {127, 129 /* -127 */}) {
+  for (const uint8_t weight : {uint8_t{127}, uint8_t{129} /* -127 */}) {
     std::fill(codes.begin(), codes.end(), weight);
     factor.mutable_view()->codes = codes.data();
     for (const float sign : {1.0f, -1.0f}) {
@@ -125,7 +125,7 @@ TEST(NarrowSumsDoNotOverflow) {
   enum class Entries { kRandom, kLargest, kSmallest, kBoth };
   Random random(11);
   for (int32_t bits = 1; bits <= 6; ++bits) {
-    for (const int8_t largest : {31, 32, 33, 63, 64, 65, 127}) {
+    for (const int32_t largest : {31, 32, 33, 63, 64, 65, 127}) {
       for (const int64_t block_size : {32, 128, 256}) {
         RandomFactor factor({16, kColumns, bits, block_size, 1, false, largest}, &random);
         for (const Entries entries : {Entries::kRandom, Entries::kLargest, Entries::kSmallest, Entries::kBoth}) {

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lut_cases import narrow_factor
 from packed_models import compressed, conv, conv_factor, linear, plan, random_factor
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.formats.lut_stack import stack
 from edgecomp.modules import PackedFactor, PackedLayer
-from edgecomp.ops import ACTIVATIONS, LUT_CONV2D, LUT_MATMUL
+from edgecomp.ops import ACTIVATIONS, STAGE_OPERATORS
 from edgecomp.tensor import Compute, ConvParams, Factor, Stage, TensorSpec
 
 WIDTH = 64
@@ -34,7 +35,7 @@ class Fused(PackedLayer):
     def forward(self, x: Tensor, addend: Tensor | None = None) -> Tensor:
         (stage,) = self.plan.terms[0]
         factor = self.factor(stage.factor)
-        operator = LUT_MATMUL if stage.conv is None else LUT_CONV2D
+        operator = STAGE_OPERATORS[factor.format, stage.op]
         known = {"N": factor.shape[0], "K": factor.shape[1], **factor.attributes, "compute": self.plan.compute}
         known |= {"activation": self.activation, "gated": self.gated, **({} if stage.conv is None else stage.conv.attributes)}
         arrays = [getattr(factor, declared.name, None) for declared in operator.factor.arrays]
@@ -132,7 +133,9 @@ def test_convolutions(tmp_path: Path, compute: Compute) -> None:
     cases = {}
     for params, bias, addend, activation in itertools.product((plain, grouped), (0, 1), (0, 1), activations):
         name = f"groups{params.groups}_{bias}{addend}_{activation}"
-        cases[name] = (conv(params), conv_factor(16, params, bits=3), bool(bias), bias if addend else None, activation, 0)
+        for kind, factor in (("lut", conv_factor(16, params, bits=3)), ("narrow", narrow_factor(16, params, bits=3))):
+            own = slice(None) if addend else None
+            cases[f"{kind}_{name}"] = (conv(params), factor, bool(bias), own, activation, 0)
     model = model_of(cases, specs, compute)
     inputs = [
         {"x": normal(0, batch, 8, 9, 7), **{f"addend{i}": normal(i + 1, batch, 16, 5, 7) for i in range(3)}} for batch in (1, 2)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from packed_models import Chain, chain_model, compressed, conv, conv_factor, features, gather, linear, plan, random_factor
 from torch import Tensor, nn
 
+from edgecomp.artifact.read import read_artifact
+from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ExportError, OutputError, RuntimeUnavailableError
+from edgecomp.errors import CheckpointError, ExportError, OutputError, RuntimeUnavailableError
 from edgecomp.exporters import TARGETS, export
+from edgecomp.exporters.to_onnx.save import layout
+from edgecomp.inspect.artifact import inspect_onnx
 from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.tensor import ConvParams, TensorSpec
 
@@ -100,6 +107,33 @@ def test_layout_of_the_data_file(tmp_path: Path) -> None:
     assert ranges[-1][1] <= size
     # Three matrices of codes waste less than a page each; everything else lies in the gaps behind them.
     assert size < sum(stop - start for start, stop in ranges) + 3 * 4096
+
+
+def test_large_tensors_begin_at_64_kib() -> None:
+    sizes = (3 << 20, 70000, 5000, (1 << 20) + 1, 300, 4096, 2000)
+    placements = layout([ir.tensor(np.zeros(size, np.uint8)) for size in sizes])
+    assert sorted(placement.tensor.nbytes for placement in placements) == sorted(sizes)
+    for placement in placements:
+        size = placement.tensor.nbytes
+        assert placement.offset % (65536 if size >= 1 << 20 else 4096 if size >= 4096 else 64) == 0
+    ends = [placement.offset + placement.tensor.nbytes for placement in placements]
+    assert all(end <= following.offset for end, following in zip(ends, placements[1:], strict=False))
+    # The tensors of less than a MiB lie in the gap before the second large one, but for the one that is longer than the gap.
+    assert ends[-1] < (3 << 20) + 65536 * 3 + (1 << 20)
+
+
+def test_data_of_another_export_is_refused(tmp_path: Path) -> None:
+    for name, seed in (("first", 0), ("second", 1)):
+        (tmp_path / name).mkdir()
+        model = chain_model({"fc": plan([linear()])}, {"w": random_factor(64, 64, seed=seed)}, features(64))
+        export(model, "onnx", tmp_path / name / "model.onnx")
+    first, second = tmp_path / "first", tmp_path / "second"
+    OnnxArtifact(second / "model.onnx").run({"x": np.zeros((1, 64), np.float32)})
+    shutil.copy(first / "model.onnx.data", second)
+    for read in (read_artifact, OnnxArtifact, inspect_onnx):
+        with pytest.raises(CheckpointError, match=r"model\.onnx\.data must be the file that was exported with model\.onnx"):
+            read(second / "model.onnx")
+    read_artifact(first / "model.onnx")
 
 
 def test_same_model_same_bytes(tmp_path: Path) -> None:

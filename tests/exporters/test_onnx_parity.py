@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lut_cases import narrow_factor
 from packed_models import chain_model, conv, conv_factor, features, gather, linear, plan, random_factor
 
 from edgecomp.checkpoint import CompressedModel
@@ -98,4 +99,13 @@ def test_convolution(tmp_path: Path, name: str, permuted: bool) -> None:
     factor = conv_factor(n, params, bits=3, permuted=permuted)
     image = TensorSpec("x", "float32", ("batch", params.in_channels, "height", "width"))
     model = chain_model({"conv": plan([conv(params)], bias=permuted)}, {"w": factor}, image)
+    assert_parity(model, tmp_path, x(2, params.in_channels, 11, 14))
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("name", ["strided", "lopsided", "grouped", "depthwise"])
+def test_narrow_convolution(tmp_path: Path, name: str, bits: int) -> None:
+    n, params = CONVOLUTIONS[name]
+    image = TensorSpec("x", "float32", ("batch", params.in_channels, "height", "width"))
+    model = chain_model({"conv": plan([conv(params)], bias=bits % 2 == 0)}, {"w": narrow_factor(n, params, bits=bits)}, image)
     assert_parity(model, tmp_path, x(2, params.in_channels, 11, 14))

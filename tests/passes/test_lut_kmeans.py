@@ -193,14 +193,15 @@ def bits_of(draft: Draft) -> dict[str, int]:
 
 def test_every_matrix_that_gets_smaller_is_packed_once() -> None:
     draft = run_pass()
-    assert bits_of(draft) == {"table": 2, "fc": 2, "conv": 2}  # the head is the table's; depthwise would grow
-    assert set(draft.matrices) == {"depthwise.weight"}
+    assert bits_of(draft) == {"table": 2, "fc": 2, "conv": 2, "depthwise": 2}  # the head is the table's
+    assert {name for name, factor in draft.factors.items() if factor.format == "lut_narrow"} == {"depthwise.weight"}
+    assert not draft.matrices
     assert draft.records.keys() == draft.factors.keys()
 
 
 def test_settings_by_name_and_by_kind_of_layer() -> None:
     draft = run_pass(layers=[{"match": ["f*"], "bits": 5}, {"ops": ["conv"], "bits": 3}])
-    assert bits_of(draft) == {"table": 2, "fc": 5, "conv": 3}
+    assert bits_of(draft) == {"table": 2, "fc": 5, "conv": 3, "depthwise": 3}
     tied = run_pass(layers=[{"match": ["table", "head"], "bits": 6, "block_size": 64}])
     assert tied.factors["table.weight"].attributes == {"bits": 6, "block_size": 64}
 
@@ -212,7 +213,7 @@ def test_the_last_match_counts_and_keeps_what_it_leaves_out() -> None:
 
 def test_skipped_layers_stay() -> None:
     draft = run_pass(skip=["fc", "conv*"])
-    assert set(draft.matrices) == {"fc.weight", "conv.weight", "depthwise.weight"}
+    assert set(draft.matrices) == {"fc.weight", "conv.weight"}
 
 
 @pytest.mark.parametrize("settings", [{"skip": ["encoder.*"]}, {"layers": [{"match": ["fc", "encoder.*"]}]}])

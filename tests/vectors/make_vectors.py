@@ -2,9 +2,9 @@
 
     python tests/vectors/make_vectors.py [FOLDER]
 
-Each format is a folder with one folder per case and the list of their names, `cases.txt`. A case is .npy files and, for `lut`,
-`meta.txt` with one `key value` a line; the C++ tests read them as well. The numbers come from a generator of our own (numpy does
-not promise its streams for ever), so every run writes the same bytes.
+Each format is a folder with one folder per case and the list of their names, `cases.txt`. A case is .npy files and, but for
+`dense`, `meta.txt` with one `key value` a line; the C++ tests read them as well. The numbers come from a generator of our own
+(numpy does not promise its streams for ever), so every run writes the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecomp.formats import dense, lut
+from edgecomp.formats import dense, lut, lut_narrow
 from edgecomp.tensor import Factor
 
 HERE = Path(__file__).parent
@@ -44,6 +44,26 @@ LUT_CASES = (
     LutCase("several_books", n=50, k=64, bits=2, block_size=64, m=3, books=3),
     LutCase("permuted_rows", n=37, k=96, bits=5, block_size=32, m=9, books=2, permuted=True),
     LutCase("permuted_wide", n=20, k=33, bits=8, block_size=64, m=1, permuted=True),
+)
+
+
+@dataclass(frozen=True)
+class NarrowCase:
+    """A factor of the format `lut_narrow`."""
+
+    name: str
+    n: int
+    k: int
+    bits: int
+    exponent: int = -14
+
+
+NARROW_CASES = (
+    *(NarrowCase(f"bits{bits}", n=19, k=9, bits=bits) for bits in range(1, 9)),
+    NarrowCase("one_weight", n=1, k=1, bits=3),
+    NarrowCase("one_byte", n=4, k=2, bits=1),
+    NarrowCase("first_convolution", n=16, k=27, bits=4, exponent=-120),
+    NarrowCase("large_steps", n=5, k=25, bits=5, exponent=100),
 )
 
 # Where widening and rounding to nearest even can go wrong: zeros of both signs, the smallest and largest numbers of each kind, and
@@ -100,6 +120,24 @@ def make_lut_factor(case: LutCase, numbers: Numbers) -> Factor:
     )
 
 
+def write_narrow_case(case: NarrowCase, folder: Path) -> None:
+    """Write one case; the first rows have the scales of the edges."""
+    numbers = Numbers(seed=sum(case.name.encode()))
+    wide = lut.storage_bits(case.bits) == 8
+    row_scale = numbers.integers(0, 256, case.n).astype(np.uint8)
+    row_scale[: min(case.n, 4)] = [255, 0, 1, 16][: min(case.n, 4)]
+    factor = lut_narrow.pack(
+        numbers.integers(-127, 128, case.n, case.k) if wide else numbers.integers(0, 2**case.bits, case.n, case.k),
+        numbers.integers(-127, 128, 2**case.bits).astype(np.int8),
+        row_scale,
+        bits=case.bits,
+        exponent=case.exponent,
+    )
+    save_arrays(folder, {**factor.arrays, "weights": lut_narrow.unpack(factor)})
+    meta = {"n": case.n, "k": case.k, "bits": case.bits, "exponent": case.exponent}
+    (folder / "meta.txt").write_text("".join(f"{key} {value}\n" for key, value in meta.items()))
+
+
 def float_matmul(x: np.ndarray, factor: Factor, bias: np.ndarray) -> np.ndarray:
     """`x Wᵀ + bias` summed in float64: no library's order of float32 sums enters the file."""
     products = np.einsum("mk,nk->mn", x.astype(np.float64), lut.unpack(factor).astype(np.float64), optimize=False)
@@ -146,10 +184,13 @@ def write_names(folder: Path, names: Sequence[str]) -> None:
 
 
 def main(folder: Path) -> None:
-    """Write all cases of both formats."""
+    """Write all cases of all formats."""
     for case in LUT_CASES:
         write_lut_case(case, folder / "lut" / case.name)
     write_names(folder / "lut", [case.name for case in LUT_CASES])
+    for narrow in NARROW_CASES:
+        write_narrow_case(narrow, folder / "lut_narrow" / narrow.name)
+    write_names(folder / "lut_narrow", [narrow.name for narrow in NARROW_CASES])
     for dtype in dense.DTYPES:
         write_dense_case(dtype, folder / "dense" / dtype.__name__)
     write_names(folder / "dense", [dtype.__name__ for dtype in dense.DTYPES])

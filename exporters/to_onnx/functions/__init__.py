@@ -18,12 +18,14 @@ import onnx
 from edgecomp.exporters.to_onnx.functions.lut_conv2d import lut_conv2d
 from edgecomp.exporters.to_onnx.functions.lut_gather import lut_gather
 from edgecomp.exporters.to_onnx.functions.lut_matmul import lut_matmul
-from edgecomp.ops import LUT_CONV2D, LUT_GATHER, LUT_MATMUL
+from edgecomp.exporters.to_onnx.functions.lut_narrow_conv2d import lut_narrow_conv2d
+from edgecomp.ops import LUT_CONV2D, LUT_GATHER, LUT_MATMUL, LUT_NARROW_CONV2D
 
 _BUILDERS: dict[str, Callable[[int], onnx.FunctionProto]] = {
     LUT_MATMUL.onnx_name: lut_matmul,
     LUT_GATHER.onnx_name: lut_gather,
     LUT_CONV2D.onnx_name: lut_conv2d,
+    LUT_NARROW_CONV2D.onnx_name: lut_narrow_conv2d,
 }
 
 

@@ -5,6 +5,8 @@ A body is `function(...)` of `prelude`, the operator's own lines and, inside its
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 import onnx.helper
@@ -101,13 +103,14 @@ def prelude(rows: int) -> str:
     """
 
 
-def function(operator: Operator, opset: int, body: str) -> onnx.FunctionProto:
+def function(operator: Operator, opset: int, body: str, tables: Mapping[str, np.ndarray]) -> onnx.FunctionProto:
     """Parse a body into the function of `operator`, with the operator table's inputs, attributes and output.
 
     Args:
         operator: the operator that the function computes.
         opset: version of the default domain.
         body: ONNX text of the nodes.
+        tables: constants that would be long as text, by name.
 
     """
     attributes = ", ".join(attribute.name for attribute in operator.attributes)
@@ -116,19 +119,21 @@ def function(operator: Operator, opset: int, body: str) -> onnx.FunctionProto:
         f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
         f"{operator.onnx_name} <{attributes}> ({inputs}) => ({operator.output.name}) {{\n{body}\n}}"
     )
-    table = onnx.numpy_helper.from_array(_bit_weights(), "all_bit_weights")
-    proto.node.insert(0, onnx.helper.make_node("Constant", [], ["all_bit_weights"], value=table))
+    for name, table in tables.items():
+        value = onnx.numpy_helper.from_array(table, name)
+        proto.node.insert(0, onnx.helper.make_node("Constant", [], [name], value=value))
     return proto
 
 
-def _bit_weights() -> np.ndarray:
-    """What bit `p` of plane `q`, as 2**p, is multiplied with in the code of column group `i`: `[9, 8, 64]` by (bits, i, 8 q + p).
+def lut_tables() -> dict[str, np.ndarray]:
+    """The tables of every body that has `prelude`: `all_bit_weights [9, 8, 64]`.
 
-    float16 holds the powers of two from 2**-7 to 2**7 exactly, in half the bytes.
+    By (bits, i, 8 q + p) what bit `p` of plane `q`, as 2**p, is multiplied with in the code of column group `i`. float16 holds the
+    powers of two from 2**-7 to 2**7 exactly, in half the bytes.
     """
     weights = np.zeros((9, lut.COLUMN_GROUPS, 64), np.float16)
     for bits in range(1, 9):
         for i, positions in enumerate(lut.bit_positions(bits).tolist()):
             for b, (plane, position) in enumerate(positions):
                 weights[bits, i, 8 * plane + position] = 2.0 ** (b - position)
-    return weights
+    return {"all_bit_weights": weights}

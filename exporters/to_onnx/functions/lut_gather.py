@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import onnx
 
-from edgecomp.exporters.to_onnx.functions.decode import DECODE, LANE_OF_ROW, function, prelude
+from edgecomp.exporters.to_onnx.functions.decode import DECODE, LANE_OF_ROW, function, lut_tables, prelude
 from edgecomp.formats.lut import TILE_ROWS
 from edgecomp.ops import LUT_GATHER
 
 _BODY = f"""
     {prelude(rows=1)}
     {LANE_OF_ROW}
-    flat = Reshape (indices, infer)
+    # ONNX Runtime's Scan takes no empty sequence: without an index there is one step, whose row is cut off.
+    count = Size (indices)
+    count_1d = Reshape (count, infer)
+    step_count = Max (count_1d, one)
+    given = Reshape <allowzero = 1> (indices, count_1d)
+    given_and_one = Concat <axis = 0> (given, zero)
+    flat = Slice (given_and_one, zero, step_count)
     is_negative = Less (flat, zero)
     from_end = Add (flat, n)
     row = Where (is_negative, from_end, flat)
@@ -19,7 +25,7 @@ _BODY = f"""
     tile_rows = Constant <value = int64[1] {{{TILE_ROWS}}}> ()
     tile = Div (lane, tile_rows)
     lane_in_tile = Mod (lane, tile_rows)
-    y_rows = Scan <num_scan_inputs = 2, body = row (int64 one_tile, int64 one_lane) => (float[?] y_row) {{
+    y_steps = Scan <num_scan_inputs = 2, body = row (int64 one_tile, int64 one_lane) => (float[?] y_row) {{
         # Indices of shape [1] keep an axis for the one row.
         lane_1d = Unsqueeze (one_lane, zero)
         tile_codes = Gather <axis = 0> (codes, one_tile)
@@ -34,6 +40,7 @@ _BODY = f"""
         y_row = Slice (y_padded, zero, k)
     }}> (tile, lane_in_tile)
 
+    y_rows = Slice (y_steps, zero, count_1d)
     leading = Shape (indices)
     y_shape = Concat <axis = 0> (leading, k)
     y = Reshape <allowzero = 1> (y_rows, y_shape)
@@ -41,8 +48,5 @@ _BODY = f"""
 
 
 def lut_gather(opset: int) -> onnx.FunctionProto:
-    """The function of `LutGather`: int64 `indices [...]`, negative ones from the end, to float32 `y [..., K]`.
-
-    There must be at least one index: ONNX Runtime's Scan takes no empty sequence.
-    """
-    return function(LUT_GATHER, opset, _BODY)
+    """The function of `LutGather`: int64 `indices [...]`, negative ones from the end, to float32 `y [..., K]`."""
+    return function(LUT_GATHER, opset, _BODY, lut_tables())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from edgecomp.exporters.to_onnx.functions.decode import BIAS_OR_ZEROS, DECODE, LANE_OF_ROW, function, prelude
+from edgecomp.exporters.to_onnx.functions.decode import BIAS_OR_ZEROS, DECODE, LANE_OF_ROW, function, lut_tables, prelude
 from edgecomp.exporters.to_onnx.functions.epilogue import added, gated
 from edgecomp.formats.lut import TILE_ROWS
 from edgecomp.ops import LUT_MATMUL
@@ -15,18 +15,19 @@ _BODY = f"""
     {BIAS_OR_ZEROS}
     x_shape = Concat <axis = 0> (infer, k)
     x_rows = Reshape (x, x_shape)
-    y_tiles = Scan <num_scan_inputs = 4, scan_output_axes = [1], body = tile (
+    lane_tiles = Scan <num_scan_inputs = 4, body = tile (
         uint8[?, ?, 16, 4] packed, uint16 book, int8[?, 16] block_scales, float[16] lane_scale
-    ) => (float[?, 16] y_tile) {{
+    ) => (float[16, ?] tile_y) {{
         {DECODE}
         tile_weights = Slice (weights, zero, k, one)
-        y_tile = Gemm <transB = 1> (x_rows, tile_weights)
+        tile_y = Gemm <transB = 1> (tile_weights, x_rows)
     }}> (codes, tile_book, scales, row_scale)
 
     row_count = Shape <start = 0, end = 1> (x_rows)
-    y_lanes_shape = Concat <axis = 0> (row_count, lane_count_1d)
-    y_lanes = Reshape <allowzero = 1> (y_tiles, y_lanes_shape)
-    y_rows = Gather <axis = 1> (y_lanes, lane_of_row)
+    y_lanes_shape = Concat <axis = 0> (lane_count_1d, row_count)
+    y_lanes = Reshape <allowzero = 1> (lane_tiles, y_lanes_shape)
+    y_by_output = Gather <axis = 0> (y_lanes, lane_of_row)
+    y_rows = Transpose <perm = [1, 0]> (y_by_output)
     y_biased = Add (y_rows, bias_or_zeros)
     {added("y_biased", "y_added", 2)}
     {gated("y_added", "y_finished")}
@@ -38,4 +39,4 @@ _BODY = f"""
 
 def lut_matmul(opset: int) -> onnx.FunctionProto:
     """The function of `LutMatMul`: float32 `x [..., K]` to `y [..., N]` or `[..., N/2]`; holds one tile's weights."""
-    return function(LUT_MATMUL, opset, _BODY)
+    return function(LUT_MATMUL, opset, _BODY, lut_tables())

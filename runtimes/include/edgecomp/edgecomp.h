@@ -1,8 +1,8 @@
 /* The C interface of the edgecomp kernels: packed factors in, float32 out.
  *
- * The packed format `lut` is specified in edgecomp/formats/lut.md. No function throws, prints, allocates or aborts; each returns a
- * status. Pointers need the alignment of their element type and no more. All functions are safe to call from several threads at
- * once.
+ * The packed formats are specified in edgecomp/formats/lut.md and lut_narrow.md. No function throws, prints, allocates or aborts;
+ * each returns a status. Pointers need the alignment of their element type and no more; what has no elements may be null, and no
+ * rows, no indices and images of no pixels give outputs of none. All functions are safe to call from several threads at once.
  */
 #ifndef EDGECOMP_EDGECOMP_H_
 #define EDGECOMP_EDGECOMP_H_
@@ -53,6 +53,7 @@ typedef enum ec_status {
   EC_ERR_ATTRIBUTE = 19,       /* an attribute of a call is missing or has a value that the operator does not know */
   EC_ERR_STRUCT_SIZE = 20,     /* a struct's size is not what this library was built with */
   EC_ERR_MEMORY = 21,          /* the caller had no memory for an output or a workspace */
+  EC_ERR_EXPONENT = 22,        /* the exponent of a lut_narrow factor is not -120 to 100 */
 } ec_status;
 
 /* One line in English that says what must hold; never null. */
@@ -142,11 +143,38 @@ typedef struct ec_conv2d {
   int64_t group;
 } ec_conv2d;
 
+/* Without pixels (height or width 0) an image has no outputs, or where there is padding those of the padding: the bias. */
 EC_API ec_status ec_conv2d_output_size(const ec_conv2d* conv, int64_t* out_height, int64_t* out_width);
 EC_API ec_status ec_lut_conv2d_workspace_bytes(const ec_lut_factor* factor, const ec_conv2d* conv, ec_compute compute,
                                                const ec_parallel* parallel, size_t* bytes);
 EC_API ec_status ec_lut_conv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const float* x, const ec_epilogue* epilogue,
                                float* y, ec_compute compute, const ec_parallel* parallel, void* workspace, size_t workspace_bytes);
+
+/* A packed matrix of N rows and few columns K; the arrays of lut_narrow.md, borrowed. */
+typedef struct ec_lut_narrow_factor {
+  uint32_t size; /* sizeof(ec_lut_narrow_factor) */
+  int32_t bits;
+  int64_t n;
+  int64_t k;
+  int64_t exponent;
+  const uint8_t* codes;     /* [ceil(N K P / 8)] */
+  const int8_t* codebook;   /* [2**bits], or null for 7 and 8 bits */
+  const uint8_t* row_scale; /* [N] */
+} ec_lut_narrow_factor;
+
+/* Checks sizes: called by every function below. */
+EC_API ec_status ec_lut_narrow_check_sizes(const ec_lut_narrow_factor* factor);
+
+/* Checks sizes and every value, once per factor. */
+EC_API ec_status ec_lut_narrow_check(const ec_lut_narrow_factor* factor);
+
+/* A convolution in float whose columns are ordered (kernel row, kernel column, channel of the group), without padding. The
+ * workspace holds all weights as float32 and, for each task, a padded copy of some of the input. */
+EC_API ec_status ec_lut_narrow_conv2d_workspace_bytes(const ec_lut_narrow_factor* factor, const ec_conv2d* conv,
+                                                      const ec_parallel* parallel, size_t* bytes);
+EC_API ec_status ec_lut_narrow_conv2d(const ec_lut_narrow_factor* factor, const ec_conv2d* conv, const float* x,
+                                      const ec_epilogue* epilogue, float* y, const ec_parallel* parallel, void* workspace,
+                                      size_t workspace_bytes);
 
 /* Any operator of edgecomp/operators.md by its name, on tensors: for callers that have tensors and not factors, as a runtime's
  * adapter. Everything is checked in every call. */
@@ -183,7 +211,7 @@ EC_API int32_t ec_variant_available(int32_t index); /* 1 where this CPU can run 
 /* The variant that runs: the first available, or what EDGECOMP_FORCE_ISA names (read once per process). */
 EC_API ec_status ec_variant_selected(const char** name);
 /* The variant that an operator's kernels run, which is a lower one where it has none for the selected. `op` is "lut_matmul",
- * "lut_gather", "lut_conv2d" (one group) or "lut_conv2d_grouped" (several). */
+ * "lut_gather", "lut_conv2d" (one group), "lut_conv2d_grouped" (several) or "lut_narrow_conv2d". */
 EC_API ec_status ec_variant_of(const char* op, const char** name);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-// Sizes of a two-dimensional convolution by a lut factor.
+// Sizes of a two-dimensional convolution by a packed matrix.
 #ifndef EDGECOMP_KERNELS_LUT_CONV2D_CONV2D_GEOMETRY_H_
 #define EDGECOMP_KERNELS_LUT_CONV2D_CONV2D_GEOMETRY_H_
 
@@ -17,11 +17,12 @@ struct Conv2dGeometry {
   int64_t group_outputs;    // output channels of a group
 
   int64_t out_pixels() const { return out_height * out_width; }
+  bool empty() const { return conv.batch == 0 || out_pixels() == 0; }
   int64_t in_pixels() const { return conv.height * conv.width; }
 };
 
-// Checks the geometry, and that the factor is one of such a convolution.
-ec_status MakeConv2dGeometry(const ec_lut_factor& factor, const ec_conv2d* conv, Conv2dGeometry* geometry);
+// Checks the geometry, and that an [n, k] matrix, whose taps pad the channels to a multiple, is the kernel of such a convolution.
+ec_status MakeConv2dGeometry(int64_t n, int64_t k, int64_t channel_multiple, const ec_conv2d* conv, Conv2dGeometry* geometry);
 
 }  // namespace edgecomp
 

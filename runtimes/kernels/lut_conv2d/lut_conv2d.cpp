@@ -42,7 +42,7 @@ ec_status PlanConv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const e
                      const ec_parallel* parallel, Conv2dPlan* plan) {
   LutLayout layout;
   ec_status status = CheckedLutLayout(factor, &layout);
-  if (status == EC_OK) status = MakeConv2dGeometry(*factor, conv, &plan->geometry);
+  if (status == EC_OK) status = MakeConv2dGeometry(factor->n, factor->k, kSpanColumns, conv, &plan->geometry);
   if (status == EC_OK) status = CheckEpilogue(epilogue, factor->n);
   if (status != EC_OK) return status;
   if (epilogue != nullptr && epilogue->gated != 0) return EC_ERR_ATTRIBUTE;
@@ -62,8 +62,8 @@ ec_status RunConv2d(const ec_lut_factor& factor, const Conv2dPlan& plan, const f
   if (status != EC_OK) return status;
   const Conv2dGeometry& geometry = plan.geometry;
   const ec_conv2d& conv = geometry.conv;
-  if (conv.batch == 0) return EC_OK;
-  if (x == nullptr || y == nullptr) return EC_ERR_NULL_POINTER;
+  if (geometry.empty()) return EC_OK;
+  if ((x == nullptr && geometry.in_pixels() > 0) || y == nullptr) return EC_ERR_NULL_POINTER;
   if (workspace == nullptr || workspace_bytes < plan.workspace_bytes) return EC_ERR_WORKSPACE;
 
   const LutMatMulKernels& kernels = LutMatMulKernelsFor(isa);

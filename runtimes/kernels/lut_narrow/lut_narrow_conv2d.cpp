@@ -1,0 +1,239 @@
+// lut_narrow_conv2d: all weights are decoded once, and run directly over padded copies of the input.
+//
+// A copy holds, for the channels of one group and a band of output rows, the input's rows and columns sorted by what remains when
+// they are divided by the strides (phases). With rows of the same pitch as the outputs, output (row, column) at the index
+// i = row * pitch + column needs of tap t the value at offset(t) + i: the band is one array of sums over shifted copies, whatever
+// strides, dilations and paddings are. Columns between out_width and the pitch are computed for nothing.
+#include <cstring>
+
+#include "core/checked_math.h"
+#include "core/parallel.h"
+#include "kernels/lut_conv2d/conv2d_geometry.h"
+#include "kernels/lut_matmul/lut_matmul_driver.h"
+#include "kernels/lut_narrow/lut_narrow.h"
+#include "kernels/lut_narrow/tap_sums.h"
+
+namespace edgecomp {
+namespace {
+
+constexpr int64_t kBandBytes = 128 << 10;         // of a copy, to stay in a second-level cache
+constexpr int64_t kDecodedByOneThread = 1 << 14;  // weights
+
+// Phases of one axis, and how many values a phase has beyond those of the outputs.
+struct Axis {
+  int64_t stride, dilation, pad, kernel;
+  int64_t phases() const { return stride < reach() + 1 ? stride : reach() + 1; }
+  int64_t reach() const { return (kernel - 1) * dilation; }
+  int64_t extra() const { return reach() / stride; }
+};
+
+struct NarrowPlan {
+  LutNarrowLayout layout;
+  Conv2dGeometry geometry;
+  Axis rows, columns;
+  int64_t pitch;
+  int64_t band;  // output rows
+  int64_t bands;
+  int64_t plane;  // floats of a channel's copy of a band
+  int64_t units;  // (group, image, band)
+  int64_t tasks;
+  int64_t copy_floats, out_floats;  // of a task
+  size_t offsets, weights, first_task;
+  size_t workspace_bytes;
+
+  int64_t copy_rows(int64_t band_rows) const { return band_rows + rows.extra(); }
+};
+
+constexpr size_t kAlignment = 64;
+
+ec_status MakePlan(const ec_lut_narrow_factor* factor, const ec_conv2d* conv, const ec_parallel* parallel, NarrowPlan* plan) {
+  ec_status status = CheckedLutNarrowLayout(factor, &plan->layout);
+  if (status == EC_OK) status = MakeConv2dGeometry(factor->n, factor->k, /*channel_multiple=*/1, conv, &plan->geometry);
+  if (status != EC_OK) return status;
+  const Conv2dGeometry& g = plan->geometry;
+  plan->rows = {conv->stride_h, conv->dilation_h, conv->pad_top, conv->kernel_h};
+  plan->columns = {conv->stride_w, conv->dilation_w, conv->pad_left, conv->kernel_w};
+  plan->pitch = g.out_width + plan->columns.extra();
+  const CheckedSize row = CheckedSize(g.group_channels) * plan->rows.phases() * plan->columns.phases() * plan->pitch;
+  if (!(row * int64_t{sizeof(float)}).fits()) return EC_ERR_OVERFLOW;
+  const int64_t row_bytes = static_cast<int64_t>(row.value()) * int64_t{sizeof(float)};
+  const int64_t fitting = row_bytes == 0 ? 1 : kBandBytes / row_bytes - plan->rows.extra();
+  const int64_t most = g.out_height < 1 ? 1 : g.out_height;
+  plan->band = fitting < 1 ? 1 : fitting < most ? fitting : most;
+  plan->bands = CeilDiv(g.out_height, plan->band);
+  const CheckedSize plane = CheckedSize(plan->rows.phases()) * plan->columns.phases() * plan->copy_rows(plan->band) * plan->pitch;
+  const CheckedSize copy = plane * g.group_channels + kTapSlack;
+  const CheckedSize out = CheckedSize(plan->band) * plan->pitch + kTapSlack;
+  const CheckedSize units = CheckedSize(conv->group) * conv->batch * plan->bands;
+  if (!copy.fits() || !out.fits() || !units.fits()) return EC_ERR_OVERFLOW;
+  plan->plane = static_cast<int64_t>(plane.value());
+  plan->copy_floats = static_cast<int64_t>(copy.value());
+  plan->out_floats = static_cast<int64_t>(out.value());
+  plan->units = static_cast<int64_t>(units.value());
+  plan->tasks = plan->units < MaxTasks(parallel) ? plan->units : MaxTasks(parallel);
+
+  const CheckedSize offset_bytes = CheckedSize(factor->k) * int64_t{sizeof(int64_t)};
+  const CheckedSize weight_bytes = CheckedSize(plan->layout.weights) * int64_t{sizeof(float)};
+  const CheckedSize task_bytes = (copy + out) * int64_t{sizeof(float)} * plan->tasks;
+  const CheckedSize total = offset_bytes + weight_bytes + task_bytes + static_cast<int64_t>(kAlignment);
+  if (!total.fits()) return EC_ERR_OVERFLOW;
+  plan->offsets = 0;
+  plan->weights = offset_bytes.value();
+  plan->first_task = plan->weights + weight_bytes.value();
+  plan->workspace_bytes = total.value();
+  return EC_OK;
+}
+
+// Where in a copy each tap's values begin, in the order of the factor's columns: (kernel row, kernel column, channel).
+void FillOffsets(const NarrowPlan& plan, int64_t* offsets) {
+  const int64_t band_rows = plan.copy_rows(plan.band);
+  for (int64_t tap_y = 0; tap_y < plan.rows.kernel; ++tap_y) {
+    const int64_t y = tap_y * plan.rows.dilation;
+    for (int64_t tap_x = 0; tap_x < plan.columns.kernel; ++tap_x) {
+      const int64_t x = tap_x * plan.columns.dilation;
+      const int64_t phase = y % plan.rows.stride * plan.columns.phases() + x % plan.columns.stride;
+      const int64_t offset = (phase * band_rows + y / plan.rows.stride) * plan.pitch + x / plan.columns.stride;
+      for (int64_t channel = 0; channel < plan.geometry.group_channels; ++channel) *offsets++ = channel * plan.plane + offset;
+    }
+  }
+}
+
+// Columns [begin, end) of a phase's rows in the copy that lie inside the image.
+Range ColumnsInside(const NarrowPlan& plan, int64_t phase) {
+  const int64_t width = plan.geometry.conv.width, stride = plan.columns.stride, first = phase - plan.columns.pad;
+  const int64_t begin = first >= 0 ? 0 : CeilDiv(-first, stride);
+  const int64_t end = first >= width ? 0 : (width - 1 - first) / stride + 1;
+  return {begin, end < plan.pitch ? end : plan.pitch};
+}
+
+// Every stride-th value. A stride that the compiler knows lets it use vectors.
+void CopyColumns(const float* from, int64_t stride, int64_t count, float* to) {
+  if (stride == 1) {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+  } else if (stride == 2) {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[stride * i];
+  }
+}
+
+// Fills in what lies inside the image, for the channels that begin at `x`; the padding around it is zero already.
+void CopyBand(const NarrowPlan& plan, const float* x, int64_t first_row, float* copy) {
+  const ec_conv2d& c = plan.geometry.conv;
+  const int64_t rows = plan.copy_rows(plan.band);
+  for (int64_t phase_x = 0; phase_x < plan.columns.phases(); ++phase_x) {
+    const Range inside = ColumnsInside(plan, phase_x);
+    if (inside.last <= inside.first) continue;
+    const int64_t first_column = inside.first * c.stride_w + phase_x - c.pad_left;
+    for (int64_t channel = 0; channel < plan.geometry.group_channels; ++channel) {
+      for (int64_t phase_y = 0; phase_y < plan.rows.phases(); ++phase_y) {
+        float* to = copy + channel * plan.plane + (phase_y * plan.columns.phases() + phase_x) * rows * plan.pitch + inside.first;
+        int64_t y = first_row * c.stride_h + phase_y - c.pad_top;
+        for (int64_t r = 0; r < rows && y < c.height; ++r, y += c.stride_h, to += plan.pitch) {
+          if (y < 0) continue;
+          CopyColumns(x + (channel * c.height + y) * c.width + first_column, c.stride_w, inside.last - inside.first, to);
+        }
+      }
+    }
+  }
+}
+
+void Add(const float* addend, int64_t count, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] += addend[i];
+}
+
+// What all units of a call have in common.
+struct NarrowCall {
+  const NarrowPlan& plan;
+  const TapSumsKernels& kernels;
+  const LutMatMulKernels& activations;
+  const ec_lut_narrow_factor& factor;
+  const int64_t* offsets;
+  const float* weights;
+  const float* x;
+  const ec_epilogue& epilogue;
+  float* y;
+};
+
+void RunUnit(const NarrowCall& call, int64_t unit, float* copy, float* out) {
+  const NarrowPlan& plan = call.plan;
+  const Conv2dGeometry& g = plan.geometry;
+  const int64_t first_row = unit % plan.bands * plan.band;
+  const int64_t image = unit / plan.bands % g.conv.batch;
+  const int64_t group = unit / plan.bands / g.conv.batch;
+  const int64_t band_rows = g.out_height - first_row < plan.band ? g.out_height - first_row : plan.band;
+  CopyBand(plan, call.x + (image * g.conv.in_channels + group * g.group_channels) * g.in_pixels(), first_row, copy);
+  for (int64_t n = group * g.group_outputs; n < (group + 1) * g.group_outputs; ++n) {
+    const ec_epilogue& e = call.epilogue;
+    call.kernels.run({copy, call.offsets, call.weights + n * call.factor.k, call.factor.k, e.bias != nullptr ? e.bias[n] : 0.0f,
+                      (band_rows - 1) * plan.pitch + g.out_width, out});
+    const int64_t first = (image * call.factor.n + n) * g.out_pixels() + first_row * g.out_width, count = band_rows * g.out_width;
+    float* to = call.y + first;
+    for (int64_t row = 0; row < band_rows; ++row) {
+      CopyColumns(out + row * plan.pitch, 1, g.out_width, to + row * g.out_width);
+    }
+    if (e.addend != nullptr) Add(e.addend + first, count, to);
+    if (e.activation != EC_ACTIVATION_NONE) call.activations.activate(e.activation, to, nullptr, to, count);
+  }
+}
+
+}  // namespace
+}  // namespace edgecomp
+
+ec_status ec_lut_narrow_conv2d_workspace_bytes(const ec_lut_narrow_factor* factor, const ec_conv2d* conv,
+                                               const ec_parallel* parallel, size_t* bytes) {
+  if (bytes == nullptr) return EC_ERR_NULL_POINTER;
+  edgecomp::NarrowPlan plan;
+  const ec_status status = edgecomp::MakePlan(factor, conv, parallel, &plan);
+  if (status == EC_OK) *bytes = plan.workspace_bytes;
+  return status;
+}
+
+ec_status ec_lut_narrow_conv2d(const ec_lut_narrow_factor* factor, const ec_conv2d* conv, const float* x,
+                               const ec_epilogue* epilogue, float* y, const ec_parallel* parallel, void* workspace,
+                               size_t workspace_bytes) {
+  edgecomp::NarrowPlan plan;
+  ec_status status = edgecomp::MakePlan(factor, conv, parallel, &plan);
+  if (status == EC_OK) status = edgecomp::CheckEpilogue(epilogue, factor->n);
+  if (status != EC_OK) return status;
+  if (epilogue != nullptr && epilogue->gated != 0) return EC_ERR_ATTRIBUTE;
+  edgecomp::Isa isa;
+  status = edgecomp::SelectedIsa(&isa);
+  if (status != EC_OK) return status;
+  const edgecomp::Conv2dGeometry& geometry = plan.geometry;
+  if (geometry.empty()) return EC_OK;
+  if ((x == nullptr && geometry.in_pixels() > 0) || y == nullptr) return EC_ERR_NULL_POINTER;
+  if (workspace == nullptr || workspace_bytes < plan.workspace_bytes) return EC_ERR_WORKSPACE;
+
+  const auto address = (reinterpret_cast<uintptr_t>(workspace) + edgecomp::kAlignment - 1) / edgecomp::kAlignment;
+  auto* memory = reinterpret_cast<uint8_t*>(address * edgecomp::kAlignment);
+  auto* offsets = reinterpret_cast<int64_t*>(memory + plan.offsets);
+  auto* weights = reinterpret_cast<float*>(memory + plan.weights);
+  auto* task_memory = reinterpret_cast<float*>(memory + plan.first_task);
+  edgecomp::FillOffsets(plan, offsets);
+  const int64_t decoders = plan.layout.weights < edgecomp::kDecodedByOneThread || plan.tasks > factor->n ? 1 : plan.tasks;
+  edgecomp::ParallelFor(parallel, decoders, [&](int64_t task) {
+    const edgecomp::Range range = edgecomp::PartOf(factor->n, decoders, task);
+    edgecomp::DecodeNarrowRows(*factor, plan.layout, range.first, range.last, weights);
+  });
+  const ec_epilogue none = {sizeof(none), nullptr, nullptr, EC_ACTIVATION_NONE, 0};
+  const edgecomp::NarrowCall call = {plan,
+                                     edgecomp::TapSumsKernelsFor(isa),
+                                     edgecomp::LutMatMulKernelsFor(isa),
+                                     *factor,
+                                     offsets,
+                                     weights,
+                                     x,
+                                     epilogue != nullptr ? *epilogue : none,
+                                     y};
+  edgecomp::ParallelFor(parallel, plan.tasks, [&](int64_t task) {
+    float* copy = task_memory + task * (plan.copy_floats + plan.out_floats);
+    const edgecomp::Range range = edgecomp::PartOf(plan.units, plan.tasks, task);
+    for (int64_t unit = range.first; unit < range.last; ++unit) {
+      // The padding is where it was for the unit before, unless that was another band.
+      if (unit == range.first || plan.bands > 1) std::memset(copy, 0, static_cast<size_t>(plan.copy_floats) * sizeof(float));
+      edgecomp::RunUnit(call, unit, copy, copy + plan.copy_floats);
+    }
+  });
+  return EC_OK;
+}

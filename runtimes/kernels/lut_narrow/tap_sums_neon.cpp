@@ -1,0 +1,22 @@
+#include <arm_neon.h>
+
+#include "kernels/lut_narrow/tap_sums_simd.h"
+
+namespace edgecomp {
+namespace {
+
+struct Neon {
+  using Reg = float32x4_t;
+  static constexpr int kLanes = 4;
+  static Reg Set(float value) { return vdupq_n_f32(value); }
+  static Reg Load(const float* from) { return vld1q_f32(from); }
+  static Reg MultiplyAdd(Reg a, Reg b, Reg c) { return vfmaq_f32(c, a, b); }
+  static void Store(float* to, Reg value) { vst1q_f32(to, value); }
+};
+
+}  // namespace
+
+extern const TapSumsKernels kTapSumsNeon;
+const TapSumsKernels kTapSumsNeon = {SumTaps<Neon>};
+
+}  // namespace edgecomp
