@@ -18,7 +18,7 @@ from edgecomp.errors import FormatError
 from edgecomp.formats import lut, unpack
 from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.ops import NO_EPILOGUE
-from edgecomp.tensor import Compute, ConvParams, Factor, TensorSpec
+from edgecomp.tensor import COMPUTE_MODES, Compute, ConvParams, Factor, TensorSpec
 
 ARRAYS = ("codes", "codebooks", "tile_book", "scales", "row_scale", "row_index")
 
@@ -61,9 +61,9 @@ def test_gather_is_the_rows(bits: int, permuted: bool) -> None:
     assert torch.ops.edgecomp.lut_gather(indices[:0], *arrays_of(factor), **attributes_of(factor)).shape == (0, 3, 40)
 
 
-@pytest.mark.parametrize("compute", lut.COMPUTE_MODES)
+@pytest.mark.parametrize("compute", COMPUTE_MODES)
 @pytest.mark.parametrize("name", empty_cases.CASES)
-def test_empty_inputs_give_empty_outputs(name: str, compute: lut.Compute) -> None:
+def test_empty_inputs_give_empty_outputs(name: str, compute: Compute) -> None:
     stage = {"matmul": linear(), "gather": gather()}.get(name)
     factor = random_factor(empty_cases.ROWS, empty_cases.WIDTH, bits=3)
     if stage is None:
