@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecomp.artifact.session import OnnxArtifact
-from edgecomp.formats.lut import COMPUTE_MODES
-from edgecomp.tensor import ConvParams
+from edgecomp.tensor import COMPUTE_MODES, ConvParams
 
 WIDTH, ROWS = 70, 40
 CONVOLUTIONS = {
