@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime
 from kernels import cold_mib
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-from provenance import commit, machine, print_json
+from records import add_json_option, print_rows
 
 from edgecomp import native
 from edgecomp.formats import lut
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--cold-mib", type=int, default=cold_mib(), help="of weights (default: 5 times the largest cache)")
     parser.add_argument("--turns", type=int, default=21)
     parser.add_argument("--cpu-time", action="store_true", help="the calling thread's time, not the clock's")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    add_json_option(parser)
     arguments = parser.parse_args()
     clock = time.thread_time_ns if arguments.cpu_time else time.perf_counter_ns
     rows = []
@@ -163,15 +163,7 @@ def main() -> None:
             for epilogue in arguments.epilogues.split(","):
                 print(shape, m, epilogue, file=sys.stderr)
                 rows.append(compare(n, k, m, epilogue, arguments.turns, clock, arguments.cold_mib << 20))
-    if arguments.json:
-        print_json("epilogues", [asdict(row) for row in rows])
-        return
-    print(", ".join(f"{key}: {value}" for key, value in machine().items()) + f", commit: {commit()}\n")
-    print("| N x K | rows | epilogue | alone µs | inside µs | outside µs | inside / alone | outside / inside |")
-    print("| --- | ---: | --- |" + " ---: |" * 5)
-    for r in rows:
-        times = f"{r.alone_us:.1f} | {r.inside_us:.1f} | {r.outside_us:.1f}"
-        print(f"| {r.n} x {r.k} | {r.rows} | {r.epilogue} | {times} | {r.inside_over_alone:.3f} | {r.outside_over_inside:.3f} |")
+    print_rows("epilogues", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -23,23 +23,22 @@ import argparse
 import ctypes
 import importlib
 import importlib.util
-import json
 import os
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from records import add_json_option, print_rows
 from torch import Tensor
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -173,7 +172,7 @@ def make_row(
     """The row of a timing."""
     n, k = problem.matrix.shape
     speeds = (n * k / seconds / 1e6 for seconds in (timing.seconds, timing.cpu_seconds))
-    name = device_name(device)
+    name = torch.cuda.get_device_name() if device != "cpu" else "cpu"
     return Row(fit, round(packed_bits / (n * k), 3), f"{n}x{k}", n * k, threads, name, *speeds, *errors, timing.peak_mb)
 
 
@@ -212,21 +211,18 @@ def measure_llama(fit: str, problem: Problem, threads: int, seconds: float) -> R
     return make_row(fit, 8 * packed.nbytes, problem, threads, "cpu", timing, errors)
 
 
-def device_name(device: str) -> str:
-    """The processor's or accelerator's name."""
-    if device != "cpu":
-        return torch.cuda.get_device_name()
+def machine(device: str, variant: str | None) -> dict[str, Any]:
+    """What ran it; without the package, which is not needed here."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def commit() -> str:
-    """The checkout's commit, or "unknown" outside one."""
-    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
+    return {
+        "device": torch.cuda.get_device_name() if device != "cpu" else names[0] if names else platform.processor(),
+        "variant": variant,
+        "torch": torch.__version__,
+        "system": platform.platform(),
+        "load_average": os.getloadavg()[0],
+    }
 
 
 def main() -> None:
@@ -241,7 +237,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seconds", type=float, default=2, help="of runs a row")
     parser.add_argument("--library", type=Path, help="the fitting library, where edgecomp is not installed")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    add_json_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     lut_fit, native_fit = load_package(arguments.library)
@@ -258,27 +254,7 @@ def main() -> None:
             for bits in map(int, arguments.bits.split(",")):
                 rows.append(measure_lut(lut_fit, fit, problem, bits, arguments.threads, arguments.device, arguments.seconds))
     variant = native_fit.variant() if arguments.device == "cpu" else None
-    machine = {
-        "device": device_name(arguments.device),
-        "variant": variant,
-        "torch": torch.__version__,
-        "system": platform.platform(),
-        "load_average": os.getloadavg()[0],
-    }
-    if arguments.json:
-        flat = [asdict(row) for row in rows]
-        record = {"benchmark": "fitting", "date": time.strftime("%Y-%m-%d"), "commit": commit(), "machine": machine}
-        print(
-            json.dumps(record | {"command": " ".join(["python", "benchmarks/fitting.py", *sys.argv[1:]]), "rows": flat}, indent=1)
-        )
-        return
-    print(", ".join(f"{key}: {value}" for key, value in machine.items()) + f", commit: {commit()}\n")
-    columns = ["N x K", "fit", "bits a weight", "M weights/s", "a CPU second", "error", "weighted error", "peak MB"]
-    print("| " + " | ".join(columns) + " |\n| --- | --- |" + " ---: |" * 6)
-    for r in rows:
-        speeds = f"{r.mweights_per_s:.2f} | {r.mweights_per_cpu_s:.2f}"
-        figures = f"{r.bits:.2f} | {speeds} | {r.relative_error:.4f} | {r.weighted_error:.4f} | {r.peak_mb:.0f}"
-        print(f"| {r.shape} | {r.fit} | {figures} |")
+    print_rows("fitting", rows, as_json=arguments.json, on=machine(arguments.device, variant))
 
 
 if __name__ == "__main__":

@@ -15,16 +15,15 @@ import argparse
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from provenance import print_json
+from records import add_json_option, print_rows
 from torch import nn
 
 from edgecomp.artifact.executorch_session import ExecutorchArtifact
@@ -173,38 +172,19 @@ def measure(n: int, conv: ConvParams, size: int, bits: int, rounds: int, *, exec
 
 
 def main() -> None:
-    """Print a table, or with --json one object."""
+    """Measure all layers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bits", default="4,8")
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--executorch", action="store_true", help="check programs too")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
+    add_json_option(parser)
     arguments = parser.parse_args()
     rows = [
         measure(n, conv, size, bits, arguments.rounds, executorch=arguments.executorch)
         for bits in map(int, arguments.bits.split(","))
         for n, conv, size in LAYERS
     ]
-    if arguments.json:
-        print_json("narrow_layers", [asdict(row) for row in rows])
-        return
-    columns: list[str] = list(asdict(rows[0]))
-    print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
-    for row in rows:
-        print("| " + " | ".join(_cell(value) for value in asdict(row).values()) + " |")
-    for bits in sorted({row.bits for row in rows}):
-        own = [row for row in rows if row.bits == bits]
-        lut_total, narrow, half = (
-            sum(getattr(row, name) for row in own) for name in ("lut_bytes", "narrow_bytes", "float16_bytes")
-        )
-        share = 8 * narrow / sum(row.weights for row in own)
-        print(f"{bits} bits, all layers: lut {lut_total}, lut_narrow {narrow} ({share:.2f} bits a weight), float16 {half} bytes")
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "not measured"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    print_rows("narrow_layers", rows, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[EdgecompError], str]] = {
         CheckpointError,
         "fc must lead from 64 inputs",
     ),
-    "unknown format": (set_entry("factors", "fc.weight", "format", value="zip"), FormatError, "lut, dense, got 'zip'"),
+    "unknown format": (set_entry("factors", "fc.weight", "format", value="zip"), FormatError, "lut, lut_narrow, dense, got 'zip'"),
     "another shape": (set_entry("factors", "fc.weight", "shape", value=[63, 64]), CheckpointError, "fc must lead from 64 inputs"),
     "another number of tiles": (set_entry("factors", "fc.weight", "shape", value=[99, 64]), FormatError, "codes"),
     "shape of one size": (set_entry("factors", "fc.weight", "shape", value=[64]), CheckpointError, "ValueError"),

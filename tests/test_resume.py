@@ -37,7 +37,7 @@ class Deep(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(128, 128) for _ in range(12))
+        self.layers = nn.ModuleList(nn.Linear(384, 384) for _ in range(12))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
@@ -47,16 +47,16 @@ class Deep(nn.Module):
 
 def deep() -> tuple[nn.Module, list[TensorSpec]]:
     torch.manual_seed(0)
-    return Deep(), [TensorSpec("x", "float32", ("batch", 128))]
+    return Deep(), [TensorSpec("x", "float32", ("batch", 384))]
 
 
 def vectors() -> list[dict[str, np.ndarray]]:
-    return [{"x": np.random.default_rng(seed).standard_normal((8, 128)).astype(np.float32)} for seed in range(4)]
+    return [{"x": np.random.default_rng(seed).standard_normal((8, 384)).astype(np.float32)} for seed in range(4)]
 
 
 COMPRESS = ("compress", "test_resume:deep", "--calibration", "test_resume:vectors", "-r", "lut-4bit", "-o", "m.ec")
-# Many rounds of refinement, so that there is time to be killed in.
-SLOW = ("--set", "passes.0.refits=80")
+# By the whole Hessian, so that there is time to be killed in.
+SLOW = ("--set", "passes.0.weighting=hessian")
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -111,7 +111,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path, mo
         folder, work = tmp_path / str(trial), tmp_path / str(trial) / ".m.ec.work"
         folder.mkdir()
         process = begin(folder)
-        awaited = moments.randint(0, 12)
+        awaited = moments.randint(0, 10)
         wait_for(lambda: len(results_in(work)) >= awaited or not process.is_alive())  # noqa: B023  (called at once)
         time.sleep(moments.uniform(0, 0.1))
         process.kill()
@@ -214,7 +214,7 @@ def test_starting_afresh_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_mistake_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".m.ec.work" / OTHER_KEY).mkdir(parents=True)
-    assert main([*COMPRESS, "--set", "passes.0.block_size=96"]) == 3
+    assert main([*COMPRESS, "--set", "passes.0.block_size=160"]) == 3
     assert [path.name for path in (tmp_path / ".m.ec.work").iterdir()] == [OTHER_KEY]
 
 

@@ -69,7 +69,7 @@ def test_empty_inputs_give_empty_outputs(name: str, compute: Compute) -> None:
     if stage is None:
         outputs, params = empty_cases.CONVOLUTIONS[name]
         stage, factor = conv(params), conv_factor(outputs, params, bits=3)
-    layer = PackedLayer(plan([stage]), {"w": PackedFactor(factor)}, None, compute)
+    layer = PackedLayer(plan([stage], compute=compute), {"w": PackedFactor(factor)}, None)
     assert empty_cases.CASES[name].check(lambda array: layer(torch.from_numpy(array)).numpy(), name)
 
 

@@ -57,5 +57,5 @@ def test_only_matrices_are_packed() -> None:
 
 
 def test_unknown_formats_are_refused_by_name() -> None:
-    with pytest.raises(FormatError, match=r"lut, dense.*'sell16'"):
+    with pytest.raises(FormatError, match=r"lut, lut_narrow, dense.*'sell16'"):
         formats.validate(replace(GOOD, format="sell16"))
