@@ -24,6 +24,7 @@ from edgecomp.exporters import TARGETS, export
 from edgecomp.exporters.to_onnx.save import layout
 from edgecomp.inspect.artifact import inspect_onnx
 from edgecomp.modules import PackedFactor, PackedLayer
+from edgecomp.ops import LUT_GATHER, LUT_MATMUL
 from edgecomp.tensor import ConvParams, TensorSpec
 
 IDS = TensorSpec("ids", "int64", ("batch", "sequence"))
@@ -45,9 +46,9 @@ def test_every_packed_layer_is_our_node_with_every_attribute(tmp_path: Path) -> 
     assert Counter(node.op_type for node in proto.graph.node) == {"LutGather": 1, "LutMatMul": 2}
     for node in proto.graph.node:
         assert node.domain == "ai.edgecomp"
-        assert len(node.input) == (8 if node.op_type == "LutMatMul" else 7) and all(node.input)
-        expected = {"N", "K", "bits", "block_size"} | ({"compute"} if node.op_type == "LutMatMul" else set())
-        assert {attribute.name for attribute in node.attribute} == expected
+        operator = LUT_MATMUL if node.op_type == "LutMatMul" else LUT_GATHER
+        assert len(node.input) == len(operator.inputs) and all(node.input)
+        assert {attribute.name for attribute in node.attribute} == {declared.name for declared in operator.attributes}
     assert {function.name for function in proto.functions} == {"LutGather", "LutMatMul"}
     assert all({(o.domain, o.version) for o in f.opset_import} == {("", 21)} for f in proto.functions)
     assert {(o.domain, o.version) for o in proto.opset_import} == {("", 21), ("ai.edgecomp", 1)}
