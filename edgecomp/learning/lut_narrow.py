@@ -1,8 +1,8 @@
 """A `lut_narrow` factor whose codes, codebook and row scales are learned by gradients, always on the grids that are stored and run.
 
 A weight is `codebook[code] * step`, with `step = 2**(exponent + s / 16)`. Codes and codebook are learned as
-`edgecomp.learning.codes` says, and `s` as a float32, stored as round(s), uint8: the forward value rounds it, and the gradient passes
-the rounding (straight-through):
+`edgecomp.learning.codes` says, and `s` as a float32, stored as round(s), uint8: the forward value rounds it, and the gradient
+passes the rounding (straight-through):
 
     dL/ds = dL/dstep step ln(2) / 16
 

@@ -5,7 +5,7 @@ stage, if asked for, learns one block of the model after the other (`edgecomp.le
 time. The end-to-end stage learns the whole model at once, by an objective (`edgecomp.learning.objectives`), which by default is to
 give the original's outputs.
 
-What is learned of a factor, and by which gradients, is in `edgecomp.learning.codes`, `lut` and `lut_narrow` there. Norms and biases
+What is learned of a factor, and by which gradients, is in `edgecomp.learning`: `codes`, `lut` and `lut_narrow`. Norms and biases
 are learned beside them.
 
 Source: E. Yvinec, A. Dapogny, K. Bailly, "Network Memory Footprint Compression Through Jointly Learnable Codebooks and Mappings",
