@@ -220,10 +220,15 @@ def decode_narrow(
     by_bit = (codes[:, None] >> positions & 1).reshape(-1)[: n * k * width].reshape(n * k, width).to(torch.int64)
     code = (by_bit << torch.arange(width, device=codes.device)).sum(dim=1)
     values = torch.where(code < 128, code, code - 256) if codebook is None else codebook[code]
-    mantissas = torch.from_numpy(lut_narrow.MANTISSAS).to(codes.device)
-    scale = row_scale.to(torch.int64)
-    steps = torch.ldexp(mantissas[scale % lut_narrow.SCALES_PER_OCTAVE], scale // lut_narrow.SCALES_PER_OCTAVE + exponent)
-    return values.to(torch.float32).reshape(n, k) * torch.where(scale == 0, 0, steps)[:, None]
+    return values.to(torch.float32).reshape(n, k) * narrow_steps(row_scale.to(torch.int64), exponent)[:, None]
+
+
+def narrow_steps(row_scale: Tensor, exponent: int | Tensor) -> Tensor:
+    """Step of each row of a `lut_narrow` factor, float32, from integers: `edgecomp.formats.lut_narrow.row_steps`."""
+    mantissas = torch.from_numpy(lut_narrow.MANTISSAS).to(row_scale.device)
+    octaves = row_scale // lut_narrow.SCALES_PER_OCTAVE + exponent
+    steps = torch.ldexp(mantissas[row_scale % lut_narrow.SCALES_PER_OCTAVE], octaves)
+    return torch.where(row_scale == 0, 0, steps)
 
 
 def _lut_narrow_conv2d(

@@ -82,14 +82,20 @@ def pack(codes: np.ndarray, codebook: np.ndarray, row_scale: np.ndarray, *, bits
     return factor
 
 
+def unpack_codes(factor: Factor) -> np.ndarray:
+    """Codes, uint8 `[N, K]` (for 7 and 8 bits the values' two's complement)."""
+    (n, k), width = factor.shape, storage_bits(factor.attributes["bits"])
+    bits = np.unpackbits(factor.arrays["codes"], count=n * k * width, bitorder="little").reshape(n, k, width)
+    codes: np.ndarray = (bits << np.arange(width, dtype=np.uint8)).sum(axis=2, dtype=np.uint8)
+    return codes
+
+
 def unpack(factor: Factor) -> np.ndarray:
     """The weights: float32 `[N, K]`."""
-    (n, k), width = factor.shape, storage_bits(factor.attributes["bits"])
-    bits = np.unpackbits(factor.arrays["codes"], count=n * k * width, bitorder="little").reshape(n * k, width)
-    codes = (bits << np.arange(width, dtype=np.uint8)).sum(axis=1, dtype=np.uint8)
-    values = codes.view(np.int8) if width == 8 else factor.arrays["codebook"][codes]
+    codes = unpack_codes(factor)
+    values = codes.view(np.int8) if storage_bits(factor.attributes["bits"]) == 8 else factor.arrays["codebook"][codes]
     steps = row_steps(factor.arrays["row_scale"], factor.attributes["exponent"])
-    weights: np.ndarray = values.reshape(n, k).astype(np.float32) * steps[:, None]
+    weights: np.ndarray = values.astype(np.float32) * steps[:, None]
     return weights
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edgecomp.learning.dense import LearnedDense
 from edgecomp.learning.lut import LearnedLut
+from edgecomp.learning.lut_narrow import LearnedNarrow
 from edgecomp.tensor import Factor
 
 _GROUP_WEIGHTS = 1 << 25
@@ -63,6 +64,7 @@ class Learned(Protocol):
 
 LEARNERS: dict[str, type[Learned]] = {
     "lut": LearnedLut,
+    "lut_narrow": LearnedNarrow,
     "dense": LearnedDense,
 }
 

@@ -1,11 +1,12 @@
 """Method `jlcm`: packed factors of the model learned together, of every term and stage, against the original model.
 
-It takes the factors that a pass before it made: codebooks, scales and maps of `lut`, matrices of `dense`. A first stage, if asked
-for, learns one block of the model after the other (`edgecomp.learning.blockwise`): it fits into little memory and time. The
-end-to-end stage learns the whole model at once, by an objective (`edgecomp.learning.objectives`), which by default is to give the
-original's outputs.
+It takes the factors that a pass before it made: codebooks, scales and maps of `lut` and `lut_narrow`, matrices of `dense`. A first
+stage, if asked for, learns one block of the model after the other (`edgecomp.learning.blockwise`): it fits into little memory and
+time. The end-to-end stage learns the whole model at once, by an objective (`edgecomp.learning.objectives`), which by default is to
+give the original's outputs.
 
-What is learned of a factor, and by which gradients, is in `edgecomp.learning.lut`. Norms and biases are learned beside them.
+What is learned of a factor, and by which gradients, is in `edgecomp.learning`: `codes`, `lut` and `lut_narrow`. Norms and biases
+are learned beside them.
 
 Source: E. Yvinec, A. Dapogny, K. Bailly, "Network Memory Footprint Compression Through Jointly Learnable Codebooks and Mappings",
 ICLR 2024, arXiv:2309.17361. We deviate: block scales are learned too, rows are regrouped in `lut-kmeans` already (`books`), and a
@@ -23,9 +24,9 @@ from edgecomp.context import PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import ConfigError
 from edgecomp.learning.blockwise import learn_blocks
+from edgecomp.learning.codes import MapGradient
 from edgecomp.learning.end_to_end import learn_end_to_end
 from edgecomp.learning.learned import can_learn
-from edgecomp.learning.lut import MapGradient
 from edgecomp.learning.objectives import NEEDS_BLOCKS, Objective, make_objective
 from edgecomp.learning.student import LearningSettings, learnable
 
@@ -43,7 +44,7 @@ class JlcmConfig(PassConfig):
         batch: calibration samples of a step.
         position_rate: learning rate of the codes, in codewords a step.
         book_rate: of codebook entries, in int8 steps.
-        scale_rate: of block scales, in int8 steps.
+        scale_rate: of block scales, in int8 steps, and of the row scales of `lut_narrow`, in sixteenths of an octave.
         dense_rate: of dense factors, norms, biases and other dense tensors; 0 leaves them.
         seed: of the order of the samples.
 
@@ -82,7 +83,7 @@ class Jlcm:
         """Refuse a draft without anything to learn."""
         if not self._learnable(draft):
             raise ConfigError(
-                "jlcm learns factors that an earlier pass has made, of lut those of 1 to 6 bits, and there is none: "
+                "jlcm learns factors that an earlier pass has made, of lut and lut_narrow those of 1 to 6 bits, and there is none: "
                 "put lut-kmeans before it"
             )
 
@@ -119,4 +120,5 @@ class Jlcm:
             "values": config.dense_rate,
             "dense": config.dense_rate,
         }
-        return LearningSettings(steps, config.batch, rates, config.seed, {"lut": {"map_gradient": config.map_gradient}})
+        coded = {"map_gradient": config.map_gradient}
+        return LearningSettings(steps, config.batch, rates, config.seed, {"lut": coded, "lut_narrow": coded})

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from edgecomp.formats import lut, unpack
-from edgecomp.learning.lut import LearnedLut, MapGradient
+from edgecomp.learning.codes import MapGradient
+from edgecomp.learning.lut import LearnedLut
 from edgecomp.passes.lut_fit import fit_lut
 from edgecomp.tensor import Factor
 
@@ -73,13 +74,13 @@ def test_gradients_of_codebooks_and_scales_are_those_of_the_formula() -> None:
     lanes = torch.from_numpy(lut.lane_of_row(factor))
     books = torch.from_numpy(factor.arrays["tile_book"].astype(np.int64))[lanes // 16]
     row_scale = torch.from_numpy(factor.arrays["row_scale"]).reshape(-1)[lanes]
-    codes = start.positions.round().long()
-    entries, scales = start.books.clone().requires_grad_(), start.scales.clone().requires_grad_()
+    codes = start.coded.positions.round().long()
+    entries, scales = start.coded.books.clone().requires_grad_(), start.scales.clone().requires_grad_()
     steps = (scales * row_scale[:, None]).repeat_interleave(32, dim=1)
     (entries[books[:, None], codes] * steps * gradient).sum().backward()
-    torch.testing.assert_close(start.books.grad, entries.grad)
+    torch.testing.assert_close(start.coded.books.grad, entries.grad)
     torch.testing.assert_close(start.scales.grad, scales.grad)
-    torch.testing.assert_close(start.positions.grad, gradient * steps.detach())
+    torch.testing.assert_close(start.coded.positions.grad, gradient * steps.detach())
 
 
 def test_proximal_gradients_look_at_the_neighbour_in_the_direction_of_descent() -> None:
@@ -93,10 +94,10 @@ def test_proximal_gradients_look_at_the_neighbour_in_the_direction_of_descent() 
     )
     start = LearnedLut([factor], [torch.from_numpy(unpack(factor))], CPU, "proximal")
     start.set_gradients([torch.ones(1, 32)])  # every weight wants to be smaller
-    assert start.positions.grad is not None
-    torch.testing.assert_close(start.positions.grad[0, :4], torch.tensor([0, 1 / 61, 1 / 51, 1 / 118]))
+    assert start.coded.positions.grad is not None
+    torch.testing.assert_close(start.coded.positions.grad[0, :4], torch.tensor([0, 1 / 61, 1 / 51, 1 / 118]))
     start.set_gradients([-torch.ones(1, 32)])
-    torch.testing.assert_close(start.positions.grad[0, :4], -torch.tensor([1 / 61, 1 / 51, 1 / 118, 0]))
+    torch.testing.assert_close(start.coded.positions.grad[0, :4], -torch.tensor([1 / 61, 1 / 51, 1 / 118, 0]))
 
 
 def test_naive_gradients_grow_with_the_distance_of_the_codeword() -> None:
@@ -110,11 +111,11 @@ def test_naive_gradients_grow_with_the_distance_of_the_codeword() -> None:
     steps = (
         start.scales.round().repeat_interleave(32, dim=1) * torch.from_numpy(factor.arrays["row_scale"]).reshape(-1)[lanes, None]
     )
-    books = start.books[torch.from_numpy(factor.arrays["tile_book"].astype(np.int64))[lanes // 16]]
-    hard = books.gather(1, start.positions.argmax(dim=-1))
-    expected = (gradient * steps)[..., None] * start.positions.softmax(dim=-1) * (books[:, None, :] - hard[..., None])
-    torch.testing.assert_close(start.positions.grad, expected)
-    start.positions += torch.tensor([0.0, 0.0, 0.0, 100.0])
+    books = start.coded.books[torch.from_numpy(factor.arrays["tile_book"].astype(np.int64))[lanes // 16]]
+    hard = books.gather(1, start.coded.positions.argmax(dim=-1))
+    expected = (gradient * steps)[..., None] * start.coded.positions.softmax(dim=-1) * (books[:, None, :] - hard[..., None])
+    torch.testing.assert_close(start.coded.positions.grad, expected)
+    start.coded.positions += torch.tensor([0.0, 0.0, 0.0, 100.0])
     start.clamp()
     assert (lut.unpack_codes(start.to_factors()[0])[lanes.numpy(), :64] == 3).all()
 
@@ -122,15 +123,15 @@ def test_naive_gradients_grow_with_the_distance_of_the_codeword() -> None:
 def test_without_a_map_gradient_codes_stay() -> None:
     start = learned(normal(16, 32), map_gradient="none")
     start.set_gradients([torch.ones(16, 32)])
-    assert start.positions.grad is None
-    assert start.books.grad is not None
+    assert start.coded.positions.grad is None
+    assert start.coded.books.grad is not None
 
 
 def test_what_leaves_the_grid_is_brought_back() -> None:
     start = learned(normal(16, 32), bits=2)
-    start.positions += 100
+    start.coded.positions += 100
     start.scales -= 1000
-    start.books.copy_(torch.tensor([[500.0, 3.0, -500.0, 7.0]]))
+    start.coded.books.copy_(torch.tensor([[500.0, 3.0, -500.0, 7.0]]))
     start.clamp()
     (factor,) = start.to_factors()
     assert factor.arrays["codebooks"].tolist() == [[-127, 3, 7, 127]]
@@ -154,7 +155,7 @@ def test_a_column_of_zeros_stays_so() -> None:
     matrix[:, 40:] = 0
     start = learned(matrix)
     start.set_gradients([torch.ones(16, 64)])
-    assert start.positions.grad is not None
-    assert (start.positions.grad[:, 40:] == 0).all() and (start.positions.grad[:, :40] != 0).any()
+    assert start.coded.positions.grad is not None
+    assert (start.coded.positions.grad[:, 40:] == 0).all() and (start.coded.positions.grad[:, :40] != 0).any()
     (factor,) = start.to_factors()
     np.testing.assert_array_equal(unpack(factor), start.weights()[0].numpy())

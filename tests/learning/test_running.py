@@ -51,7 +51,7 @@ def chains(bits: int) -> tuple[nn.Module, list[torch.Tensor], Draft, PassContext
     model, x = Mixed().eval(), [torch.randn(2, 32, 6, 6)]
     passes = [
         SharedBasis(SharedBasisConfig(match=["left", "right"], rank=24)),
-        Sums(SumsConfig(summed="head", chained="conv", rank=40)),
+        Sums(SumsConfig(summed="head", chained="conv", rank=48)),
         LutKmeans(LutKmeansConfig(bits=bits, refits=0, weighting="none", compute="float")),
     ]
     return model, x, *drafted(model, x, *passes)
@@ -110,8 +110,9 @@ def test_a_student_s_gradients_are_those_of_its_weights() -> None:
         student.set_gradients()
         assert all(p.grad is not None for _, learned in student.groups for p in learned.parameters.values())
         assert all(tensor.grad is not None for tensor in tensors.values())
-        (depthwise,) = (learned for group, learned in student.groups if group == ["depthwise"])
-        assert not depthwise.parameters["values"].grad.reshape(40, 9, 32)[..., 1:].any()  # type: ignore[union-attr]
+        codes = {names[0]: learned.parameters["positions"].grad for names, learned in student.groups if len(names) == 1}
+        assert codes["depthwise"].shape == (48, 9) and codes["depthwise"].any()  # type: ignore[union-attr]
+        assert codes["last"][:, :48].any() and not codes["last"][:, 48:].any()  # type: ignore[index]
         with torch.no_grad():
             tensors["left.bias"] += 1
         student.take()

@@ -1,0 +1,108 @@
+"""Codes and codebooks while they are learned by gradients: what the learners of formats with codebooks share.
+
+A value is `codebook[code]`. Learned are
+
+| what | held as | stored as |
+| --- | --- | --- |
+| code | a position p on the line of the ascending codebook's entries, float32 | round(p) |
+| codebook entry | float32 | round(entry), int8 |
+
+The forward value rounds both; codebooks get the gradient of the rounded value (straight-through). For the map from weights to codes
+there are three gradients, with `g` the gradient of a value and `c` the codebook:
+
+    straight-through:  dL/dp = g
+    proximal:          dL/dp = g / (|c[j] - c[p]| + 1),   j the neighbour of p in the direction of descent, 0 where there is none
+    naive:             dL/dI[k] = g softmax(I)[k] (c[k] - c[code]),   a score I[k] for each codeword k; the code is argmax I
+
+The last is what the method improves on, kept to measure by how much: it grows with the distance of a codeword, and takes as many
+numbers a weight as there are codewords.
+
+Source: E. Yvinec, A. Dapogny, K. Bailly, "Network Memory Footprint Compression Through Jointly Learnable Codebooks and Mappings",
+ICLR 2024, arXiv:2309.17361: codebooks and mappings learned together, a map gradient that falls with the distance of the codeword,
+so that the search stays local. The exact function was not to be found; both forms above are ours: of all codewords only the
+neighbours are candidates, which takes one number a weight instead of one for each codeword. Adam divides a weight's gradient by its
+own size, so that the distance hardly counts; what differs is the end of the line, and straight-through learns better.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MapGradient = Literal["proximal", "straight-through", "naive", "none"]
+LEARNABLE_BITS = range(1, 7)  # 7 and 8 bits have a fixed codebook
+
+
+class LearnedCodes:
+    """Codes of `N` rows of `K` columns, and the codebooks that the rows use.
+
+    Args:
+        codes: the start, int64 `[N, K]`.
+        books: ascending entries, float32 `[books, entries]`; changed in place.
+        row_book: the codebook of each row, int64 `[N]`.
+        targets: what the values stand for, `[N, K]`: they place a weight between its codeword and the next.
+        map_gradient: how codes learn; `none` leaves them. For `naive`, `positions` are scores `[N, K, entries]`.
+
+    """
+
+    def __init__(self, codes: Tensor, books: Tensor, row_book: Tensor, targets: Tensor, map_gradient: MapGradient) -> None:
+        self.books = books
+        self.map_gradient = map_gradient
+        self._row_book = row_book
+        self._owners = torch.nn.functional.one_hot(row_book, len(books)).T.float()  # [books, N]
+        # Kernels multiply smaller entries faster (`largest_entry` of lut-kmeans): codebooks that start within a bound stay there.
+        largest = books.abs().amax(dim=1, keepdim=True)
+        self._largest_entry = torch.where(largest <= 31, 31.0, torch.where(largest <= 63, 63.0, 127.0))
+        distance = targets - self._values_of(codes)
+        self.positions = codes + (distance * self._nearness(codes, descending=distance < 0)).clamp(-0.49, 0.49)
+        if map_gradient == "naive":
+            self.positions = -(self.positions[..., None] - torch.arange(books.shape[1], device=books.device)).abs()
+
+    def codes(self) -> Tensor:
+        """The codes as they are stored: int64 `[N, K]`."""
+        return self.positions.argmax(dim=-1) if self.map_gradient == "naive" else self.positions.round().to(torch.int64)
+
+    def values(self) -> Tensor:
+        """The values as they are stored: float32 `[N, K]`."""
+        return self._values_of(self.codes())
+
+    def set_gradients(self, of_values: Tensor) -> None:
+        """Set `.grad` of positions and codebooks from the gradients of the values, `[N, K]`."""
+        codes = self.codes()
+        by_row = torch.stack([torch.where(codes == code, of_values, 0).sum(dim=1) for code in range(self.books.shape[1])], dim=1)
+        self.books.grad = self._owners @ by_row
+        if self.map_gradient == "straight-through":
+            self.positions.grad = of_values
+        elif self.map_gradient == "proximal":
+            self.positions.grad = of_values * self._nearness(codes, descending=of_values > 0)
+        elif self.map_gradient == "naive":
+            distance = self.books.round()[self._row_book][:, None, :] - self._values_of(codes)[..., None]
+            self.positions.grad = of_values[..., None] * self.positions.softmax(dim=-1) * distance
+
+    def clamp(self) -> None:
+        """Keep codes within the codebook, and its entries ascending and within their bound."""
+        if self.map_gradient != "naive":
+            self.positions.clamp_(0, self.books.shape[1] - 1)
+        self.books.copy_(self.books.clamp(-self._largest_entry, self._largest_entry).sort(dim=1).values)
+
+    def _values_of(self, codes: Tensor) -> Tensor:
+        return self.books.round()[self._row_book].gather(1, codes)
+
+    def _nearness(self, codes: Tensor, descending: Tensor) -> Tensor:
+        """1 / (distance + 1) to the neighbour below (where `descending`) or above, in int8 steps; 0 at the ends."""
+        gaps = 1 / (self.books.round().diff(dim=1) + 1)
+        below = torch.nn.functional.pad(gaps, (1, 0))[self._row_book].gather(1, codes)
+        above = torch.nn.functional.pad(gaps, (0, 1))[self._row_book].gather(1, codes)
+        return torch.where(descending, below, above)
+
+
+def ascending(codes: np.ndarray, books: np.ndarray, row_book: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same values by codebooks whose entries ascend: codes uint8 `[N, K]`, books int64 `[books, entries]`."""
+    books = books.astype(np.int64)
+    order = books.argsort(axis=1, kind="stable")
+    rank = order.argsort(axis=1)
+    sorted_codes: np.ndarray = np.take_along_axis(rank[row_book], codes.astype(np.int64), axis=1)
+    return sorted_codes.astype(np.uint8), np.take_along_axis(books, order, axis=1)
