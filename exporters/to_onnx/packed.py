@@ -10,6 +10,7 @@ from edgecomp.exporters.packed import check_calls, factor_of_buffer
 from edgecomp.ops import DOMAIN, OPERATORS
 
 _CODES_INPUT = 1  # x, then the factor's arrays in the format's order
+_MERGED_BYTES = 4096  # more than what the exporter merges
 
 
 def check_packed(graph: ir.Graph, model: CompressedModel) -> None:
@@ -19,16 +20,24 @@ def check_packed(graph: ir.Graph, model: CompressedModel) -> None:
         ExportError: a stage has no node.
 
     """
-    factor_of = factor_of_buffer(model)
+    factor_of, alike = factor_of_buffer(model), _alike(model)
     operators = {operator.onnx_name: operator for operator in OPERATORS.values()}
-    check_calls(
-        model,
-        {
-            (factor_of.get(node.inputs[_CODES_INPUT].name or "", ""), operators[node.op_type])  # type: ignore[union-attr]
-            for node in graph.all_nodes()
-            if node.domain == DOMAIN
-        },
-    )
+    found = set()
+    for node in graph.all_nodes():
+        if node.domain == DOMAIN:
+            factor = factor_of.get(node.inputs[_CODES_INPUT].name or "", "")  # type: ignore[union-attr]
+            found |= {(name, operators[node.op_type]) for name in alike.get(factor, (factor,))}
+    check_calls(model, found)
+
+
+def _alike(model: CompressedModel) -> dict[str, list[str]]:
+    """For each factor with few codes those that have the same ones: PyTorch's exporter gives small equal tensors one name."""
+    named: dict[bytes, list[str]] = {}
+    for name, factor in model.factors.items():
+        codes = factor.arrays.get("codes")
+        if codes is not None and codes.nbytes <= _MERGED_BYTES:
+            named.setdefault(codes.tobytes(), []).append(name)
+    return {name: names for names in named.values() for name in names}
 
 
 def fill_absent_inputs(graph: ir.Graph) -> None:
