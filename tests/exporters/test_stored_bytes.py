@@ -91,8 +91,8 @@ def test_dense_convolutions_of_every_layout_run(tmp_path: Path, groups: int, n: 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_onnx_file_holds_what_is_counted_of_a_model(tmp_path: Path, dtype: str) -> None:
     """A table and a head that share a dense weight, a dense bias, and a packed layer."""
-    passes = [{"method": "lut-kmeans", "refits": 1, "skip": ["table", "head"]}]
-    settings = {"version": 1, "compute": "float", "dense_dtype": dtype, "passes": passes}
+    passes = [{"method": "lut-kmeans", "refits": 1, "compute": "float", "skip": ["table", "head"]}]
+    settings = {"version": 1, "dense_dtype": dtype, "passes": passes}
     sample = tiny_models.tokens()
     model = edgecomp.compress(tiny_models.tied_tokens(), settings, sample)
     path = tmp_path / "model.onnx"
