@@ -116,7 +116,10 @@ def validate(factor: Factor) -> None:
     (n, k), bits, exponent = factor.shape, factor.attributes["bits"], factor.attributes["exponent"]
     _check_sizes(n, k, bits, exponent)
     width = storage_bits(bits)
-    expected = {"codes": (np.uint8, (-(-n * k * width // 8),)), "row_scale": (np.uint8, (n,))}
+    expected: dict[str, tuple[type, tuple[int, ...]]] = {
+        "codes": (np.uint8, (-(-n * k * width // 8),)),
+        "row_scale": (np.uint8, (n,)),
+    }
     if width < 8:
         expected["codebook"] = (np.int8, (2**bits,))
     if set(factor.arrays) != set(expected):

@@ -17,7 +17,7 @@ import edgecomp
 from edgecomp.calibration import Sample
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import CalibrationError, ConfigError
-from edgecomp.formats import lut, unpack
+from edgecomp.formats import lut, lut_narrow, unpack
 from edgecomp.learning import optimise
 from edgecomp.learning.student import Student
 
@@ -56,6 +56,20 @@ def test_padding_channels_keep_the_padding_code() -> None:
     factor = edgecomp.compress(grown, recipe(), inputs).factors["0.weight"]
     codes = lut.unpack_codes(factor).reshape(32, 9, 32)
     assert (codes[:, :, 24:] == lut.padding_codes(factor.arrays["codebooks"], 2)[0]).all()
+
+
+@pytest.mark.parametrize("map_gradient", ["straight-through", "none"])
+def test_a_depthwise_layer_is_learned_by_the_same_settings(map_gradient: str) -> None:
+    torch.manual_seed(0)
+    original = nn.Sequential(nn.Conv2d(24, 24, 3, groups=24), nn.ReLU(), nn.Flatten(), nn.Linear(24, 8))
+    inputs = [{"x": torch.randn(2, 24, 3, 3).numpy()} for _ in range(4)]
+    settings = recipe(map_gradient=map_gradient, dense_rate=0, book_rate=0.3, scale_rate=0)
+    kmeans = edgecomp.compress(original, settings | {"passes": settings["passes"][:1]}, inputs).factors["0.weight"]
+    learned = edgecomp.compress(original, settings, inputs).factors["0.weight"]
+    assert learned.format == "lut_narrow"
+    np.testing.assert_array_equal(learned.arrays["row_scale"], kmeans.arrays["row_scale"])
+    assert (learned.arrays["codebook"] != kmeans.arrays["codebook"]).any()
+    assert (lut_narrow.unpack_codes(learned) != lut_narrow.unpack_codes(kmeans)).any() == (map_gradient != "none")
 
 
 def test_the_same_inputs_give_the_same_bits() -> None:
