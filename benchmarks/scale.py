@@ -142,7 +142,7 @@ def run(arguments: list[str]) -> Stage:
 
     """
     started = time.monotonic()
-    with subprocess.Popen([sys.executable, "-m", "edgecomp", *arguments], stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen([sys.executable, "-P", "-m", "edgecomp", *arguments], stdout=subprocess.DEVNULL) as process:
         peaks = [0, 0]
         while process.poll() is None:
             peaks = [max(pair) for pair in zip(peaks, resident(process.pid), strict=True)]

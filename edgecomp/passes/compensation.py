@@ -53,7 +53,8 @@ def hessian_factor(hessian: Tensor) -> Tensor:
 
     The error is 0 where each column's is `(w' - w)_j R_jj = -sum over i < j of (w' - w)_i R_ij`, which is GPTQ's choice of codes.
     """
-    return torch.linalg.cholesky(hessian.double().flip(0, 1)).flip(0, 1).float().contiguous()
+    factor: Tensor = torch.linalg.cholesky(hessian.double().flip(0, 1)).flip(0, 1).float().contiguous()
+    return factor
 
 
 def _squared_error(weights: Tensor, hessian: Tensor, levels: Levels) -> float:

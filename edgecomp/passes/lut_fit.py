@@ -106,7 +106,8 @@ def fit_lut(
     fitter: _Fitter = _NativeFitter(settings) if matrix.device.type == "cpu" else _TorchFitter(settings)
     groups = _row_groups(matrix, settings, books) if books > 1 and bits < 7 else [None]
     packed = native_fit.empty_rows(n, k, bits, block_size)
-    codebooks, parts, tile_book = [], [], []
+    codebooks, parts = [], []
+    tile_book: list[int] = []
     for book, rows in enumerate(groups):
         codebook = fitter.codebook(_sample(matrix, rows))
         codebooks.append(codebook)

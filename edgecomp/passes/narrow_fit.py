@@ -63,7 +63,8 @@ def _start(weights: np.ndarray, largest: np.ndarray, column: np.ndarray, bits: i
     mass = np.broadcast_to(column, weights.shape) * largest[:, None] ** 2
     counts, edges = np.histogram(shares, bins=_HISTOGRAM_BINS, range=(-1, 1), weights=mass)
     centres = kmeans_1d((edges[1:] + edges[:-1]) / 2, counts, 2**bits)
-    return np.clip(np.rint(127 * centres), -127, 127)
+    entries: np.ndarray = np.clip(np.rint(127 * centres), -127, 127)
+    return entries
 
 
 def _nearest(values: np.ndarray, entries: np.ndarray) -> np.ndarray:
@@ -98,4 +99,5 @@ def _refit_entries(
     power = np.bincount(flat, (column * np.broadcast_to(steps, weights.shape) ** 2).reshape(-1), count)
     product = np.bincount(flat, (column * steps * weights).reshape(-1), count)
     fitted = np.divide(product, power, out=entries.copy(), where=power > 0)
-    return np.clip(np.rint(fitted), -127, 127)
+    rounded: np.ndarray = np.clip(np.rint(fitted), -127, 127)
+    return rounded

@@ -44,7 +44,7 @@ def fit_codebook(weights: Tensor, importance: Tensor, bits: int, refits: int, la
     codebook = _codebook_of(weights, importance, steps, bits, largest_entry, start=True)
     if not refits or not (steps.abs().max() ** 2 * importance.max()) > 0:
         return codebook
-    steps = steps * (np.float32(_GRID) / np.float32(largest_entry))
+    steps = steps * float(np.float32(_GRID) / np.float32(largest_entry))
     best, most = codebook, -1
     for refit in range(refits + 1):
         search = refit % _SEARCH_EVERY == _SEARCH_EVERY - 1 or refit == refits
@@ -95,10 +95,11 @@ def _largest(weights: Tensor) -> Tensor:
 def _block_sum(terms: Tensor) -> Tensor:
     """Sums over a block: four partial ones of every fourth column, then (0 + 2) + (1 + 3)."""
     quarters = terms.unflatten(2, (-1, 4))
-    total = quarters[:, :, 0]
+    total: Tensor = quarters[:, :, 0]
     for i in range(1, quarters.shape[2]):
         total = total + quarters[:, :, i]
-    return (total[..., 0] + total[..., 2]) + (total[..., 1] + total[..., 3])
+    summed: Tensor = (total[..., 0] + total[..., 2]) + (total[..., 1] + total[..., 3])
+    return summed
 
 
 def _refit_steps(weights: Tensor, importance: Tensor, codebook: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,11 +16,9 @@ struct OpVariant {
 Isa ScalarOnly(Isa) { return Isa::kRef; }
 
 constexpr OpVariant kOps[] = {
-    {"lut_matmul", LutMatMulIsaFor},
-    {"lut_gather", ScalarOnly},
+    {"lut_matmul", LutMatMulIsaFor},    {"lut_gather", ScalarOnly},
     {"lut_conv2d", LutMatMulIsaFor},  // a product of pixels by the factor
-    {"lut_conv2d_grouped", ScalarOnly},
-    {"lut_narrow_conv2d", TapSumsIsaFor},
+    {"lut_conv2d_grouped", ScalarOnly}, {"lut_narrow_conv2d", TapSumsIsaFor},
 };
 
 }  // namespace
