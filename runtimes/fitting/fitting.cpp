@@ -155,7 +155,7 @@ int32_t FitCodebook(const ecf_rows& rows, int64_t refits, float* values) {
                             histograms.get() + thread * kGridEntries);
     });
     for (size_t thread = 1; thread < threads; ++thread) {
-      for (int i = 0; i < kGridEntries; ++i) histograms[i] += histograms[thread * kGridEntries + i];
+      for (size_t i = 0; i < size_t{kGridEntries}; ++i) histograms[i] += histograms[thread * size_t{kGridEntries} + i];
     }
     EntriesOf(kernels, kmeans, histograms.get(), entries, rows.largest_entry, start, refitted);
   };

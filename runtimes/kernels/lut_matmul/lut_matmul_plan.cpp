@@ -71,7 +71,7 @@ ec_status MakeLutMatMulPlan(const ec_lut_factor& factor, const LutLayout& layout
   if (!task.fits() || !row.fits()) return EC_ERR_OVERFLOW;
   if (row.value() > task.value()) task = row;
   plan->panel_bytes = panel.value();
-  plan->task_bytes = CeilDiv(static_cast<int64_t>(task.value()), kAlignment) * kAlignment;
+  plan->task_bytes = static_cast<size_t>(CeilDiv(static_cast<int64_t>(task.value()), kAlignment)) * kAlignment;
 
   WorkspaceLayout workspace;
   plan->values = workspace.Add(CheckedSize(plan->rows_at_once) * static_cast<int64_t>(row_bytes.value()));
