@@ -62,7 +62,11 @@ def main() -> None:
         for who, outputs in run_everywhere(program, inputs, ["local", *arguments.device], arguments.bundle):
             for name, reference in expected.items():
                 difference = outputs[name] - reference
-                row = {"who": who, "compute": model.recipe["compute"], "output": f"{name} {list(reference.shape)}"}
+                row = {
+                    "who": who,
+                    "compute": "/".join(sorted({plan.compute for plan in model.plans.values()})),
+                    "output": f"{name} {list(reference.shape)}",
+                }
                 row["relative"] = float(np.linalg.norm(difference) / np.linalg.norm(reference))
                 row["largest"] = float(np.abs(difference).max() / np.abs(reference).max())
                 rows.append(row)

@@ -71,7 +71,7 @@ def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, fold
             "recipe": Path(recipe).stem,
             "target": target,
             "overrides": " ".join(arguments.overrides),
-            "compute": compressed.recipe["compute"],
+            "compute": "/".join(sorted({plan.compute for plan in compressed.plans.values()})),
             "calibration_windows": compressed.provenance["calibration"]["samples"],
             "bits_per_weight": round(size.bits_per_weight, 4),
             "packed_bytes": size.packed_bytes,

@@ -28,9 +28,10 @@ from torch import nn
 
 from edgecomp.artifact.executorch_session import ExecutorchArtifact
 from edgecomp.checkpoint import CompressedModel
+from edgecomp.columns import ConvColumns
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.formats import conv_format, lut, lut_narrow, unpack
-from edgecomp.modules import PackedFactor, PackedLayer, conv_kernel
+from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.native import get_library_path
 from edgecomp.passes.narrow_fit import fit_narrow
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, TensorSpec
@@ -75,7 +76,7 @@ class Row:
 def model_of(factor: Factor, conv: ConvParams, size: int) -> CompressedModel:
     """The layer alone, as a compressed model."""
     plan = LayerPlan(((Stage("w", "conv", conv),),))
-    module = nn.Sequential(PackedLayer(plan, {"w": PackedFactor(factor)}, None, "float"))
+    module = nn.Sequential(PackedLayer(plan, {"w": PackedFactor(factor)}, None))
 
     class Tuple(nn.Module):
         def __init__(self) -> None:
@@ -132,7 +133,7 @@ def measure(n: int, conv: ConvParams, size: int, bits: int, rounds: int, *, exec
     channels = conv.in_channels // conv.groups
     padded = columns // channels * lut.round_up(channels, lut.SPAN_COLUMNS)
     assert conv_format(n, conv, bits, BLOCK_SIZE) == ("lut_narrow", factor.packed_bytes)
-    kernel = conv_kernel(torch.from_numpy(unpack(factor)), conv)
+    kernel = ConvColumns(conv).kernel(torch.from_numpy(unpack(factor)))
     x = rng.standard_normal((1, conv.in_channels, size, size)).astype(np.float32)
     top, left, bottom, right = conv.padding
     image = nn.functional.pad(torch.from_numpy(x).double(), (left, right, top, bottom))
