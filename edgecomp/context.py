@@ -18,6 +18,7 @@ from edgecomp.errors import CalibrationError
 from edgecomp.resume import FinishedFactor, Work
 from edgecomp.statistics import InputStatistics, Site, StatisticKind
 from edgecomp.walk import Structure, Unit, Walk, find_structure
+from edgecomp.weights import trim_heap
 
 Item = TypeVar("Item")
 _STATISTIC_BYTES = 1 << 30  # of a unit's statistics that are gathered at once
@@ -111,7 +112,9 @@ class PassContext:
 
     def keep(self, factor: str, finished: FinishedFactor) -> FinishedFactor:
         """Keep a finished factor for the case of an interruption; returns it, its arrays mapped from where it was kept."""
-        return self.work.keep_factor(factor, finished)
+        kept = self.work.keep_factor(factor, finished)
+        trim_heap()
+        return kept
 
     def require_calibration(self, why: str) -> None:
         """Check that there are samples.

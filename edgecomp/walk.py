@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgecomp.calibration import run_module
-from edgecomp.weights import materialised, streamed
+from edgecomp.weights import materialised, streamed, trim_heap
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,7 @@ class Walk:
         """The unit's weights in float32 on the device; for what runs outside the blocks, all but theirs."""
         with torch.no_grad(), materialised(unit.module, self._device, without=self._blocks if unit.module is self._module else ()):
             yield
+        trim_heap()
 
     def keep(self, unit: Unit, number: int, output: Tensor) -> None:
         """Put a unit's output in the place of its input."""

@@ -7,6 +7,7 @@ memory that runs from its first layer to its last.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -18,6 +19,16 @@ CPU = torch.device("cpu")
 
 # Modules whose forward reads the parameters of their submodules, without calling these.
 _READ_WITHIN = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+
+
+def trim_heap() -> None:
+    """Hand freed memory back to the system, where the C library can: its heap keeps the gaps that tensors of many sizes leave.
+
+    Without it a process grows by some 20 MB for each block of a model of 135 million parameters, though nothing is held.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+    if trim is not None:
+        trim(0)
 
 
 @contextmanager
