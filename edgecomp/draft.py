@@ -142,9 +142,10 @@ class Draft:
                 "every factor of a plan must be a matrix or packed, and nothing else may be there; "
                 f"both: {sorted(both)}, neither: {sorted(lost)}, unused: {sorted(idle)}"
             )
+        known = {**self.matrices, **self.factors}
         for name, plan in self.plans.items():
             layer = self.layers[name]
-            if not leads(plan, {**self.matrices, **self.factors}, layer):
+            if not leads(plan, known, layer):
                 shapes = [[(stage.op, self.shape(stage.factor)) for stage in term] for term in plan.terms]
                 raise ModelError(
                     f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, "

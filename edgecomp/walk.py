@@ -2,7 +2,7 @@
 
 The model is cut into units: what runs before its blocks, each block, what runs behind them. A walk goes through them in order and
 carries each sample's hidden state from one unit to the next, so that only one unit's weights are in float32, and one unit's
-statistics in memory, at a time. A model without blocks (`find_blocks`) is one unit.
+statistics in memory, at a time. A model without blocks (`find_structure`) is one unit.
 """
 
 from __future__ import annotations
