@@ -142,7 +142,7 @@ class Draft:
                 "every factor of a plan must be a matrix or packed, and nothing else may be there; "
                 f"both: {sorted(both)}, neither: {sorted(lost)}, unused: {sorted(idle)}"
             )
-        known = {**self.matrices, **self.factors}
+        known: dict[str, Factor | Tensor] = {**self.matrices, **self.factors}
         for name, plan in self.plans.items():
             layer = self.layers[name]
             if not leads(plan, known, layer):
