@@ -28,14 +28,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from records import add_json_option, print_rows
 
-from edgecomp.artifact.onnx_file import read_onnx
-from edgecomp.artifact.session import AUTO, resolve_library
 from edgecomp.bench.job import Job
 from edgecomp.bench.options import BenchOptions
 from edgecomp.devices import open_device
 from edgecomp.devices.build_bundle import build_bundle
 from edgecomp.devices.qemu import CPU_PARTS, INSTRUCTIONS_FILE
 from edgecomp.devices.session import Session
+from edgecomp.exported.onnx_file import read_onnx
+from edgecomp.exported.session import AUTO, resolve_library
 from edgecomp.formats import lut
 from edgecomp.ops import NO_EPILOGUE
 from edgecomp.tensor import Factor

@@ -28,9 +28,9 @@ import torch
 from records import add_json_option, print_rows
 from torch import Tensor, nn
 
-from edgecomp.artifact.session import AUTO, OnnxArtifact
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.compression import compress
+from edgecomp.exported.session import AUTO, OnnxModel
 from edgecomp.exporters import export
 from edgecomp.inspect.model import inspect_model
 
@@ -138,7 +138,7 @@ def exported_logits(compressed: CompressedModel, images: Tensor) -> Tensor:
     """What the exported model gives, run with the library: `[n, 10]`."""
     with tempfile.TemporaryDirectory() as folder:
         files = export(compressed, "onnx", Path(folder) / "model.onnx").files
-        session = OnnxArtifact(files[0], AUTO, 2)
+        session = OnnxModel(files[0], AUTO, 2)
         logits = [next(iter(session.run({"image": batch.numpy()}).values())) for batch in images.split(500)]
     return torch.from_numpy(np.concatenate(logits))
 

@@ -16,20 +16,20 @@ from pathlib import Path
 import numpy as np
 from records import add_json_option, print_rows
 
-from edgecomp.artifact.executorch_session import ExecutorchArtifact
-from edgecomp.artifact.inputs import InputSizes, make_inputs
-from edgecomp.artifact.library import resolve_library
 from edgecomp.bench.job import Job
 from edgecomp.bench.options import BenchOptions
 from edgecomp.checkpoint import load
 from edgecomp.devices import open_device
 from edgecomp.devices.session import Session
+from edgecomp.exported.executorch_session import ExecutorchModel
+from edgecomp.exported.inputs import InputSizes, make_inputs
+from edgecomp.exported.library import resolve_library
 
 Arrays = Mapping[str, np.ndarray]
 
 
 def run_everywhere(
-    program: ExecutorchArtifact, inputs: Arrays, devices: list[str], bundle: Path | None
+    program: ExecutorchModel, inputs: Arrays, devices: list[str], bundle: Path | None
 ) -> Iterator[tuple[str, Arrays]]:
     """Who ran it, and the outputs."""
     yield "Python", program.run(inputs)
@@ -56,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load(arguments.checkpoint)
     rows = []
-    with ExecutorchArtifact(arguments.program) as program:
+    with ExecutorchModel(arguments.program) as program:
         inputs = make_inputs(program.inputs, InputSizes(1, arguments.sequence))
         expected = model.run(inputs)
         for who, outputs in run_everywhere(program, inputs, ["local", *arguments.device], arguments.bundle):

@@ -73,7 +73,7 @@ class Problem:
 
 
 def load_package(library: Path | None) -> Any:
-    """`edgecomp.passes.lut_fit` and `edgecomp.native_fit`, without what other passes need."""
+    """`edgecomp.fitting.lut_fit` and `edgecomp.fitting.native_fit`, without what other passes need."""
     folder = CHECKOUT / "edgecomp"
     if library is None:
         spec = importlib.util.find_spec("edgecomp")
@@ -83,10 +83,10 @@ def load_package(library: Path | None) -> Any:
     for name, path in (("edgecomp", folder), ("edgecomp.passes", folder / "passes")):
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(path)]
-    native_fit = importlib.import_module("edgecomp.native_fit")
+    native_fit = importlib.import_module("edgecomp.fitting.native_fit")
     if library is not None:
         native_fit._LIBRARY = library.resolve()
-    return importlib.import_module("edgecomp.passes.lut_fit"), native_fit
+    return importlib.import_module("edgecomp.fitting.lut_fit"), native_fit
 
 
 def make_problem(n: int, k: int, device: str) -> Problem:

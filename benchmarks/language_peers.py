@@ -37,8 +37,8 @@ from language_model import packaged_model
 from records import add_json_option, print_rows
 from torch import Tensor, nn
 
-from edgecomp.artifact.session import AUTO, OnnxArtifact
 from edgecomp.calibration import read_text
+from edgecomp.exported.session import AUTO, OnnxModel
 from edgecomp.layers import find_layers
 from edgecomp.models import LoadedModel, body_of, load_model
 from edgecomp.text import token_windows
@@ -149,7 +149,7 @@ def in_pytorch(model: LoadedModel, device: str) -> Logits:
 
 def exported(file: Path, threads: int) -> tuple[Logits, int]:
     """What an exported model gives, run with the library, and its bytes."""
-    artifact = OnnxArtifact(file, AUTO, threads)
+    artifact = OnnxModel(file, AUTO, threads)
 
     def logits(window: np.ndarray) -> Tensor:
         ids = window[None]

@@ -14,9 +14,9 @@ from typing import Any
 
 from records import add_json_option, print_rows
 
-from edgecomp.artifact.library import AUTO, NONE
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.runner import run_bench
+from edgecomp.exported.library import AUTO, NONE
 
 BACKENDS = {"library": AUTO, "stock functions": NONE}
 

@@ -26,14 +26,14 @@ from onnx import TensorProto, helper, numpy_helper
 from records import add_json_option, print_rows
 from torch import nn
 
-from edgecomp.artifact.executorch_session import ExecutorchArtifact
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.columns import ConvColumns
+from edgecomp.exported.executorch_session import ExecutorchModel
 from edgecomp.exporters import ExportOptions, export
+from edgecomp.fitting.narrow_fit import fit_narrow
 from edgecomp.formats import conv_format, lut, lut_narrow, unpack
 from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.native import get_library_path
-from edgecomp.passes.narrow_fit import fit_narrow
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, TensorSpec
 
 BLOCK_SIZE = 32
@@ -153,7 +153,7 @@ def measure(n: int, conv: ConvParams, size: int, bits: int, rounds: int, *, exec
         error_executorch = None
         if executorch:
             export(model, "executorch", Path(folder, "layer.pte"), options=ExportOptions())
-            with ExecutorchArtifact(Path(folder, "layer.pte"), threads=1) as program:
+            with ExecutorchModel(Path(folder, "layer.pte"), threads=1) as program:
                 error_executorch = error(program.run({"x": x})["y"])
         times: list[list[float]] = [[], []]
         for turn in range(2 * rounds):

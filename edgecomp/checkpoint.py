@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from edgecomp import formats
 from edgecomp.array_file import map_arrays, write_arrays
+from edgecomp.assembly import install, require_complete
 from edgecomp.errors import CheckpointError, ModelError, OutputError
 from edgecomp.files import replace_folder, require_writable_target
-from edgecomp.layers import install, require_complete
 from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
 

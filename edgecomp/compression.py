@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 import edgecomp
 from edgecomp import calibration as calibration_inputs
+from edgecomp.assembly import dense_tensors, install
 from edgecomp.calibration import LABELS, Sample
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.context import Batch, PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError, first_line
 from edgecomp.formats import dense as dense_format
-from edgecomp.layers import dense_tensors, draft_of, find_layers, install
+from edgecomp.layers import draft_of, find_layers
 from edgecomp.models import LoadedModel, body_of, load_model
 from edgecomp.passes import PASSES, run_passes
 from edgecomp.progress import ProgressBar

@@ -16,11 +16,11 @@ import numpy as np
 
 import edgecomp
 from edgecomp import native
-from edgecomp.artifact.node_model import node_model
-from edgecomp.artifact.session import import_onnxruntime, runtime_errors
 from edgecomp.devices import open_device
 from edgecomp.devices.session import Session
 from edgecomp.errors import EdgecompError, RuntimeUnavailableError
+from edgecomp.exported.node_model import node_model
+from edgecomp.exported.session import import_onnxruntime, runtime_errors
 from edgecomp.formats import lut
 from edgecomp.ops import LUT_CONV2D, LUT_GATHER, LUT_MATMUL, Operator
 from edgecomp.tensor import Factor

@@ -1,7 +1,7 @@
 """The process in which verification runs a program: `python -m edgecomp.executorch_worker`.
 
 ExecuTorch's Python runtime imports PyTorch, which nothing else of verification needs, and ends the process on some errors; so it
-runs here. Speaks with `edgecomp.artifact.executorch_session` over stdin and stdout.
+runs here. Speaks with `edgecomp.exported.executorch_session` over stdin and stdout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpoo
 from executorch.runtime import Method, Runtime
 from torch import Tensor
 
-from edgecomp.artifact.messages import read_message, write_message
+from edgecomp.exported.messages import read_message, write_message
 
 
 def load(request: Mapping[str, Any]) -> Method:

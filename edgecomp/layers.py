@@ -1,17 +1,14 @@
-"""Finding the layers of a model that can be compressed, and putting packed ones in their place."""
+"""Finding the layers of a model that can be compressed, and the draft of them that passes start from."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from edgecomp.columns import ConvColumns
-from edgecomp.draft import Draft, Layer, leads
-from edgecomp.errors import CheckpointError, ModelError
-from edgecomp.modules import PackedFactor, PackedLayer, set_module
-from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, StageOp
+from edgecomp.draft import Draft, Layer
+from edgecomp.errors import ModelError
+from edgecomp.tensor import ConvParams, LayerPlan, Stage, StageOp
 
 
 def find_layers(body: nn.Module) -> dict[str, nn.Module]:
@@ -58,7 +55,7 @@ def draft_of(body: nn.Module) -> Draft:
                     f"weights must be finite, but {name}.weight holds {bad} NaN or infinite values: repair the model first"
                 )
             matrices[factor] = matrix_of(module, weight.detach())
-        layer = _layer(name, module, factor)
+        layer = layer_of(name, module, factor)
         layers[name] = layer
         plans[name] = LayerPlan(((Stage(factor, layer.op, layer.conv),),), layer.bias)
     if "" in layers:
@@ -75,7 +72,8 @@ def matrix_of(module: nn.Module, weight: Tensor) -> Tensor:
     return weight.T if _is_transposed_linear(module) else weight
 
 
-def _layer(name: str, module: nn.Module, factor: str) -> Layer:
+def layer_of(name: str, module: nn.Module, factor: str) -> Layer:
+    """What a module is to a draft, its weight being the matrix named `factor`."""
     bias = f"{name}.bias" if getattr(module, "bias", None) is not None else None
     parameters = module.get_parameter("weight").numel()
     inputs, outputs = _widths(module)
@@ -105,108 +103,9 @@ def conv_params(module: nn.Conv2d) -> ConvParams:
     )
 
 
-def install(body: nn.Module, plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], dense: Mapping[str, Tensor]) -> None:
-    """Replace the layers that `plans` names by packed ones, and fill in every other tensor from `dense` (float32 in memory).
-
-    Raises:
-        CheckpointError: a tensor is none of the model's, or its shape does not fit.
-
-    """
-    packed = {name: PackedFactor(factor) for name, factor in factors.items()}
-    for name, plan in plans.items():
-        bias = None if plan.bias is None else dense[plan.bias].float()
-        set_module(body, name, PackedLayer(plan, packed, bias))
-    biases = {plan.bias for plan in plans.values()}
-    parameters: dict[int, nn.Parameter] = {}
-    for name, tensor in dense.items():
-        if name not in biases:
-            _fill(body, name, tensor, parameters)
-    for module in body.modules():
-        if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0  # its fused path reads the linear layers' weights; this says not to take it
-
-
-def require_complete(
-    body: nn.Module, plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], dense: Mapping[str, Tensor]
-) -> None:
-    """Check that plans, factors and dense tensors make up the whole model, before `install`.
-
-    Raises:
-        CheckpointError: a layer, factor or tensor is missing, or a plan does not lead from its layer's inputs to its outputs.
-
-    """
-    layers = find_layers(body)
-    for name, plan in plans.items():
-        if name not in layers:
-            raise CheckpointError(f"the model has no layer {name}, which the checkpoint has a plan for")
-        missing = {stage.factor for term in plan.terms for stage in term} - set(factors)
-        if missing:
-            raise CheckpointError(f"the plan of {name} needs the factors {sorted(missing)}, which the checkpoint does not hold")
-        layer = _layer(name, layers[name], "")
-        if not leads(plan, factors, layer):
-            shapes = [[(stage.op, factors[stage.factor].shape) for stage in term] for term in plan.terms]
-            raise CheckpointError(
-                f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, got {shapes}"
-            )
-        if plan.bias is not None and plan.bias in dense and tuple(dense[plan.bias].shape) != (layer.outputs,):
-            raise CheckpointError(f"{plan.bias} must have the shape [{layer.outputs}], got {list(dense[plan.bias].shape)}")
-    biases = {plan.bias for plan in plans.values() if plan.bias is not None}
-    lacking = [name for name in {*body.state_dict(), *biases} - {f"{name}.weight" for name in plans} if name not in dense]
-    if lacking:
-        raise CheckpointError(f"the checkpoint must hold every tensor of the model, but lacks {', '.join(sorted(lacking)[:5])}")
-
-
 def _widths(layer: nn.Module) -> tuple[int, int]:
     """Input and output features of a layer; an embedding's inputs are its rows."""
     if isinstance(layer, nn.Conv2d):
         return layer.in_channels, layer.out_channels
     first, second = layer.get_parameter("weight").shape
     return (second, first) if isinstance(layer, nn.Linear) else (first, second)
-
-
-def _fill(body: nn.Module, name: str, tensor: Tensor, parameters: dict[int, nn.Parameter]) -> None:
-    """Put a tensor in its place; names that share one tensor share one parameter."""
-    parent_name, _, leaf = name.rpartition(".")
-    try:
-        parent = body.get_submodule(parent_name)
-        present = getattr(parent, leaf)
-    except AttributeError as error:
-        raise CheckpointError(f"the model has no tensor {name}, which the checkpoint holds: {error}") from error
-    if tuple(present.shape) != tuple(tensor.shape):
-        raise CheckpointError(f"{name} must have the shape {list(present.shape)}, the checkpoint holds {list(tensor.shape)}")
-    value = tensor.to(torch.float32 if present.is_floating_point() else present.dtype)
-    if isinstance(present, nn.Parameter):
-        setattr(parent, leaf, parameters.setdefault(id(tensor), nn.Parameter(value, requires_grad=False)))
-    else:
-        parent.register_buffer(leaf, value, persistent=True)
-
-
-def dense_tensors(
-    body: nn.Module, compressed: Mapping[str, LayerPlan], changed: Mapping[str, Tensor], dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """Every tensor of the model that is no compressed weight, by name: floats rounded to `dtype`, shared ones shared.
-
-    Args:
-        body: the original model.
-        compressed: the layers whose weights are packed.
-        changed: tensors that passes put in the place of the original's.
-        dtype: `torch.float16` or `torch.float32`.
-
-    Raises:
-        ModelError: a value is too large for `dtype`.
-
-    """
-    weights = {f"{name}.weight" for name in compressed}
-    rounded: dict[int, Tensor] = {}
-    tensors: dict[str, Tensor] = {}
-    for name, original in body.state_dict(keep_vars=True).items():
-        if name in weights:
-            continue
-        tensor = changed.get(name, original)
-        if id(tensor) not in rounded:
-            value = tensor.detach()
-            rounded[id(tensor)] = value.to(dtype) if value.is_floating_point() else value
-            if (torch.isfinite(value) & ~torch.isfinite(rounded[id(tensor)])).any():
-                raise ModelError(f'{name} holds values beyond {dtype}: set dense_dtype = "float32" in the recipe')
-        tensors[name] = rounded[id(tensor)]
-    return tensors

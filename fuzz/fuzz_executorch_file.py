@@ -6,8 +6,8 @@ import atheris
 import harness
 
 with atheris.instrument_imports(include=["edgecomp"]):
-    from edgecomp.artifact.executorch_file import read_executorch
-    from edgecomp.artifact.files import hash_files
+    from edgecomp.exported.executorch_file import read_executorch
+    from edgecomp.exported.files import hash_files
 
 PATH = harness.scratch_folder() / "m.pte"
 

@@ -6,8 +6,8 @@ import atheris
 import harness
 
 with atheris.instrument_imports(include=["edgecomp"]):
-    from edgecomp.artifact.files import hash_files
-    from edgecomp.artifact.onnx_file import read_onnx
+    from edgecomp.exported.files import hash_files
+    from edgecomp.exported.onnx_file import read_onnx
 
 PATH = harness.scratch_folder() / "m.onnx"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecomp.artifact.session import OnnxArtifact
+from edgecomp.exported.session import OnnxModel
 from edgecomp.tensor import COMPUTE_MODES, ConvParams
 
 WIDTH, ROWS = 70, 40
@@ -100,7 +100,7 @@ def check_models(folder: Path, library: str) -> int:
     checks = 0
     for path in sorted(folder.glob("*.onnx")):
         name, _, rank = path.stem.split("-")
-        artifact = OnnxArtifact(path, library)
+        artifact = OnnxModel(path, library)
         case = CASES[name]
         of_rank = Case(tuple(shape for shape in case.shapes if len(shape) == int(rank)), case.dtype, case.output_shape)
         checks += of_rank.check(lambda x, a=artifact: a.run({a.inputs[0].name: x})[a.output_names[0]], path.stem)

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from packed_models import chain_model, features, gather, linear, plan, random_factor
 
-from edgecomp.artifact.executorch_file import read_executorch
-from edgecomp.artifact.library import resolve_library
 from edgecomp.bench.job import Job
 from edgecomp.bench.options import BenchOptions
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.compression import compress
 from edgecomp.devices import open_device
 from edgecomp.devices.session import Session
+from edgecomp.exported.executorch_file import read_executorch
+from edgecomp.exported.library import resolve_library
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.tensor import TensorSpec
 

@@ -8,7 +8,7 @@ from onnx_models import embedding_table, save_encoder
 
 from edgecomp.errors import ConfigError
 from edgecomp.formats import dense, lut
-from edgecomp.inspect.artifact import inspect_executorch, inspect_onnx
+from edgecomp.inspect.exported import inspect_executorch, inspect_onnx
 from edgecomp.inspect.model import inspect_layers, inspect_model
 from edgecomp.size import count_bytes
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, TensorSpec

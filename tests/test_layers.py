@@ -11,9 +11,10 @@ from packed_models import conv, conv_factor, gather, linear, plan, random_factor
 from torch import nn
 from torch.nn.utils import parametrizations, weight_norm
 
+from edgecomp.assembly import dense_tensors, install, require_complete
 from edgecomp.columns import ConvColumns
 from edgecomp.errors import CheckpointError, ModelError
-from edgecomp.layers import conv_params, dense_tensors, draft_of, find_layers, install, require_complete
+from edgecomp.layers import conv_params, draft_of, find_layers
 from edgecomp.tensor import ConvParams, Factor, LayerPlan
 
 

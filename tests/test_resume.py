@@ -22,9 +22,9 @@ from torch import nn
 import edgecomp
 from edgecomp.cli import INTERRUPTED, main
 from edgecomp.errors import OutputError
+from edgecomp.fitting.lut_fit import LutFit
 from edgecomp.formats import lut
 from edgecomp.passes import lut_kmeans
-from edgecomp.passes.lut_fit import LutFit
 from edgecomp.resume import FinishedFactor, Kept, Work, discard, open_work
 from edgecomp.tensor import Factor, TensorSpec
 

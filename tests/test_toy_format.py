@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.library import Library
 
 from edgecomp import native
-from edgecomp.artifact.node_model import node_model
 from edgecomp.errors import FormatError
+from edgecomp.exported.node_model import node_model
 from edgecomp.tensor import Factor
 
 CHECKOUT = Path(__file__).resolve().parents[1]

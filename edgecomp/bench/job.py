@@ -11,10 +11,6 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from edgecomp.artifact.executorch_file import ExecutorchFile
-from edgecomp.artifact.inputs import InputSizes, InputSpec, count_items, count_tokens, make_inputs
-from edgecomp.artifact.library import AUTO
-from edgecomp.artifact.onnx_file import OnnxFile
 from edgecomp.bench.host import now
 from edgecomp.bench.operators import read_operator_times
 from edgecomp.bench.options import BenchOptions
@@ -22,6 +18,10 @@ from edgecomp.bench.record import Conditions, Machine, Measurement, OperatorTime
 from edgecomp.devices.qemu import INSTRUCTIONS_FILE, QemuDevice
 from edgecomp.devices.session import Session
 from edgecomp.errors import ConfigError, DeviceError
+from edgecomp.exported.executorch_file import ExecutorchFile
+from edgecomp.exported.inputs import InputSizes, InputSpec, count_items, count_tokens, make_inputs
+from edgecomp.exported.library import AUTO
+from edgecomp.exported.onnx_file import OnnxFile
 
 # Emulated, no time is measured: as many samples as it takes to see steady memory.
 _EMULATED_SAMPLES = 2

@@ -18,7 +18,7 @@ class BenchOptions:
         batch: value of dynamic batch sizes.
         sequence: value of dynamic sequence lengths.
         sizes: values of other dynamic sizes, by their name in the model.
-        inputs: `.npz` with an array for each input; without it inputs are made, see `edgecomp.artifact.inputs`.
+        inputs: `.npz` with an array for each input; without it inputs are made, see `edgecomp.exported.inputs`.
         token_ids: made token ids are below this.
         seed: of the made inputs.
         library: `auto` (ours, if the model has nodes of ours), `none`, or the path of a custom-op library.

@@ -14,11 +14,6 @@ import numpy as np
 from tqdm import tqdm
 
 import edgecomp
-from edgecomp.artifact.executorch_file import ExecutorchFile
-from edgecomp.artifact.files import hash_files
-from edgecomp.artifact.library import resolve_library
-from edgecomp.artifact.onnx_file import OnnxFile
-from edgecomp.artifact.read import read_artifact
 from edgecomp.bench.host import git_commit, now
 from edgecomp.bench.job import Job
 from edgecomp.bench.options import BenchOptions
@@ -31,6 +26,11 @@ from edgecomp.devices.base import Device
 from edgecomp.devices.qemu import QemuDevice
 from edgecomp.devices.session import Session
 from edgecomp.errors import ConfigError, DeviceError, RuntimeUnavailableError
+from edgecomp.exported.executorch_file import ExecutorchFile
+from edgecomp.exported.files import hash_files
+from edgecomp.exported.library import resolve_library
+from edgecomp.exported.onnx_file import OnnxFile
+from edgecomp.exported.read import read_exported
 
 
 def run_bench(artifact: Path, options: BenchOptions, *, command: Sequence[str] | None = None) -> Record:
@@ -81,7 +81,7 @@ def run_benches(
         RuntimeUnavailableError: onnxruntime or the library does not load, or there is no bundle for a device.
 
     """
-    models = [read_artifact(path) for path in artifacts]
+    models = [read_exported(path) for path in artifacts]
     saved = None if outputs is None else SavedOutputs(outputs, artifacts, devices)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecomp-")))

@@ -23,11 +23,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Inspect and print."""
     found: Inspection | OnnxInspection | ExecutorchInspection
     if arguments.checkpoint.suffix == ".onnx":
-        from edgecomp.inspect.artifact import inspect_onnx
+        from edgecomp.inspect.exported import inspect_onnx
 
         found = inspect_onnx(arguments.checkpoint)
     elif arguments.checkpoint.suffix == ".pte":
-        from edgecomp.inspect.artifact import inspect_executorch
+        from edgecomp.inspect.exported import inspect_executorch
 
         found = inspect_executorch(arguments.checkpoint)
     else:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgecomp.artifact.files import FileInfo
+from edgecomp.exported.files import FileInfo
 from edgecomp.size import SizeReport
 
 SCHEMA_VERSION = 1

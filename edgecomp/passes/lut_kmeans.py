@@ -6,9 +6,9 @@ For a matrix `W [N, K]` with column importances `h [K]` (the diagonal of XᵀX f
 
 over codes, codebook and steps in turn, each on the grid that is stored: int8 codebook entries, and steps that are int8 scales
 times a float32 row scale. The start is the exact one-dimensional k-means of the normalised weights. With the whole of XᵀX instead
-of its diagonal, what one column's rounding does other columns make good (`edgecomp.passes.compensation`). Rows may be sorted into
-groups with a codebook each (`edgecomp.passes.lut_fit`). Kernels of depthwise convolutions and of few channels, which blocks do
-not suit, have a step a row (`edgecomp.passes.narrow_fit`).
+of its diagonal, what one column's rounding does other columns make good (`edgecomp.fitting.compensation`). Rows may be sorted into
+groups with a codebook each (`edgecomp.fitting.lut_fit`). Kernels of depthwise convolutions and of few channels, which blocks do
+not suit, have a step a row (`edgecomp.fitting.narrow_fit`).
 
 Source: S. Kim et al., "SqueezeLLM: Dense-and-Sparse Quantization", 2023, arXiv:2306.07629 (sensitivity-weighted k-means
 codebooks). We deviate in the block scales, which it lacks, in weighting by activations instead of the Fisher information, and in
@@ -30,10 +30,10 @@ from edgecomp.config import LayerMatch, PassConfig, fits_any, require_patterns_u
 from edgecomp.context import PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import ConfigError, FormatError, ModelError
+from edgecomp.fitting.lut_fit import fit_lut
+from edgecomp.fitting.narrow_fit import fit_narrow
 from edgecomp.formats import conv_format, lut, lut_narrow
 from edgecomp.passes.base import Candidate
-from edgecomp.passes.lut_fit import fit_lut
-from edgecomp.passes.narrow_fit import fit_narrow
 from edgecomp.resume import FinishedFactor
 from edgecomp.statistics import StatisticKind
 from edgecomp.tensor import Compute

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecomp.artifact.executorch_session import ExecutorchArtifact
-from edgecomp.artifact.files import hash_files
-from edgecomp.artifact.inputs import InputSizes, make_inputs
-from edgecomp.artifact.library import AUTO, NONE
-from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.errors import CalibrationError, ConfigError, ModelError, VerificationError
+from edgecomp.exported.executorch_session import ExecutorchModel
+from edgecomp.exported.files import hash_files
+from edgecomp.exported.inputs import InputSizes, make_inputs
+from edgecomp.exported.library import AUTO, NONE
+from edgecomp.exported.session import OnnxModel
 from edgecomp.progress import ProgressBar
 from edgecomp.text import token_windows
 from edgecomp.verify.metrics import DifferenceSum, divergence, log_softmax, negative_log_likelihood
@@ -106,21 +106,21 @@ def verify(
 
     """
     if artifact.suffix == ".pte":
-        with ExecutorchArtifact(artifact, options.library, options.threads) as program:
+        with ExecutorchModel(artifact, options.library, options.threads) as program:
             runners = {STOCK if program.library is None else LIBRARY: program.run, REFERENCE: reference}
             return _verify(program, runners, inputs, options, tokens, quiet=quiet)
-    session = OnnxArtifact(artifact, options.library, options.threads)
+    session = OnnxModel(artifact, options.library, options.threads)
     runners = {}
     if session.library is not None:
         runners[LIBRARY] = session.run
     if session.library is None or options.stock:
-        runners[STOCK] = session.run if session.library is None else OnnxArtifact(artifact, NONE, options.threads).run
+        runners[STOCK] = session.run if session.library is None else OnnxModel(artifact, NONE, options.threads).run
     runners[REFERENCE] = reference
     return _verify(session, runners, inputs, options, tokens, quiet=quiet)
 
 
 def _verify(
-    artifact: OnnxArtifact | ExecutorchArtifact,
+    artifact: OnnxModel | ExecutorchModel,
     runners: Mapping[str, Reference],
     inputs: Iterable[Arrays],
     options: VerifyOptions,
@@ -184,7 +184,7 @@ def _compare(runners: Mapping[str, Reference], inputs: Iterable[Arrays]) -> tupl
 
 
 def _perplexity(
-    artifact: OnnxArtifact | ExecutorchArtifact,
+    artifact: OnnxModel | ExecutorchModel,
     runners: Mapping[str, Reference],
     tokens: np.ndarray,
     options: VerifyOptions,

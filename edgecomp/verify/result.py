@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgecomp.artifact.files import FileInfo
+from edgecomp.exported.files import FileInfo
 from edgecomp.verify.metrics import OutputDifference
 
 SCHEMA_VERSION = 1

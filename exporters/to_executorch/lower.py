@@ -12,9 +12,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.library import Library
 
-from edgecomp.artifact.executorch_file import INPUT_NAMES_METHOD, MANIFEST_METHOD, OUTPUT_NAMES_METHOD
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError, first_line
+from edgecomp.exported.executorch_file import INPUT_NAMES_METHOD, MANIFEST_METHOD, OUTPUT_NAMES_METHOD
 from edgecomp.exporters.capture import Capture
 from edgecomp.exporters.packed import check_calls, factor_of_buffer
 from edgecomp.exporters.to_executorch.bounds import describe

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 import edgecomp
-from edgecomp.artifact.executorch_file import MANIFEST_SCHEMA
 from edgecomp.checkpoint import CompressedModel
+from edgecomp.exported.executorch_file import MANIFEST_SCHEMA
 from edgecomp.exporters.capture import Capture
 from edgecomp.exporters.to_executorch.save import data_path
 from edgecomp.ops import DOMAIN_VERSION

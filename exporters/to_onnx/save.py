@@ -11,9 +11,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgecomp.array_file import bytes_of
-from edgecomp.artifact.files import digest_of
-from edgecomp.artifact.onnx_file import DATA_DIGESTS
 from edgecomp.errors import OutputError
+from edgecomp.exported.files import digest_of
+from edgecomp.exported.onnx_file import DATA_DIGESTS
 
 # Runtimes map a tensor of external data where it lies. A mapping begins at a page: of 4 KiB on most processors, of 16 or 64 KiB on
 # some of ARM, and at 64 KiB on Windows. Large tensors begin at offsets of 64 KiB, which a mapping of any page size can begin at;

@@ -10,7 +10,7 @@
 namespace edgecomp::fitting::FITTING_ISA {
 
 // Centres of the best partition of -127 .. 127 with these masses into `clusters` runs, ascending. By dynamic programming over the
-// first point of the last run, as edgecomp/passes/kmeans.py has it, to the bit. Every run's last point has a lane of its own.
+// first point of the last run, as edgecomp/fitting/kmeans.py has it, to the bit. Every run's last point has a lane of its own.
 inline void KmeansOnGrid(const int64_t* mass, int32_t clusters, const KmeansMemory& memory, double* centres) {
   constexpr int kEdges = kGridEntries + 1;
   double sum[kEdges] = {};

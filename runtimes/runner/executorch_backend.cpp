@@ -33,7 +33,7 @@ using executorch::runtime::Error;
 using executorch::runtime::EValue;
 
 constexpr const char* kMethod = "forward";
-// Methods of a program of ours, see edgecomp/artifact/executorch_file.py.
+// Methods of a program of ours, see edgecomp/exported/executorch_file.py.
 constexpr const char* kInputNames = "edgecomp_input_names";
 constexpr const char* kOutputNames = "edgecomp_output_names";
 

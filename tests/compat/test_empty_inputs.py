@@ -11,7 +11,7 @@ import empty_cases
 import pytest
 
 from edgecomp import native
-from edgecomp.artifact.library import AUTO, NONE
+from edgecomp.exported.library import AUTO, NONE
 
 SCRIPT = Path(empty_cases.__file__)
 

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 
 import edgecomp
-from edgecomp.artifact.library import AUTO, NONE
-from edgecomp.artifact.session import OnnxArtifact
+from edgecomp.exported.library import AUTO, NONE
+from edgecomp.exported.session import OnnxModel
 from edgecomp.ops import DOMAIN
 
 RELATIVE_BOUNDS = {"float": 1e-4, "int8": 0.03}
@@ -50,7 +50,7 @@ def test_the_runtime_is_the_one_that_was_asked_for() -> None:
 
 def test_library_and_stock_runtime_agree(exported: Path, compute: str) -> None:
     """The stock runtime computes in float whatever the mode, so int8 mode differs by what rounding activations costs."""
-    with_library, stock = OnnxArtifact(exported, AUTO), OnnxArtifact(exported, NONE)
+    with_library, stock = OnnxModel(exported, AUTO), OnnxModel(exported, NONE)
     assert with_library.library is not None and stock.library is None
     for rows, length in ((1, 1), (2, 9)):
         ids = np.random.default_rng(length).integers(2, 60, (rows, length))

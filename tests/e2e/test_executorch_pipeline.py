@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from executorch_programs import Example
 
-from edgecomp.artifact.executorch_session import ExecutorchArtifact
+from edgecomp.exported.executorch_session import ExecutorchModel
 
 
 def check_everywhere(example: Example) -> None:
-    with ExecutorchArtifact(example.program) as program:
+    with ExecutorchModel(example.program) as program:
         in_python = program.run(example.inputs)
     example.check(in_python)
     for name, output in executorch_programs.run_by_runner(example).items():

@@ -12,10 +12,10 @@ from lut_cases import narrow_factor
 from packed_models import compressed, conv, conv_factor, linear, plan, random_factor
 from torch import Tensor, nn
 
-from edgecomp.artifact.executorch_session import ExecutorchArtifact
-from edgecomp.artifact.library import AUTO, NONE
-from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.checkpoint import CompressedModel
+from edgecomp.exported.executorch_session import ExecutorchModel
+from edgecomp.exported.library import AUTO, NONE
+from edgecomp.exported.session import OnnxModel
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.formats.lut_stack import stack
 from edgecomp.modules import PackedFactor, PackedLayer
@@ -77,9 +77,9 @@ def model_of(
 def assert_agreement(model: CompressedModel, folder: Path, inputs: list[dict[str, np.ndarray]], options: ExportOptions) -> None:
     export(model, "onnx", folder / "m.onnx")
     export(model, "executorch", folder / "m.pte", options=options)
-    library, stock = OnnxArtifact(folder / "m.onnx", AUTO), OnnxArtifact(folder / "m.onnx", NONE)
+    library, stock = OnnxModel(folder / "m.onnx", AUTO), OnnxModel(folder / "m.onnx", NONE)
     compute = next(iter(model.module.layers.children())).plan.compute
-    with ExecutorchArtifact(folder / "m.pte", threads=2) as program:
+    with ExecutorchModel(folder / "m.pte", threads=2) as program:
         for given in inputs:
             with torch.no_grad():
                 expected = model.module(*map(torch.from_numpy, given.values()))

@@ -13,9 +13,9 @@ from packed_models import chain_model, compressed, features, gather, linear, pla
 from torch import Tensor, nn
 
 import edgecomp
-from edgecomp.artifact.executorch_file import read_executorch
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ConfigError, ExportError
+from edgecomp.exported.executorch_file import read_executorch
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.ops import OPERATORS

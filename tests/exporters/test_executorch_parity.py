@@ -12,9 +12,9 @@ from lut_cases import narrow_factor
 from packed_models import Chain, compressed, conv, conv_factor, linear, plan, random_factor
 from torch import Tensor, nn
 
-from edgecomp.artifact.executorch_session import ExecutorchArtifact
-from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.checkpoint import CompressedModel
+from edgecomp.exported.executorch_session import ExecutorchModel
+from edgecomp.exported.session import OnnxModel
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.tensor import Compute, ConvParams, Factor, LayerPlan, TensorSpec
@@ -83,8 +83,8 @@ def assert_parity(
     onnx = None
     if like_onnx:
         export(model, "onnx", folder / "m.onnx")
-        onnx = OnnxArtifact(folder / "m.onnx")
-    with ExecutorchArtifact(folder / "m.pte", threads=2) as program:
+        onnx = OnnxModel(folder / "m.onnx")
+    with ExecutorchModel(folder / "m.pte", threads=2) as program:
         for x in inputs:
             got = program.run({name: x})
             with torch.no_grad():

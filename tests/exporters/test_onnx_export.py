@@ -16,13 +16,13 @@ import torch
 from packed_models import Chain, chain_model, compressed, conv, conv_factor, features, gather, linear, plan, random_factor
 from torch import Tensor, nn
 
-from edgecomp.artifact.read import read_artifact
-from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import CheckpointError, ExportError, OutputError, RuntimeUnavailableError
+from edgecomp.exported.read import read_exported
+from edgecomp.exported.session import OnnxModel
 from edgecomp.exporters import TARGETS, export
 from edgecomp.exporters.to_onnx.save import layout
-from edgecomp.inspect.artifact import inspect_onnx
+from edgecomp.inspect.exported import inspect_onnx
 from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.ops import LUT_GATHER, LUT_MATMUL
 from edgecomp.tensor import ConvParams, TensorSpec
@@ -129,12 +129,12 @@ def test_data_of_another_export_is_refused(tmp_path: Path) -> None:
         model = chain_model({"fc": plan([linear()])}, {"w": random_factor(64, 64, seed=seed)}, features(64))
         export(model, "onnx", tmp_path / name / "model.onnx")
     first, second = tmp_path / "first", tmp_path / "second"
-    OnnxArtifact(second / "model.onnx").run({"x": np.zeros((1, 64), np.float32)})
+    OnnxModel(second / "model.onnx").run({"x": np.zeros((1, 64), np.float32)})
     shutil.copy(first / "model.onnx.data", second)
-    for read in (read_artifact, OnnxArtifact, inspect_onnx):
+    for read in (read_exported, OnnxModel, inspect_onnx):
         with pytest.raises(CheckpointError, match=r"model\.onnx\.data must be the file that was exported with model\.onnx"):
             read(second / "model.onnx")
-    read_artifact(first / "model.onnx")
+    read_exported(first / "model.onnx")
 
 
 def test_same_model_same_bytes(tmp_path: Path) -> None:

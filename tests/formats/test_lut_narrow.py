@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecomp.errors import FormatError
+from edgecomp.fitting.narrow_fit import fit_narrow
 from edgecomp.formats import conv_format, lut, lut_narrow, unpack, validate
-from edgecomp.passes.narrow_fit import fit_narrow
 from edgecomp.tensor import ConvParams, Factor
 from edgecomp.torch_ops import decode_narrow
 

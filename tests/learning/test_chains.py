@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from toy_methods import SharedBasis, Sums
 
 import edgecomp
-from edgecomp.artifact.executorch_session import ExecutorchArtifact
-from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.checkpoint import CompressedModel
+from edgecomp.exported.executorch_session import ExecutorchModel
+from edgecomp.exported.session import OnnxModel
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.formats import lut, unpack
 from edgecomp.passes import PASSES
@@ -113,7 +113,7 @@ def test_both_runtimes_agree_with_pytorch(models: tuple[CompressedModel, Compres
     expected = model.run({"x": x})["output"]
     export(model, "onnx", tmp_path / "m.onnx")
     export(model, "executorch", tmp_path / "m.pte", options=ExportOptions(max_sizes={"batch": 6}))
-    with ExecutorchArtifact(tmp_path / "m.pte") as program:
-        results = [OnnxArtifact(tmp_path / "m.onnx").run({"x": x})["output"], program.run({"x": x})["output"]]
+    with ExecutorchModel(tmp_path / "m.pte") as program:
+        results = [OnnxModel(tmp_path / "m.onnx").run({"x": x})["output"], program.run({"x": x})["output"]]
     for got in results:
         assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from edgecomp.fitting.lut_fit import fit_lut
 from edgecomp.formats import lut, unpack
 from edgecomp.learning.codes import MapGradient
 from edgecomp.learning.lut import LearnedLut
-from edgecomp.passes.lut_fit import fit_lut
 from edgecomp.tensor import Factor
 
 CPU = torch.device("cpu")

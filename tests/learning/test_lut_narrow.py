@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from edgecomp.fitting.narrow_fit import fit_narrow
 from edgecomp.formats import lut_narrow, unpack
 from edgecomp.learning.codes import MapGradient
 from edgecomp.learning.learned import can_learn
 from edgecomp.learning.lut_narrow import LearnedNarrow
-from edgecomp.passes.narrow_fit import fit_narrow
 from edgecomp.tensor import Factor
 
 CPU = torch.device("cpu")

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from toy_methods import SharedBasis, SharedBasisConfig, Sums, SumsConfig
 
+from edgecomp.assembly import dense_tensors, install
 from edgecomp.context import Batch, PassContext
 from edgecomp.draft import Draft
 from edgecomp.formats import dense
-from edgecomp.layers import dense_tensors, draft_of, find_layers, install
+from edgecomp.layers import draft_of, find_layers
 from edgecomp.learning.running import RunningDraft
 from edgecomp.learning.student import LearningSettings, Student, learnable
 from edgecomp.passes import run_passes

@@ -16,11 +16,11 @@ from edgecomp.columns import ConvColumns
 from edgecomp.context import Batch, PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError, FormatError
+from edgecomp.fitting.kmeans import kmeans_1d
+from edgecomp.fitting.lut_fit import LutFit, fit_lut
 from edgecomp.formats import lut, unpack
 from edgecomp.layers import draft_of, find_layers
 from edgecomp.passes import run_passes
-from edgecomp.passes.kmeans import kmeans_1d
-from edgecomp.passes.lut_fit import LutFit, fit_lut
 from edgecomp.passes.lut_kmeans import LutKmeans, LutKmeansConfig
 from edgecomp.progress import ProgressBar
 from edgecomp.tensor import ConvParams, Stage

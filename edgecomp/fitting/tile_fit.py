@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgecomp.fitting.kmeans import kmeans_1d
+from edgecomp.fitting.levels import Levels, divided, inverse_steps, nearest_codes, quantize_steps
+from edgecomp.fitting.native_fit import PackedRows
 from edgecomp.formats import lut
-from edgecomp.native_fit import PackedRows
-from edgecomp.passes.kmeans import kmeans_1d
-from edgecomp.passes.levels import Levels, divided, inverse_steps, nearest_codes, quantize_steps
 
 # Alternating least squares stop at the nearest local optimum: every third refit of the codebook searches steps over a range of the
 # block's largest weight, and so does the final fit, more finely. Both try either sign.

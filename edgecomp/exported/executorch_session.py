@@ -17,17 +17,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from edgecomp.artifact.executorch_file import ProgramTensor, read_executorch
-from edgecomp.artifact.library import AUTO, resolve_library
-from edgecomp.artifact.messages import read_message, write_message
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
+from edgecomp.exported.executorch_file import ProgramTensor, read_executorch
+from edgecomp.exported.library import AUTO, resolve_library
+from edgecomp.exported.messages import read_message, write_message
 
 # ExecuTorch's errors are numbers; what happened is in its log, a line a level of the call, the cause first.
 _LOG_LINE = re.compile(r"\[\w+\.cpp:\d+\] (.*)")
 _LOG_NOISE = ("Reading file", "Failed to open midr", "CPU info", "Resetting threadpool", "arg ")
 
 
-class ExecutorchArtifact:
+class ExecutorchModel:
     """A program that runs on named arrays; close it, or use it as a context, to end its process.
 
     Args:

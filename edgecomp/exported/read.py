@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from edgecomp.artifact.executorch_file import ExecutorchFile, read_executorch
-from edgecomp.artifact.onnx_file import OnnxFile, read_onnx
 from edgecomp.errors import ModelError
+from edgecomp.exported.executorch_file import ExecutorchFile, read_executorch
+from edgecomp.exported.onnx_file import OnnxFile, read_onnx
 
 _READERS: Mapping[str, Callable[[Path], OnnxFile | ExecutorchFile]] = {".onnx": read_onnx, ".pte": read_executorch}
 
 
-def read_artifact(path: Path) -> OnnxFile | ExecutorchFile:
+def read_exported(path: Path) -> OnnxFile | ExecutorchFile:
     """Read an artifact's structure, and check that it is complete.
 
     Raises:

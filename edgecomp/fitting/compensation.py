@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from edgecomp.passes.levels import Levels, inverse_steps, nearest_codes, quantize_steps
+from edgecomp.fitting.levels import Levels, inverse_steps, nearest_codes, quantize_steps
 
 _ROUNDS = 2
 _COLUMNS = 64  # whose effect on the columns behind them is applied at once

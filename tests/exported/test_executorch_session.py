@@ -16,8 +16,8 @@ import torch
 from packed_models import chain_model, features, linear, plan, random_factor
 
 from edgecomp import native
-from edgecomp.artifact.executorch_session import ExecutorchArtifact
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
+from edgecomp.exported.executorch_session import ExecutorchModel
 from edgecomp.exporters import export
 from edgecomp.ops import OPERATORS
 
@@ -25,12 +25,12 @@ IDS = np.random.default_rng(0).integers(0, 200, (2, 5))
 
 
 @pytest.fixture(scope="module")
-def program(tied_program: Path) -> Iterator[ExecutorchArtifact]:
-    with ExecutorchArtifact(tied_program) as artifact:
+def program(tied_program: Path) -> Iterator[ExecutorchModel]:
+    with ExecutorchModel(tied_program) as artifact:
         yield artifact
 
 
-def test_outputs_by_name_and_surplus_inputs_left_out(program: ExecutorchArtifact) -> None:
+def test_outputs_by_name_and_surplus_inputs_left_out(program: ExecutorchModel) -> None:
     (expected,) = executorch_programs.tied_model().module(torch.from_numpy(IDS))
     got = program.run({"ids": IDS, "attention_mask": IDS})
     assert list(got) == ["y"]
@@ -50,14 +50,14 @@ def test_outputs_by_name_and_surplus_inputs_left_out(program: ExecutorchArtifact
         ),
     ],
 )
-def test_inputs_that_do_not_fit(program: ExecutorchArtifact, inputs: dict[str, np.ndarray], message: str) -> None:
+def test_inputs_that_do_not_fit(program: ExecutorchModel, inputs: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         program.run(inputs)
     program.run({"ids": IDS})  # goes on
 
 
 def test_a_process_that_ends_is_an_error(tied_program: Path) -> None:
-    with ExecutorchArtifact(tied_program) as artifact:
+    with ExecutorchModel(tied_program) as artifact:
         os.kill(artifact._process.pid, signal.SIGKILL)
         with pytest.raises(RuntimeUnavailableError, match=r"the process that runs .*tied\.pte was ended by SIGKILL"):
             artifact.run({"ids": IDS})
@@ -66,7 +66,7 @@ def test_a_process_that_ends_is_an_error(tied_program: Path) -> None:
 def test_library_that_does_not_load(tied_program: Path, tmp_path: Path) -> None:
     (tmp_path / "other.so").write_bytes(b"no library")
     with pytest.raises(CheckpointError, match=r"other\.so"):
-        ExecutorchArtifact(tied_program, str(tmp_path / "other.so"))
+        ExecutorchModel(tied_program, str(tmp_path / "other.so"))
 
 
 def test_library_for_another_release_is_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_damaged_values_are_refused(books_program: Path, tmp_path: Path, array: 
     with path.open("r+b") as file:
         file.seek(position_of(array, books_program))
         file.write(bad.tobytes())
-    with ExecutorchArtifact(path) as artifact, pytest.raises(ModelError, match=message):
+    with ExecutorchModel(path) as artifact, pytest.raises(ModelError, match=message):
         artifact.run({"x": np.ones((1, 64), np.float32)})
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecomp.artifact.inputs import InputSpec
-from edgecomp.artifact.library import AUTO, resolve_library
-from edgecomp.artifact.onnx_file import read_onnx
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError, first_line
+from edgecomp.exported.inputs import InputSpec
+from edgecomp.exported.library import AUTO, resolve_library
+from edgecomp.exported.onnx_file import read_onnx
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -81,7 +81,7 @@ def input_specs(session: onnxruntime.InferenceSession) -> list[InputSpec]:
     ]
 
 
-class OnnxArtifact:
+class OnnxModel:
     """An ONNX model that runs on named arrays.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgecomp import native
 from edgecomp.errors import RuntimeUnavailableError
-from edgecomp.passes import lut_fit
+from edgecomp.fitting import lut_fit
 from edgecomp.tensor import Factor
 
 # N, K, block size, largest entry; matrices have a row of zeros, a block of zeros, an outlier, and ties.
@@ -68,7 +68,7 @@ def test_instruction_sets_and_threads_fit_alike_to_the_bit() -> None:
 
 def test_an_unknown_instruction_set_is_refused() -> None:
     environment = os.environ | {"EDGECOMP_FORCE_ISA": "mmx"}
-    program = "from edgecomp import native_fit; print(native_fit.variant())"
+    program = "from edgecomp.fitting import native_fit; print(native_fit.variant())"
     result = subprocess.run([sys.executable, "-P", "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert RuntimeUnavailableError.__name__ in result.stderr
     assert "EDGECOMP_FORCE_ISA must name an instruction set of this CPU, got mmx" in result.stderr

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecomp.artifact.flatbuffer import Table
-from edgecomp.artifact.inputs import InputSpec
 from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.exported.flatbuffer import Table
+from edgecomp.exported.inputs import InputSpec
 from edgecomp.ops import DOMAIN_VERSION, NAMESPACE
 
 METHOD = "forward"

@@ -1,8 +1,8 @@
 """The C++ library that fits `lut` factors, through ctypes, on numpy arrays and as many threads as are asked for.
 
 It is for the machine that compresses: no device bundle has it. Neither torch nor onnx is needed. The functions compute what
-`edgecomp.passes.tile_fit` does in PyTorch, equal to the bit on every processor and for any number of threads, and
-`edgecomp.passes.compensation`, within rounding.
+`edgecomp.fitting.tile_fit` does in PyTorch, equal to the bit on every processor and for any number of threads, and
+`edgecomp.fitting.compensation`, within rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgecomp.errors import RuntimeUnavailableError
 from edgecomp.formats import lut
 
 ABI_VERSION = 1
-_LIBRARY = Path(__file__).parent / "lib" / "libedgecomp_fitting.so"
+_LIBRARY = Path(__file__).parents[1] / "lib" / "libedgecomp_fitting.so"
 
 Floats = npt.NDArray[np.float32]
 

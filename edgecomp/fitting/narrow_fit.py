@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgecomp.fitting.kmeans import kmeans_1d
 from edgecomp.formats import lut_narrow
 from edgecomp.formats.lut import storage_bits
-from edgecomp.passes.kmeans import kmeans_1d
 from edgecomp.tensor import Factor
 
 _HISTOGRAM_BINS = 512

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgecomp.artifact.executorch_file import ExecutorchFile
-from edgecomp.artifact.onnx_file import OnnxFile
 from edgecomp.errors import RuntimeUnavailableError
+from edgecomp.exported.executorch_file import ExecutorchFile
+from edgecomp.exported.onnx_file import OnnxFile
 
 AUTO, NONE = "auto", "none"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edgecomp.artifact.executorch_file import read_executorch
-from edgecomp.artifact.files import hash_files
-from edgecomp.artifact.library import resolve_library
 from edgecomp.errors import CheckpointError, EdgecompError, ModelError, RuntimeUnavailableError
+from edgecomp.exported.executorch_file import read_executorch
+from edgecomp.exported.files import hash_files
+from edgecomp.exported.library import resolve_library
 from edgecomp.ops import DOMAIN_VERSION
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgecomp.artifact.executorch_file import read_executorch
-from edgecomp.artifact.files import hash_files
-from edgecomp.artifact.library import NONE
-from edgecomp.artifact.session import OnnxArtifact
+from edgecomp.exported.executorch_file import read_executorch
+from edgecomp.exported.files import hash_files
+from edgecomp.exported.library import NONE
+from edgecomp.exported.session import OnnxModel
 from edgecomp.inspect.result import ExecutorchInspection, OnnxInspection
 
 
@@ -19,7 +19,7 @@ def inspect_onnx(path: Path) -> OnnxInspection:
         CheckpointError: the model is incomplete, or ONNX Runtime refuses it.
 
     """
-    artifact = OnnxArtifact(path, NONE)
+    artifact = OnnxModel(path, NONE)
     file, session = artifact.file, artifact.session
     meta = session.get_modelmeta()
     return OnnxInspection(

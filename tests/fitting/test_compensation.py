@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import edgecomp
 from edgecomp import context
 from edgecomp.errors import CalibrationError
+from edgecomp.fitting.lut_fit import LutFit, fit_lut
 from edgecomp.formats import lut, unpack
-from edgecomp.passes.lut_fit import LutFit, fit_lut
 
 
 def normal(n: int, k: int, seed: int = 0) -> Tensor:
@@ -46,7 +46,7 @@ def test_the_whole_hessian_gives_smaller_errors_than_its_diagonal(bits: int, n: 
 
 WIDE_FIT = """
 import torch
-from edgecomp.passes.lut_fit import fit_lut
+from edgecomp.fitting.lut_fit import fit_lut
 torch.set_num_threads(2)
 matrix = torch.randn(16, 5632, generator=torch.Generator().manual_seed(0))
 print(fit_lut(matrix, torch.eye(5632), bits=2, block_size=32, refits=0).relative_error)

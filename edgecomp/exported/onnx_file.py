@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from edgecomp.artifact.files import digest_of
 from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.exported.files import digest_of
 from edgecomp.ops import DOMAIN
 
 # Metadata of an exported model: a JSON object of the SHA-256 of each data file that was written with it, by location.

@@ -9,10 +9,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import embedding_table, save_encoder, save_with_our_node
 
-from edgecomp.artifact.inputs import InputSizes, InputSpec, make_inputs
-from edgecomp.artifact.onnx_file import read_onnx
-from edgecomp.artifact.session import OnnxArtifact
 from edgecomp.errors import CheckpointError, ConfigError
+from edgecomp.exported.inputs import InputSizes, InputSpec, make_inputs
+from edgecomp.exported.onnx_file import read_onnx
+from edgecomp.exported.session import OnnxModel
 
 
 def test_domains_and_files(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_hostile_models_are_refused(tmp_path: Path, model: Callable[[], bytes], 
 
 def test_outputs_by_name_and_surplus_inputs_left_out(tmp_path: Path) -> None:
     table = embedding_table()
-    artifact = OnnxArtifact(save_encoder(tmp_path / "m.onnx", table))
+    artifact = OnnxModel(save_encoder(tmp_path / "m.onnx", table))
     ids = np.array([[3, 4]])
     outputs = artifact.run({"input_ids": ids, "attention_mask": np.ones_like(ids), "surplus": ids})
     np.testing.assert_array_equal(outputs["last_hidden_state"], table[ids])

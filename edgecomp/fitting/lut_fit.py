@@ -1,8 +1,8 @@
 """The fit of one matrix: a codebook from a sample of its rows, then codes and scales of all rows, some at a time.
 
 Given the codebook, rows do not depend on each other, so that memory is needed for the rows that are being fitted and not for the
-matrix. On a processor both are done by the C++ library (`edgecomp.native_fit`), elsewhere by PyTorch, which is the reference:
-`edgecomp.passes.tile_fit` and, for errors weighted by a whole Hessian, `edgecomp.passes.compensation`.
+matrix. On a processor both are done by the C++ library (`native_fit`), elsewhere by PyTorch, which is the reference: `tile_fit`
+and, for errors weighted by a whole Hessian, `compensation`.
 
 Rows may be regrouped: sorted by the distribution of their weights and cut into groups of whole tiles, each with a codebook of its
 own, so that no weight has to say which codebook is its own (E. Yvinec et al., 2024, arXiv:2309.17361).
@@ -20,12 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgecomp import native_fit
+from edgecomp.fitting import native_fit, tile_fit
+from edgecomp.fitting.compensation import compensate, hessian_factor
+from edgecomp.fitting.levels import divided
+from edgecomp.fitting.native_fit import PackedRows
 from edgecomp.formats import lut
-from edgecomp.native_fit import PackedRows
-from edgecomp.passes import tile_fit
-from edgecomp.passes.compensation import compensate, hessian_factor
-from edgecomp.passes.levels import divided
 from edgecomp.tensor import Factor
 
 _SAMPLE_WEIGHTS = 1 << 18  # that a codebook is fitted to

@@ -1,1 +1,0 @@
-"""Exported artifacts as files and as running sessions, without torch and without the onnx package."""

@@ -1,0 +1,113 @@
+"""Putting a packed model together: packed layers in their places, and every other tensor as the checkpoint holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from edgecomp.draft import leads
+from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.layers import find_layers, layer_of
+from edgecomp.modules import PackedFactor, PackedLayer, set_module
+from edgecomp.tensor import Factor, LayerPlan
+
+
+def install(body: nn.Module, plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], dense: Mapping[str, Tensor]) -> None:
+    """Replace the layers that `plans` names by packed ones, and fill in every other tensor from `dense` (float32 in memory).
+
+    Raises:
+        CheckpointError: a tensor is none of the model's, or its shape does not fit.
+
+    """
+    packed = {name: PackedFactor(factor) for name, factor in factors.items()}
+    for name, plan in plans.items():
+        bias = None if plan.bias is None else dense[plan.bias].float()
+        set_module(body, name, PackedLayer(plan, packed, bias))
+    biases = {plan.bias for plan in plans.values()}
+    parameters: dict[int, nn.Parameter] = {}
+    for name, tensor in dense.items():
+        if name not in biases:
+            _fill(body, name, tensor, parameters)
+    for module in body.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0  # its fused path reads the linear layers' weights; this says not to take it
+
+
+def require_complete(
+    body: nn.Module, plans: Mapping[str, LayerPlan], factors: Mapping[str, Factor], dense: Mapping[str, Tensor]
+) -> None:
+    """Check that plans, factors and dense tensors make up the whole model, before `install`.
+
+    Raises:
+        CheckpointError: a layer, factor or tensor is missing, or a plan does not lead from its layer's inputs to its outputs.
+
+    """
+    layers = find_layers(body)
+    for name, plan in plans.items():
+        if name not in layers:
+            raise CheckpointError(f"the model has no layer {name}, which the checkpoint has a plan for")
+        missing = {stage.factor for term in plan.terms for stage in term} - set(factors)
+        if missing:
+            raise CheckpointError(f"the plan of {name} needs the factors {sorted(missing)}, which the checkpoint does not hold")
+        layer = layer_of(name, layers[name], "")
+        if not leads(plan, factors, layer):
+            shapes = [[(stage.op, factors[stage.factor].shape) for stage in term] for term in plan.terms]
+            raise CheckpointError(
+                f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, got {shapes}"
+            )
+        if plan.bias is not None and plan.bias in dense and tuple(dense[plan.bias].shape) != (layer.outputs,):
+            raise CheckpointError(f"{plan.bias} must have the shape [{layer.outputs}], got {list(dense[plan.bias].shape)}")
+    biases = {plan.bias for plan in plans.values() if plan.bias is not None}
+    lacking = [name for name in {*body.state_dict(), *biases} - {f"{name}.weight" for name in plans} if name not in dense]
+    if lacking:
+        raise CheckpointError(f"the checkpoint must hold every tensor of the model, but lacks {', '.join(sorted(lacking)[:5])}")
+
+
+def _fill(body: nn.Module, name: str, tensor: Tensor, parameters: dict[int, nn.Parameter]) -> None:
+    """Put a tensor in its place; names that share one tensor share one parameter."""
+    parent_name, _, leaf = name.rpartition(".")
+    try:
+        parent = body.get_submodule(parent_name)
+        present = getattr(parent, leaf)
+    except AttributeError as error:
+        raise CheckpointError(f"the model has no tensor {name}, which the checkpoint holds: {error}") from error
+    if tuple(present.shape) != tuple(tensor.shape):
+        raise CheckpointError(f"{name} must have the shape {list(present.shape)}, the checkpoint holds {list(tensor.shape)}")
+    value = tensor.to(torch.float32 if present.is_floating_point() else present.dtype)
+    if isinstance(present, nn.Parameter):
+        setattr(parent, leaf, parameters.setdefault(id(tensor), nn.Parameter(value, requires_grad=False)))
+    else:
+        parent.register_buffer(leaf, value, persistent=True)
+
+
+def dense_tensors(
+    body: nn.Module, compressed: Mapping[str, LayerPlan], changed: Mapping[str, Tensor], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Every tensor of the model that is no compressed weight, by name: floats rounded to `dtype`, shared ones shared.
+
+    Args:
+        body: the original model.
+        compressed: the layers whose weights are packed.
+        changed: tensors that passes put in the place of the original's.
+        dtype: `torch.float16` or `torch.float32`.
+
+    Raises:
+        ModelError: a value is too large for `dtype`.
+
+    """
+    weights = {f"{name}.weight" for name in compressed}
+    rounded: dict[int, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, original in body.state_dict(keep_vars=True).items():
+        if name in weights:
+            continue
+        tensor = changed.get(name, original)
+        if id(tensor) not in rounded:
+            value = tensor.detach()
+            rounded[id(tensor)] = value.to(dtype) if value.is_floating_point() else value
+            if (torch.isfinite(value) & ~torch.isfinite(rounded[id(tensor)])).any():
+                raise ModelError(f'{name} holds values beyond {dtype}: set dense_dtype = "float32" in the recipe')
+        tensors[name] = rounded[id(tensor)]
+    return tensors
