@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from records import add_json_option, print_rows
+from records import add_json_option, commit, print_rows
 from safetensors.torch import save_file
 
 BASE_MB = 700
@@ -178,6 +178,17 @@ def children(process: int) -> Iterator[int]:
             yield from children(number)
 
 
+def kept_or_measured(size: str, weighting: str, arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """The rows of one model and recipe: those that an interrupted run of this commit left in the folder, or new ones."""
+    kept = folder / f"{size}-{weighting}-{arguments.target}.json"
+    about = {"commit": commit(), "windows": arguments.windows, "tokens": arguments.tokens, "set": arguments.overrides}
+    if kept.exists() and (found := json.loads(kept.read_text()))["about"] == about:
+        return found["rows"]
+    rows = list(measure(size, weighting, arguments, folder))
+    kept.write_text(json.dumps({"about": about, "rows": rows}))
+    return rows
+
+
 def measure(size: str, weighting: str, arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """A row for each stage of one model and recipe."""
     shape, source, text = SHAPES[size], folder / size, folder / f"{size}.txt"
@@ -218,12 +229,13 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=512, help="of a window")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="as of edgecomp compress")
-    parser.add_argument("--folder", type=Path, help="keep models here, and find them again (default: a temporary one)")
+    parser.add_argument("--folder", type=Path, help="of models and rows, which a stopped run goes on from")
     add_json_option(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
-        rows = [row for size in arguments.sizes for kind in arguments.weightings for row in measure(size, kind, arguments, folder)]
+        pairs = [(size, kind) for size in arguments.sizes for kind in arguments.weightings]
+        rows = [row for size, kind in pairs for row in kept_or_measured(size, kind, arguments, folder)]
     print_rows("scale", rows, as_json=arguments.json)
 
 
