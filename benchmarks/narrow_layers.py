@@ -132,7 +132,7 @@ def measure(n: int, conv: ConvParams, size: int, bits: int, rounds: int, *, exec
     factor = fit_narrow(weights, None, bits=bits, refits=8)
     channels = conv.in_channels // conv.groups
     padded = columns // channels * lut.round_up(channels, lut.SPAN_COLUMNS)
-    assert conv_format(n, conv, bits, BLOCK_SIZE) == ("lut_narrow", factor.packed_bytes)
+    assert conv_format(n, conv, bits, BLOCK_SIZE, bits) == ("lut_narrow", factor.packed_bytes)
     kernel = ConvColumns(conv).kernel(torch.from_numpy(unpack(factor)))
     x = rng.standard_normal((1, conv.in_channels, size, size)).astype(np.float32)
     top, left, bottom, right = conv.padding

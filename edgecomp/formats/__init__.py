@@ -74,18 +74,22 @@ def validate(factor: Factor) -> None:
 _MOST_NARROW_COLUMNS = 512  # with one step a row, longer rows would need several
 
 
-def conv_format(n: int, conv: ConvParams, bits: int, block_size: int) -> tuple[str, int]:
+def conv_format(n: int, conv: ConvParams, bits: int, block_size: int, narrow_bits: int) -> tuple[str, int]:
     """The format that a convolution of `n` output channels takes, `lut` or `lut_narrow`, and the bytes of its factor there.
 
-    `lut_narrow` where `lut` would hold over one and a half times the weights and columns are few (lut_narrow.md "Convolution").
+    `lut_narrow` where `lut` would hold over one and a half times the weights, columns are few, and `narrow_bits` a weight take no
+    more bytes than `bits` do in `lut` (lut_narrow.md "Convolution").
 
     Raises:
         FormatError: the block size does not fit a layer that takes `lut`.
 
     """
     columns, padded = lut_narrow.conv_columns(conv), lut.conv_columns(conv)
-    if columns <= _MOST_NARROW_COLUMNS and 2 * lut.round_up(n, lut.TILE_ROWS) * padded > 3 * n * columns:
-        return lut_narrow.FORMAT, lut_narrow.packed_bytes(n, columns, bits)
+    fits = columns <= _MOST_NARROW_COLUMNS and 2 * lut.round_up(n, lut.TILE_ROWS) * padded > 3 * n * columns
+    narrow = lut_narrow.packed_bytes(n, columns, narrow_bits)
+    # Of the smallest block, which divides any layer: the format must not depend on whether the given one does.
+    if fits and narrow <= lut.packed_bytes(n, padded, bits, lut.SPAN_COLUMNS):
+        return lut_narrow.FORMAT, narrow
     return lut.FORMAT, lut.packed_bytes(n, padded, bits, block_size)
 
 

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import nn
 
 from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
+from edgecomp.models import gguf
 from edgecomp.models.base import Adapter, CausalLM, Encoder, LoadedModel, ModelKind
 from edgecomp.tensor import TensorSpec
 
@@ -66,13 +67,15 @@ def load(spec: str) -> LoadedModel:
         loader = transformers.AutoModelForCausalLM if kind == "causal-lm" else transformers.AutoModel
         files = [path] if options else _files_of(location, config)
         dtype = _dtype_of(files)
-        body, found = loader.from_pretrained(
-            location, dtype=dtype, output_loading_info=True, **_head_options(config, kind), **options
-        )
-        # transformers fills what a file lacks with random numbers, and goes on.
-        lacking = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
-        if lacking:
-            raise ModelError(f"{spec} must hold every weight of a {type(body).__name__}, but lacks {', '.join(lacking[:5])}")
+        body = _dequantised(loader, config, path) if options else None
+        if body is None:
+            body, found = loader.from_pretrained(
+                location, dtype=dtype, output_loading_info=True, **_head_options(config, kind), **options
+            )
+            # transformers fills what a file lacks with random numbers, and goes on.
+            lacking = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
+            if lacking:
+                raise ModelError(f"{spec} must hold every weight of a {type(body).__name__}, but lacks {', '.join(lacking[:5])}")
         if dtype != torch.float32:
             _compute_buffers(body, kind)
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
@@ -85,6 +88,17 @@ def load(spec: str) -> LoadedModel:
         ) from error
     source = {"kind": "huggingface", "model": spec, "architecture": type(body).__name__, "task": kind}
     return _adapt(body, kind, source, tokenizer, assets=(body.config, tokenizer), files=files)
+
+
+def _dequantised(loader: Any, config: Any, path: Path) -> nn.Module | None:
+    """The model of a GGUF file, whose float32 weights are pages of a temporary file; None where only transformers can fill it."""
+    from accelerate import init_empty_weights
+
+    config.dtype = torch.float32
+    with init_empty_weights(include_buffers=False):
+        body = loader.from_config(config)
+    body.tie_weights()
+    return body if gguf.fill(body, path) else None
 
 
 def _files_of(location: str, config: Any) -> list[Path]:

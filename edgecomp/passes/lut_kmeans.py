@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -45,6 +45,7 @@ class LayerSettings(LayerMatch):
     """Settings for the layers that `match` names; what is absent keeps the pass's own value."""
 
     bits: int | None = Field(default=None, ge=1, le=8)
+    narrow_bits: int | None = Field(default=None, ge=1, le=8)
     block_size: int | None = Field(default=None, ge=32, le=lut.MAX_BLOCK_SIZE)
     compute: Compute | None = None
 
@@ -54,6 +55,8 @@ class LutKmeansConfig(PassConfig):
 
     Args:
         bits: width of a code, 1 to 8.
+        narrow_bits: width of a code in a convolution of few channels that takes the format `lut_narrow`, where a row has one step
+            and each weight counts: depthwise layers, first ones. It takes `lut` where that needs fewer bytes.
         block_size: columns that share a scale, a multiple of 32. Halved, as long as it stays one, for a layer whose padded input
             width it does not divide; what does not divide it then is refused.
         compute: how the packed layers compute: `int8` quantises activations on the fly (fast), `float` keeps them (exact to the
@@ -76,6 +79,7 @@ class LutKmeansConfig(PassConfig):
 
     method: Literal["lut-kmeans"] = "lut-kmeans"
     bits: int = Field(default=4, ge=1, le=8)
+    narrow_bits: int = Field(default=8, ge=1, le=8)
     block_size: int = Field(default=32, ge=32, le=lut.MAX_BLOCK_SIZE)
     compute: Compute = "int8"
     weighting: Literal["activations", "hessian", "none"] = "activations"
@@ -91,6 +95,7 @@ class _Resolved:
     """The settings of one matrix."""
 
     bits: int
+    narrow_bits: int
     block_size: int
     compute: Compute
     skip: bool
@@ -182,10 +187,11 @@ class LutKmeans:
         rows = matrix[:: max(1, len(matrix) // _CANDIDATE_ROWS)][:_CANDIDATE_ROWS]
         candidates = []
         for bits in range(1, 9):
-            chosen = replace(settings, bits=bits)
+            chosen = replace(settings, bits=bits, narrow_bits=bits)
             kind, size = _format_of(draft, factor, chosen)
             error = self._fit(rows, None, chosen, columns, kind, refits=0).record["relative_error"]
-            candidates.append(Candidate({"bits": bits, "block_size": settings.block_size}, size, error))
+            made = {"bits": bits, "narrow_bits": bits, "block_size": settings.block_size}
+            candidates.append(Candidate(made, size, error))
         return candidates
 
     def _packed(self, draft: Draft, context: PassContext, work: Mapping[str, _Resolved]) -> Iterator[tuple[str, FinishedFactor]]:
@@ -218,7 +224,7 @@ class LutKmeans:
         refits: int,
     ) -> FinishedFactor:
         if kind == lut_narrow.FORMAT:
-            return _fit_narrow(matrix, importance, settings.bits, refits)
+            return _fit_narrow(matrix, importance, settings.narrow_bits, refits)
         matrix, importance, real = _padded(matrix, importance, columns)
         fit = fit_lut(
             matrix,
@@ -247,16 +253,16 @@ class LutKmeans:
     def _settings_of(self, draft: Draft, factor: str) -> _Resolved:
         """The settings of a matrix: what fits one of the layers that share it fits it."""
         layers = [draft.layers[use.layer] for use in draft.uses(factor)]
-        bits, block_size, compute = self.config.bits, self.config.block_size, self.config.compute
-        for group in self.config.layers:
-            if any(group.matches(layer.name, layer.op) for layer in layers):
-                bits = bits if group.bits is None else group.bits
-                block_size = block_size if group.block_size is None else group.block_size
-                compute = compute if group.compute is None else group.compute
+        groups = [group for group in self.config.layers if any(group.matches(layer.name, layer.op) for layer in layers)]
+
+        def setting(name: str) -> Any:
+            given = [value for group in groups if (value := getattr(group, name)) is not None]
+            return given[-1] if given else getattr(self.config, name)
+
         skip = any(fits_any(layer.name, self.config.skip) for layer in layers)
         columns = draft.columns(factor)
         k = draft.shape(factor)[1] if columns is None else lut.conv_columns(columns.conv)
-        return _Resolved(bits, _dividing(block_size, k), compute, skip)
+        return _Resolved(setting("bits"), setting("narrow_bits"), _dividing(setting("block_size"), k), setting("compute"), skip)
 
 
 def _dividing(block_size: int, k: int) -> int:
@@ -285,7 +291,7 @@ def _format_of(draft: Draft, factor: str, settings: _Resolved) -> tuple[str, int
     columns = draft.columns(factor)
     if columns is None:
         return lut.FORMAT, lut.packed_bytes(n, k, settings.bits, settings.block_size)
-    return conv_format(n, columns.conv, settings.bits, settings.block_size)
+    return conv_format(n, columns.conv, settings.bits, settings.block_size, settings.narrow_bits)
 
 
 def _saves_bytes(draft: Draft, factor: str, settings: _Resolved) -> bool:

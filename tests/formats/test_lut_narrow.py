@@ -97,14 +97,17 @@ def test_bad_values_are_refused() -> None:
 
 
 def test_the_format_of_a_convolution() -> None:
-    def chosen(n: int, conv: ConvParams, bits: int = 4) -> str:
-        return conv_format(n, conv, bits, 32)[0]
+    def chosen(n: int, conv: ConvParams, bits: int = 4, narrow_bits: int = 8) -> str:
+        return conv_format(n, conv, bits, 32, narrow_bits)[0]
 
     assert chosen(48, ConvParams(48, (3, 3), groups=48)) == "lut_narrow"  # depthwise
     assert chosen(96, ConvParams(48, (5, 5), groups=48), 8) == "lut_narrow"
     assert chosen(16, ConvParams(3, (3, 3))) == "lut_narrow"  # a first convolution
     assert chosen(64, ConvParams(1, (7, 7))) == "lut_narrow"
     assert chosen(2, ConvParams(40, (1, 1))) == "lut_narrow"  # few outputs
+    # Half of the columns would be padding: it depends on the widths which takes fewer bytes.
+    assert [chosen(16, ConvParams(16, (3, 3)), bits) for bits in (2, 3, 4)] == ["lut", "lut", "lut_narrow"]
+    assert chosen(16, ConvParams(16, (3, 3)), 2, narrow_bits=2) == "lut_narrow"
     assert chosen(64, ConvParams(64, (3, 3))) == "lut"
     assert chosen(64, ConvParams(64, (1, 1))) == "lut"
     assert chosen(64, ConvParams(64, (3, 3), groups=2)) == "lut"

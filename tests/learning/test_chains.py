@@ -55,7 +55,7 @@ def recipe(**settings: Any) -> dict[str, Any]:
     passes = [
         {"method": "shared-basis", "match": ["left", "right"], "rank": 24},
         {"method": "sums", "summed": "head", "chained": "conv", "rank": 48},
-        {"method": "lut-kmeans", "bits": 2, "refits": 1, "compute": "float"},
+        {"method": "lut-kmeans", "bits": 2, "narrow_bits": 2, "refits": 1, "compute": "float"},
         {"method": "jlcm", "steps": STEPS, "batch": 2, "dense_rate": 1e-2, **settings},
     ]
     return {"version": 1, "dense_dtype": "float32", "passes": passes}

@@ -24,7 +24,7 @@ from edgecomp.learning.student import Student
 
 def recipe(bits: int = 2, **settings: Any) -> dict[str, Any]:
     passes = [
-        {"method": "lut-kmeans", "bits": bits, "refits": 1, "compute": "float"},
+        {"method": "lut-kmeans", "bits": bits, "narrow_bits": bits, "refits": 1, "compute": "float"},
         {"method": "jlcm", "steps": 30, "batch": 2, **settings},
     ]
     return {"version": 1, "dense_dtype": "float32", "passes": passes}

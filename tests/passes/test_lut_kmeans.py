@@ -193,14 +193,15 @@ def bits_of(draft: Draft) -> dict[str, int]:
 
 def test_every_matrix_that_gets_smaller_is_packed_once() -> None:
     draft = run_pass()
-    assert bits_of(draft) == {"table": 2, "fc": 2, "conv": 2, "depthwise": 2}  # the head is the table's
+    assert bits_of(draft) == {"table": 2, "fc": 2, "conv": 2, "depthwise": 8}  # the head is the table's
+    assert bits_of(run_pass(narrow_bits=3))["depthwise"] == 3
     assert {name for name, factor in draft.factors.items() if factor.format == "lut_narrow"} == {"depthwise.weight"}
     assert not draft.matrices
     assert draft.records.keys() == draft.factors.keys()
 
 
 def test_settings_by_name_and_by_kind_of_layer() -> None:
-    draft = run_pass(layers=[{"match": ["f*"], "bits": 5}, {"ops": ["conv"], "bits": 3}])
+    draft = run_pass(layers=[{"match": ["f*"], "bits": 5}, {"ops": ["conv"], "bits": 3, "narrow_bits": 3}])
     assert bits_of(draft) == {"table": 2, "fc": 5, "conv": 3, "depthwise": 3}
     tied = run_pass(layers=[{"match": ["table", "head"], "bits": 6, "block_size": 64}])
     assert tied.factors["table.weight"].attributes == {"bits": 6, "block_size": 64}
