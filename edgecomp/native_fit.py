@@ -20,7 +20,7 @@ import numpy.typing as npt
 from edgecomp.errors import RuntimeUnavailableError
 from edgecomp.formats import lut
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 _LIBRARY = Path(__file__).parent / "lib" / "libedgecomp_fitting.so"
 
 Floats = npt.NDArray[np.float32]
@@ -175,6 +175,20 @@ def pack_panels(matrix: Floats) -> Floats:
     matrix = np.ascontiguousarray(matrix, np.float32)
     panels = np.empty((len(matrix) // 8, len(matrix), 8), np.float32)
     _library().ecf_pack_panels(_pointer(matrix), ctypes.c_int64(len(matrix)), _pointer(panels))
+    return panels
+
+
+def pack_factor(factor: npt.NDArray[np.float64]) -> Floats:
+    """The factor R of a Hessian as panels `[K / 8, K, 8]`, where `H = R Rᵀ`; what lies below its diagonal's panels is not set.
+
+    Args:
+        factor: float64 `[K, K]`, K a multiple of 32: Lᵀ, where `L Lᵀ` is H with rows and columns in reverse order.
+
+    """
+    if not factor.flags.c_contiguous or factor.dtype != np.float64:
+        raise TypeError(f"the factor must be C-contiguous float64, got {factor.dtype}, strides {factor.strides}")
+    panels = np.empty((len(factor) // 8, len(factor), 8), np.float32)
+    _library().ecf_pack_factor(_pointer(factor), ctypes.c_int64(len(factor)), _pointer(panels))
     return panels
 
 

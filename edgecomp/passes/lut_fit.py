@@ -24,7 +24,7 @@ from edgecomp import native_fit
 from edgecomp.formats import lut
 from edgecomp.native_fit import PackedRows
 from edgecomp.passes import tile_fit
-from edgecomp.passes.compensation import compensate, hessian_factor
+from edgecomp.passes.compensation import compensate, reversed_factor
 from edgecomp.passes.levels import divided
 from edgecomp.tensor import Factor
 
@@ -168,8 +168,8 @@ class _NativeFitter:
         )
         self._panels = None
         if settings.hessian is not None:
-            panels = (native_fit.pack_panels(part.numpy()) for part in (settings.hessian, hessian_factor(settings.hessian)))
-            self._panels = native_fit.HessianPanels(*panels)
+            factor = native_fit.pack_factor(reversed_factor(settings.hessian).numpy())
+            self._panels = native_fit.HessianPanels(native_fit.pack_panels(settings.hessian.numpy()), factor)
 
     def codebook(self, rows: Tensor) -> np.ndarray:
         return native_fit.fit_codebook(_array(rows), self._settings, self._refits)
@@ -273,8 +273,17 @@ def _importance(energy: Tensor | None, real: Tensor, padded: int) -> Tensor:
 
 def _hessian(given: Tensor, real: Tensor, padded: int) -> Tensor:
     """The Hessian `[padded, padded]`, scaled and damped as `_importance` does its diagonal; next to nothing in the padding."""
-    given = torch.where(real[:, None] & real[None, :], given.to(device=real.device, dtype=torch.float32), 0)
-    mean = given.diagonal()[real].mean()
-    given = given / mean if mean > 0 else torch.eye(len(real), device=real.device)
-    hessian = torch.nn.functional.pad(given, (0, padded - len(real), 0, padded - len(real)))
-    return hessian + torch.diag(torch.nn.functional.pad(torch.where(real, 0.01, 1e-6), (0, padded - len(real)), value=1e-6))
+    k = len(real)
+    hessian = torch.zeros((padded, padded), dtype=torch.float32, device=real.device)
+    inner = hessian[:k, :k]
+    inner.copy_(given)
+    if not real.all():
+        inner.masked_fill_(~(real[:, None] & real[None, :]), 0)
+    mean = inner.diagonal()[real].mean()
+    if mean > 0:
+        inner.div_(mean)
+    else:
+        inner.copy_(torch.eye(k))
+    damping = torch.where(real, 0.01, 1e-6)
+    hessian.diagonal().add_(torch.nn.functional.pad(damping, (0, padded - k), value=1e-6))
+    return hessian
