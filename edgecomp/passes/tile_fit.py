@@ -94,17 +94,17 @@ def _largest(weights: Tensor) -> Tensor:
 
 
 def _block_sum(terms: Tensor) -> Tensor:
-    """Sums over a block: four partial ones of every fourth column, then (0 + 2) + (1 + 3)."""
-    quarters = terms.unflatten(2, (-1, 4))
-    total: Tensor = quarters[:, :, 0]
-    for i in range(1, quarters.shape[2]):
-        total = total + quarters[:, :, i]
+    """Sums over a block, the last dimension: four partial ones of every fourth column, then (0 + 2) + (1 + 3)."""
+    quarters = terms.unflatten(-1, (-1, 4))
+    total: Tensor = quarters[..., 0, :]
+    for i in range(1, quarters.shape[-2]):
+        total = total + quarters[..., i, :]
     summed: Tensor = (total[..., 0] + total[..., 2]) + (total[..., 1] + total[..., 3])
     return summed
 
 
 def _refit_steps(weights: Tensor, importance: Tensor, codebook: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-    """Least-squares steps `[N, blocks]` of the codes that are nearest at `steps`, and their gains."""
+    """Least-squares steps `[..., N, blocks]` of the codes that are nearest at `steps`, and their gains."""
     values = codebook[nearest_codes(codebook, weights * inverse_steps(steps)[..., None])]
     weighted = importance * values
     numerator, denominator = _block_sum(weighted * weights), _block_sum(weighted * values)
@@ -122,12 +122,14 @@ def _search(
 ) -> tuple[Tensor, Tensor]:
     """The best steps among the present ones and candidates of both signs, each refitted by least squares, and their gains."""
     base = divided(_largest(weights), largest_entry)
+    starts = [base * (sign * candidate) for candidate in candidates for sign in (1, -1)]
+    tried = torch.stack(starts if present is None else [present, *starts])
     most, best = torch.full_like(base, -1), torch.zeros_like(base)
-    tried = [base * (sign * candidate) for candidate in candidates for sign in (1, -1)]
-    for start in tried if present is None else [present, *tried]:
-        steps, gains = _refit_steps(weights, importance, codebook, start)
-        better = gains > most
-        most, best = torch.where(better, gains, most), torch.where(better, steps, best)
+    for some in tried.split(max(1, _CHUNK_WEIGHTS // weights.numel())):  # as many at once as keep an accelerator busy
+        steps, gains = _refit_steps(weights, importance, codebook, some)
+        gain, first = gains.max(dim=0)
+        better = gain > most
+        most, best = torch.where(better, gain, most), torch.where(better, steps.gather(0, first[None])[0], best)
     return best, most
 
 
