@@ -1,5 +1,6 @@
 // Threads that share a loop's iterations, kept from one loop to the next: starting some for each of a small matrix's twenty loops
-// would take longer than the loops.
+// would take longer than the loops. A loop waits for those that joined it, not for those that come late: on a busy machine a thread
+// may get no processor for longer than all loops take.
 #ifndef EDGECOMP_FITTING_TEAM_H_
 #define EDGECOMP_FITTING_TEAM_H_
 
@@ -25,7 +26,7 @@ class Team {
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
   ~Team() {
-    Announce(nullptr, nullptr);
+    Announce(kEnd);
     for (int32_t i = 0; i < helpers_; ++i) pthread_join(ids_[i], nullptr);
     pthread_cond_destroy(&changed_);
     pthread_mutex_destroy(&mutex_);
@@ -39,10 +40,12 @@ class Team {
       for (int64_t i = next++; i < count; i = next++) work(thread, i);
     };
     if (helpers_ == 0 || count <= 1) return loop(0);
-    busy_ = helpers_;
-    Announce([](const void* task, int32_t thread) { (*static_cast<const decltype(loop)*>(task))(thread); }, &loop);
+    call_ = [](const void* task, int32_t thread) { (*static_cast<const decltype(loop)*>(task))(thread); };
+    task_ = &loop;
+    Announce((state_ & ~kFlags) + kNextLoop + kOpen);
     loop(0);
-    WaitUntil([this] { return busy_ == 0; });
+    state_ &= ~kOpen;
+    WaitUntil([this] { return (state_ & kJoined) == 0; });
   }
 
  private:
@@ -53,12 +56,20 @@ class Team {
   };
   static constexpr int64_t kMostHelpers = 255;
   static constexpr int kSpins = 2000;  // some 50 us: longer than what is done between two loops by one thread
+  // The state: how many joined the present loop, whether it may be joined, whether all is over, and the loop's number.
+  static constexpr uint64_t kJoined = 0xffff;
+  static constexpr uint64_t kOpen = 1 << 16;
+  static constexpr uint64_t kEnd = 1 << 17;
+  static constexpr uint64_t kNextLoop = 1 << 18;
+  static constexpr uint64_t kFlags = kNextLoop - 1;
 
-  void Announce(Call call, const void* task) {
-    call_ = call;
-    task_ = task;
+  void Announce(uint64_t state) {
+    state_ = state;
+    Wake();
+  }
+
+  void Wake() {
     pthread_mutex_lock(&mutex_);
-    ++loops_;
     pthread_cond_broadcast(&changed_);
     pthread_mutex_unlock(&mutex_);
   }
@@ -79,22 +90,24 @@ class Team {
   static void* Serve(void* argument) {
     const Seat seat = *static_cast<const Seat*>(argument);
     Team& team = *seat.team;
-    for (int64_t seen = 0;; ++seen) {
-      team.WaitUntil([&] { return team.loops_ > seen; });
-      if (team.call_ == nullptr) return nullptr;
+    uint64_t done = 0;  // the loop that this thread has been part of
+    for (;;) {
+      uint64_t state = 0;
+      team.WaitUntil([&] {
+        state = team.state_;
+        return (state & kEnd) != 0 || ((state & kOpen) != 0 && state / kNextLoop != done);
+      });
+      if ((state & kEnd) != 0) return nullptr;
+      if (!team.state_.compare_exchange_strong(state, state + 1)) continue;  // closed, or another joined: look again
+      done = state / kNextLoop;
       team.call_(team.task_, seat.thread);
-      if (--team.busy_ == 0) {
-        pthread_mutex_lock(&team.mutex_);
-        pthread_cond_broadcast(&team.changed_);
-        pthread_mutex_unlock(&team.mutex_);
-      }
+      if ((--team.state_ & (kJoined | kOpen)) == 0) team.Wake();
     }
   }
 
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t changed_ = PTHREAD_COND_INITIALIZER;
-  std::atomic<int64_t> loops_{0};  // announced so far; the end is the last
-  std::atomic<int32_t> busy_{0};   // helpers that have not ended the present one
+  std::atomic<uint64_t> state_{0};
   Call call_ = nullptr;
   const void* task_ = nullptr;
   int32_t helpers_ = 0;
