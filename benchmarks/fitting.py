@@ -2,7 +2,7 @@
 
     pip install llama-cpp-python    # for the llama.cpp rows: compiled on this machine, for its processor
     python benchmarks/fitting.py [--shapes 4096x4096,1536x576] [--bits 4,3,2] [--fits none,activations,hessian,llama.cpp-q4_k]
-        [--isas avx512_vnni,avx2] [--threads 2] [--device cpu] [--seconds 2] [--json]
+        [--threads 2] [--device cpu] [--seconds 2] [--json]
 
 A row is one way to fit matrices of one shape: `none`, `activations` and `hessian` are `lut-kmeans`' weightings (`edgecomp.passes.
 lut_fit.fit_lut`, blocks of 32, default refits), from a float32 matrix to the packed factor; `llama.cpp-q4_k` and `llama.cpp-iq4_nl`
@@ -10,14 +10,14 @@ are `ggml_quantize_chunk` with importances, on rows cut among as many threads (4
 Weights are of Student's t-distribution with 5 degrees of freedom, as trained ones have tails; inputs are correlated, and a few
 columns are loud. Times are the median of as many runs as fit into --seconds, at least one, by the clock and of all processors
 together (for a machine that others use too). Errors are relative: sqrt(sum of squared differences / sum of squared weights), plain
-and weighted as the fit is, llama.cpp's as `activations`. A shape may name its own fits: `1024x11008:hessian`.
+and weighted as the fit is, llama.cpp's as `activations`. A shape may name its own fits and bits: `4096x11008:hessian:4`.
 
 peak_mb is how much memory a fit takes above its inputs, the packed factor included: a run warms up, freed memory is handed back to
 the system, and the peak of resident memory is taken from there on. What is mapped from files does not change in between, so that
 the growth is of anonymous memory. On a GPU it is the peak of allocations.
 
---isas names instruction sets as EDGECOMP_FORCE_ISA does, which chooses among those that the processor has: each is measured in a
-process of its own. Without it the best one is. `isa` is the one that ran, of llama.cpp the one that it was built for.
+`isa` is the instruction set that ran; EDGECOMP_FORCE_ISA=avx2 chooses another than the best that the processor has. llama.cpp's is
+what it was built for.
 
 The modules are read from the installed package, or from this checkout where it is not installed; the library then comes from
 --library. That, and PyTorch and numpy, is all that it needs.
@@ -30,12 +30,10 @@ import ctypes
 import gc
 import importlib
 import importlib.util
-import json
 import os
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 import types
@@ -241,29 +239,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "--shapes",
-        default="4096x4096,49152x576,1536x576,576x1536,576x576,192x576,1024x11008:hessian",
-        help="NxK or NxK:FIT+FIT, separated by commas",
+        default="4096x4096,49152x576,1536x576,576x1536,576x576,192x576,4096x11008:hessian:4",
+        help="NxK, NxK:FIT+FIT or NxK:FIT:BITS, separated by commas",
     )
     parser.add_argument("--bits", default="4,3,2", help="of our codes, separated by commas")
     parser.add_argument("--fits", default="none,activations,hessian,llama.cpp-q4_k,llama.cpp-iq4_nl", help="separated by commas")
-    parser.add_argument("--isas", help="separated by commas; the llama.cpp rows come with the first")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seconds", type=float, default=2, help="of runs a row")
     parser.add_argument("--library", type=Path, help="the fitting library, where edgecomp is not installed")
     add_json_option(parser)
     arguments = parser.parse_args()
-    if arguments.isas:
-        records = [run_with(isa, other=i > 0) for i, isa in enumerate(arguments.isas.split(","))]
-        rows = [row for i, record in enumerate(records) for row in record["rows"] if i == 0 or row["fit"] not in LLAMA_TYPES]
-        print_rows("fitting", rows, as_json=arguments.json, on=records[0]["machine"])
-        return
     torch.set_num_threads(arguments.threads)
     lut_fit, native_fit = load_package(arguments.library)
     isa = native_fit.variant() if arguments.device == "cpu" else "-"
     rows = []
     for shape in arguments.shapes.split(","):
-        size, _, fits = shape.partition(":")
+        size, fits, bits_of_shape, *_ = [*shape.split(":"), "", ""]
         n, k = map(int, size.split("x"))
         problem = make_problem(n, k, arguments.device)
         for fit in (fits or arguments.fits).split("+" if fits else ","):
@@ -272,18 +264,9 @@ def main() -> None:
                 row = measure_llama(fit, problem, arguments.threads, arguments.seconds)
                 rows += [row] if row is not None else []
                 continue
-            for bits in map(int, arguments.bits.split(",")):
+            for bits in map(int, (bits_of_shape or arguments.bits).split("+" if bits_of_shape else ",")):
                 rows.append(measure_lut(lut_fit, isa, fit, problem, bits, arguments.threads, arguments.device, arguments.seconds))
     print_rows("fitting", rows, as_json=arguments.json, on=machine(arguments.device))
-
-
-def run_with(isa: str, *, other: bool) -> Any:
-    """The record of this script run with an instruction set; of one but the first without what it has nothing to do with."""
-    command = [sys.executable, *sys.argv, "--isas=", "--json"]
-    if other:
-        command.append("--fits=none,activations,hessian")
-    environment = os.environ | {"EDGECOMP_FORCE_ISA": isa}
-    return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
 
 
 if __name__ == "__main__":

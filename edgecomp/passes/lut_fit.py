@@ -138,8 +138,7 @@ def _settings(
     k, device = matrix.shape[1], matrix.device
     padded = lut.round_up(k, lut.SPAN_COLUMNS)
     real = (torch.ones(k, dtype=torch.bool) if real is None else real).to(device)
-    low, high = (float(value) for value in matrix.aminmax())
-    exponent = min(max(math.frexp(max(high, -low))[1], -126), 126)
+    exponent = min(max(math.frexp(_largest_magnitude(matrix))[1], -126), 126)
     whole = importance is not None and importance.ndim == 2
     energy = importance.diagonal() if importance is not None and whole else importance
     return _Settings(
@@ -151,6 +150,13 @@ def _settings(
         importance=_importance(energy, real, padded),
         hessian=_hessian(importance, real, padded) if importance is not None and whole else None,
     )
+
+
+def _largest_magnitude(matrix: Tensor) -> float:
+    """Of a small matrix by one thread: PyTorch's others keep on looking for work for a millisecond, on processors that a fit needs."""
+    small = matrix.device.type == "cpu" and matrix.dtype == torch.float32 and matrix.numel() <= _CHUNK_WEIGHTS
+    low, high = (matrix.numpy().min(), matrix.numpy().max()) if small else matrix.aminmax()
+    return max(float(high), -float(low))
 
 
 class _NativeFitter:
@@ -214,8 +220,10 @@ def _sample(matrix: Tensor, rows: Tensor | None) -> Tensor:
         return matrix
     first = torch.arange(count, device=matrix.device) * tiles // count * lut.TILE_ROWS
     chosen = (first[:, None] + torch.arange(lut.TILE_ROWS, device=matrix.device)).flatten()
-    chosen = chosen[chosen < n]
-    return matrix[chosen if rows is None else rows[chosen]]
+    chosen = chosen[chosen < n] if rows is None else rows[chosen[chosen < n]]
+    if matrix.device.type == "cpu" and matrix.dtype == torch.float32:  # by one thread, as `_largest_magnitude` says
+        return torch.from_numpy(matrix.numpy()[chosen.numpy()])
+    return matrix[chosen]
 
 
 def _chunks(matrix: Tensor, rows: Tensor | None, settings: _Settings) -> Iterator[Tensor]:
