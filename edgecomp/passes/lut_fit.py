@@ -153,7 +153,7 @@ def _settings(
 
 
 def _largest_magnitude(matrix: Tensor) -> float:
-    """Of a small matrix by one thread: PyTorch's others keep on looking for work for a millisecond, on processors that a fit needs."""
+    """Of a small matrix by one thread: PyTorch's others go on looking for work for a millisecond, on cores that the fit needs."""
     small = matrix.device.type == "cpu" and matrix.dtype == torch.float32 and matrix.numel() <= _CHUNK_WEIGHTS
     low, high = (matrix.numpy().min(), matrix.numpy().max()) if small else matrix.aminmax()
     return max(float(high), -float(low))
