@@ -10,7 +10,7 @@ are `ggml_quantize_chunk` with importances, on rows cut among as many threads (4
 Weights are of Student's t-distribution with 5 degrees of freedom, as trained ones have tails; inputs are correlated, and a few
 columns are loud. Times are the median of as many runs as fit into --seconds, at least one, by the clock and of all processors
 together (for a machine that others use too). Errors are relative: sqrt(sum of squared differences / sum of squared weights), plain
-and weighted as the fit is, llama.cpp's as `activations`. A shape may name its own fits and bits: `4096x11008:hessian:4`.
+and weighted as the fit is, llama.cpp's as `activations`. A shape may name its own fits and bits: `1024x11008:hessian:4`.
 
 peak_mb is how much memory a fit takes above its inputs, the packed factor included: a run warms up, freed memory is handed back to
 the system, and the peak of resident memory is taken from there on. What is mapped from files does not change in between, so that
@@ -39,7 +39,7 @@ import time
 import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +212,7 @@ def measure_llama(fit: str, problem: Problem, threads: int, seconds: float) -> R
 
     with ThreadPoolExecutor(threads) as pool:
         timing = timed(lambda: list(pool.map(quantize, range(threads))), seconds, "cpu")
+    timing = replace(timing, peak_mb=timing.peak_mb + packed.nbytes / 1e6)  # made before
     weights = np.empty_like(matrix)
     name = {"llama.cpp-q4_k": "dequantize_row_q4_K", "llama.cpp-iq4_nl": "dequantize_row_iq4_nl"}[fit]
     getattr(ggml, name)(ctypes.c_void_p(packed.ctypes.data), ctypes.c_void_p(weights.ctypes.data), ctypes.c_int64(n * k))
@@ -239,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "--shapes",
-        default="4096x4096,49152x576,1536x576,576x1536,576x576,192x576,4096x11008:hessian:4",
+        default="4096x4096,49152x576,1536x576,576x1536,576x576,192x576,1024x11008:hessian:4",
         help="NxK, NxK:FIT+FIT or NxK:FIT:BITS, separated by commas",
     )
     parser.add_argument("--bits", default="4,3,2", help="of our codes, separated by commas")
