@@ -260,8 +260,13 @@ int32_t ecf_fit_rows(const ecf_rows* rows, const float* codebook, const ecf_hess
 
 void ecf_pack_panels(const float* matrix, int64_t k, float* panels) {
   constexpr int64_t kWidth = 8;
-  for (int64_t first = 0; first < k; first += kWidth) {
-    for (int64_t i = 0; i < k; ++i) std::memcpy(panels + first * k + i * kWidth, matrix + i * k + first, kWidth * sizeof(float));
+  constexpr int64_t kRows = 32;  // at a time, so that cache lines and pages of a row serve several panels
+  for (int64_t rows = 0; rows < k; rows += kRows) {
+    for (int64_t first = 0; first < k; first += kWidth) {
+      for (int64_t i = rows; i < rows + kRows; ++i) {
+        std::memcpy(panels + first * k + i * kWidth, matrix + i * k + first, kWidth * sizeof(float));
+      }
+    }
   }
 }
 
