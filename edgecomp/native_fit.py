@@ -151,6 +151,22 @@ def fit_codebook(rows: Floats, settings: Settings, refits: int) -> Floats:
     return codebook
 
 
+def kmeans(mass: npt.NDArray[np.int64], points: npt.NDArray[np.float64], clusters: int) -> npt.NDArray[np.float64]:
+    """`edgecomp.passes.kmeans.kmeans_1d` of 255 ascending points, to the bit, in a fiftieth of the time: float64 `[clusters]`.
+
+    Raises:
+        RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is wrong.
+        MemoryError: there is no memory of half a megabyte.
+
+    """
+    for array, kind in ((mass, np.int64), (points, np.float64)):
+        if array.shape != (255,) or array.dtype != kind or not array.flags.c_contiguous:
+            raise TypeError(f"mass and points must be C-contiguous int64 and float64 [255], got {array.dtype} {array.shape}")
+    centres = np.empty(clusters, np.float64)
+    _check(_library().ecf_kmeans(_pointer(mass), _pointer(points), ctypes.c_int32(clusters), _pointer(centres)))
+    return centres
+
+
 def fit_rows(rows: Floats, settings: Settings, codebook: Floats, out: PackedRows, hessian: HessianPanels | None = None) -> None:
     """Codes and scales of rows float32 `[n, K]` into `out`, given the codebook; fitted to the Hessian if there is one.
 

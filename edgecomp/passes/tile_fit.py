@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgecomp import native_fit
 from edgecomp.formats import lut
 from edgecomp.native_fit import PackedRows
-from edgecomp.passes.kmeans import kmeans_1d
 from edgecomp.passes.levels import Levels, divided, inverse_steps, nearest_codes, quantize_steps
 
 # Alternating least squares stop at the nearest local optimum: every round searches steps over a range of the block's largest
@@ -148,7 +148,7 @@ def _centres(weights: Tensor, importance: Tensor, steps: Tensor, scale: float, b
         mass[end] += beyond.sum()
         if mass[end] > 0:
             points[end] += sign * (float((beyond * np.arange(1, len(beyond) + 1)).sum()) / float(mass[end]))
-    return kmeans_1d(points, mass.astype(np.float64), 2**bits)
+    return native_fit.kmeans(mass, points, 2**bits)
 
 
 def _entries(centres: np.ndarray, largest_entry: int) -> np.ndarray:

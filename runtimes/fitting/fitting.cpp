@@ -181,6 +181,13 @@ int32_t FitCodebook(const ecf_rows& rows, int64_t refits, float* values) {
   return kOk;
 }
 
+int32_t Kmeans(const int64_t* mass, const double* points, int32_t clusters, double* centres) {
+  const Array<double> doubles = Allocate<double>(KmeansMemory::DoubleCount(static_cast<size_t>(clusters)));
+  if (doubles == nullptr) return kOutOfMemory;
+  Chosen().kmeans(mass, points, clusters, {doubles.get(), doubles.get() + KmeansMemory::kCosts}, centres);
+  return kOk;
+}
+
 int32_t FitRows(const ecf_rows& rows, const float* values, const ecf_hessian* hessian, const ecf_fit& fit) {
   const Problem problem = ProblemOf(rows);
   const Kernels& kernels = Chosen();
@@ -252,6 +259,10 @@ const char* ecf_variant(void) {
 
 int32_t ecf_fit_codebook(const ecf_rows* rows, int64_t refits, float* codebook) {
   return edgecomp::fitting::FitCodebook(*rows, refits, codebook);
+}
+
+int32_t ecf_kmeans(const int64_t* mass, const double* points, int32_t clusters, double* centres) {
+  return edgecomp::fitting::Kmeans(mass, points, clusters, centres);
 }
 
 int32_t ecf_fit_rows(const ecf_rows* rows, const float* codebook, const ecf_hessian* hessian, const ecf_fit* fit) {

@@ -47,6 +47,9 @@ ECF_API const char* ecf_variant(void);
 // exhausted.
 ECF_API int32_t ecf_fit_codebook(const ecf_rows* rows, int64_t refits, float* codebook);
 
+// Centres [clusters] of the exact k-means of 255 ascending points with these masses, ascending. 1 where memory is exhausted.
+ECF_API int32_t ecf_kmeans(const int64_t* mass, const double* points, int32_t clusters, double* centres);
+
 // Codes and scales of rows given the codebook, fitted to the importance or, if not null, to the Hessian. 1 where memory is
 // exhausted.
 ECF_API int32_t ecf_fit_rows(const ecf_rows* rows, const float* codebook, const ecf_hessian* hessian, const ecf_fit* fit);
