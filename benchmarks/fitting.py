@@ -10,8 +10,14 @@ are `ggml_quantize_chunk` with importances, on rows cut among as many threads (4
 Weights are of Student's t-distribution with 5 degrees of freedom, as trained ones have tails; inputs are correlated, and a few
 columns are loud. Times are the median of as many runs as fit into --seconds, at least one, by the clock and of all processors
 together (for a machine that others use too). Errors are relative: sqrt(sum of squared differences / sum of squared weights), plain
-and weighted as the fit is, llama.cpp's as `activations`. peak_mb is what the process's peak of resident memory (on a GPU, that of
-allocations) grew by in a first run, the packed factor included; on a GPU a run warms up before.
+and weighted as the fit is, llama.cpp's as `activations`. A shape may name its own fits and bits: `1024x11008:hessian:4`.
+
+peak_mb is how much memory a fit takes above its inputs, the packed factor included: a run warms up, freed memory is handed back to
+the system, and the peak of resident memory is taken from there on. What is mapped from files does not change in between, so that
+the growth is of anonymous memory. On a GPU it is the peak of allocations.
+
+`isa` is the instruction set that ran; EDGECOMP_FORCE_ISA=avx2 chooses another than the best that the processor has. llama.cpp's is
+what it was built for.
 
 The modules are read from the installed package, or from this checkout where it is not installed; the library then comes from
 --library. That, and PyTorch and numpy, is all that it needs.
@@ -21,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import importlib
 import importlib.util
 import os
@@ -32,7 +39,7 @@ import time
 import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +64,7 @@ class Row:
     weights: int
     threads: int
     device: str
+    isa: str
     mweights_per_s: float
     mweights_per_cpu_s: float
     relative_error: float
@@ -112,14 +120,14 @@ class Timing:
 
 
 def timed(run: Callable[[], Any], seconds: float, device: str) -> Timing:
-    """Run at least once, and for as long as it says."""
+    """Run once to warm up, then at least once, and for as long as it says."""
     cuda = device != "cpu"
+    run()
     if cuda:
-        run()
         torch.cuda.reset_peak_memory_stats()
         before = float(torch.cuda.memory_allocated())
     else:
-        forget_peak()
+        hand_back_and_forget_peak()
         before = peak_bytes()
     times: list[float] = []
     cpu_times: list[float] = []
@@ -136,12 +144,14 @@ def timed(run: Callable[[], Any], seconds: float, device: str) -> Timing:
     return Timing(statistics.median(times), statistics.median(cpu_times), result, peak / 1e6)
 
 
-def forget_peak() -> None:
-    """Lets the peak of resident memory begin anew (Linux)."""
+def hand_back_and_forget_peak() -> None:
+    """Gives freed memory back to the system and lets the peak of resident memory begin anew (Linux)."""
+    gc.collect()
     try:
+        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
+    except (AttributeError, OSError) as error:
+        print(f"peak_mb is not told: {error}", file=sys.stderr)
 
 
 def peak_bytes() -> float:
@@ -154,7 +164,7 @@ def peak_bytes() -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
-def measure_lut(lut_fit: Any, fit: str, problem: Problem, bits: int, threads: int, device: str, seconds: float) -> Row:
+def measure_lut(lut_fit: Any, isa: str, fit: str, problem: Problem, bits: int, threads: int, device: str, seconds: float) -> Row:
     """Time `fit_lut`."""
     importance = {"none": None, "activations": problem.hessian.diagonal(), "hessian": problem.hessian}[fit]
 
@@ -163,17 +173,17 @@ def measure_lut(lut_fit: Any, fit: str, problem: Problem, bits: int, threads: in
 
     timing = timed(run, seconds, device)
     arrays, errors = timing.result.factor.arrays, (timing.result.relative_error, timing.result.weighted_error)
-    return make_row(fit, 8 * sum(array.nbytes for array in arrays.values()), problem, threads, device, timing, errors)
+    return make_row(fit, isa, 8 * sum(array.nbytes for array in arrays.values()), problem, threads, device, timing, errors)
 
 
 def make_row(
-    fit: str, packed_bits: int, problem: Problem, threads: int, device: str, timing: Timing, errors: tuple[float, float]
+    fit: str, isa: str, packed_bits: int, problem: Problem, threads: int, device: str, timing: Timing, errors: tuple[float, float]
 ) -> Row:
     """The row of a timing."""
     n, k = problem.matrix.shape
     speeds = (n * k / seconds / 1e6 for seconds in (timing.seconds, timing.cpu_seconds))
     name = torch.cuda.get_device_name() if device != "cpu" else "cpu"
-    return Row(fit, round(packed_bits / (n * k), 3), f"{n}x{k}", n * k, threads, name, *speeds, *errors, timing.peak_mb)
+    return Row(fit, round(packed_bits / (n * k), 3), f"{n}x{k}", n * k, threads, name, isa, *speeds, *errors, timing.peak_mb)
 
 
 def measure_llama(fit: str, problem: Problem, threads: int, seconds: float) -> Row | None:
@@ -202,23 +212,23 @@ def measure_llama(fit: str, problem: Problem, threads: int, seconds: float) -> R
 
     with ThreadPoolExecutor(threads) as pool:
         timing = timed(lambda: list(pool.map(quantize, range(threads))), seconds, "cpu")
+    timing = replace(timing, peak_mb=timing.peak_mb + packed.nbytes / 1e6)  # made before
     weights = np.empty_like(matrix)
     name = {"llama.cpp-q4_k": "dequantize_row_q4_K", "llama.cpp-iq4_nl": "dequantize_row_iq4_nl"}[fit]
     getattr(ggml, name)(ctypes.c_void_p(packed.ctypes.data), ctypes.c_void_p(weights.ctypes.data), ctypes.c_int64(n * k))
     squares = [np.square(difference, dtype=np.float64) for difference in (weights - matrix, matrix)]
     plain, weighted = ([float((s * h).sum()) for s in squares] for h in (1.0, importance / importance.mean() + 0.01))
     errors = (float(np.sqrt(plain[0] / plain[1])), float(np.sqrt(weighted[0] / weighted[1])))
-    return make_row(fit, 8 * packed.nbytes, problem, threads, "cpu", timing, errors)
+    return make_row(fit, "as built", 8 * packed.nbytes, problem, threads, "cpu", timing, errors)
 
 
-def machine(device: str, variant: str | None) -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
     """What ran it; without the package, which is not needed here."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
         "device": torch.cuda.get_device_name() if device != "cpu" else names[0] if names else platform.processor(),
-        "variant": variant,
         "torch": torch.__version__,
         "system": platform.platform(),
         "load_average": os.getloadavg()[0],
@@ -229,7 +239,9 @@ def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
-        "--shapes", default="4096x4096,49152x576,1536x576,576x1536,576x576,192x576", help="NxK, separated by commas"
+        "--shapes",
+        default="4096x4096,49152x576,1536x576,576x1536,576x576,192x576,1024x11008:hessian:4",
+        help="NxK, NxK:FIT+FIT or NxK:FIT:BITS, separated by commas",
     )
     parser.add_argument("--bits", default="4,3,2", help="of our codes, separated by commas")
     parser.add_argument("--fits", default="none,activations,hessian,llama.cpp-q4_k,llama.cpp-iq4_nl", help="separated by commas")
@@ -241,20 +253,21 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     lut_fit, native_fit = load_package(arguments.library)
-    rows: list[Row] = []
+    isa = native_fit.variant() if arguments.device == "cpu" else "-"
+    rows = []
     for shape in arguments.shapes.split(","):
-        n, k = map(int, shape.split("x"))
+        size, fits, bits_of_shape, *_ = [*shape.split(":"), "", ""]
+        n, k = map(int, size.split("x"))
         problem = make_problem(n, k, arguments.device)
-        for fit in arguments.fits.split(","):
-            print(shape, fit, file=sys.stderr)
+        for fit in (fits or arguments.fits).split("+" if fits else ","):
+            print(size, isa, fit, file=sys.stderr)
             if fit in LLAMA_TYPES:
                 row = measure_llama(fit, problem, arguments.threads, arguments.seconds)
                 rows += [row] if row is not None else []
                 continue
-            for bits in map(int, arguments.bits.split(",")):
-                rows.append(measure_lut(lut_fit, fit, problem, bits, arguments.threads, arguments.device, arguments.seconds))
-    variant = native_fit.variant() if arguments.device == "cpu" else None
-    print_rows("fitting", rows, as_json=arguments.json, on=machine(arguments.device, variant))
+            for bits in map(int, (bits_of_shape or arguments.bits).split("+" if bits_of_shape else ",")):
+                rows.append(measure_lut(lut_fit, isa, fit, problem, bits, arguments.threads, arguments.device, arguments.seconds))
+    print_rows("fitting", rows, as_json=arguments.json, on=machine(arguments.device))
 
 
 if __name__ == "__main__":

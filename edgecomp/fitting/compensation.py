@@ -48,12 +48,25 @@ def compensate(weights: Tensor, hessian: Tensor, levels: Levels) -> Levels:
     return best
 
 
+def reversed_factor(hessian: Tensor) -> Tensor:
+    """Lᵀ, upper triangular, where `L Lᵀ` is H with rows and columns in reverse order: float64 `[K, K]`, which is all that it needs.
+
+    Raises:
+        LinAlgError: H is not positive definite.
+
+    """
+    factor = hessian.flip(0, 1).double()
+    lower = factor.mT  # in the order of LAPACK, which then needs no second array
+    torch.linalg.cholesky(lower, out=lower)
+    return factor
+
+
 def hessian_factor(hessian: Tensor) -> Tensor:
     """R, upper triangular with `H = R Rᵀ`, for which the error of a row is `|(w' - w) R|²`: float32 `[K, K]`.
 
     The error is 0 where each column's is `(w' - w)_j R_jj = -sum over i < j of (w' - w)_i R_ij`, which is GPTQ's choice of codes.
     """
-    factor: Tensor = torch.linalg.cholesky(hessian.double().flip(0, 1)).flip(0, 1).float().contiguous()
+    factor: Tensor = reversed_factor(hessian).mT.flip(0, 1).float().contiguous()
     return factor
 
 

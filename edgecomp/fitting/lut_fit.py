@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from edgecomp.fitting import native_fit, tile_fit
-from edgecomp.fitting.compensation import compensate, hessian_factor
+from edgecomp.fitting.compensation import compensate, reversed_factor
 from edgecomp.fitting.levels import divided
 from edgecomp.fitting.native_fit import PackedRows
 from edgecomp.formats import lut
@@ -137,8 +137,7 @@ def _settings(
     k, device = matrix.shape[1], matrix.device
     padded = lut.round_up(k, lut.SPAN_COLUMNS)
     real = (torch.ones(k, dtype=torch.bool) if real is None else real).to(device)
-    low, high = (float(value) for value in matrix.aminmax())
-    exponent = min(max(math.frexp(max(high, -low))[1], -126), 126)
+    exponent = min(max(math.frexp(_largest_magnitude(matrix))[1], -126), 126)
     whole = importance is not None and importance.ndim == 2
     energy = importance.diagonal() if importance is not None and whole else importance
     return _Settings(
@@ -150,6 +149,13 @@ def _settings(
         importance=_importance(energy, real, padded),
         hessian=_hessian(importance, real, padded) if importance is not None and whole else None,
     )
+
+
+def _largest_magnitude(matrix: Tensor) -> float:
+    """Of a small matrix by one thread: PyTorch's others go on looking for work for a millisecond, on cores that the fit needs."""
+    small = matrix.device.type == "cpu" and matrix.dtype == torch.float32 and matrix.numel() <= _CHUNK_WEIGHTS
+    low, high = (matrix.numpy().min(), matrix.numpy().max()) if small else matrix.aminmax()
+    return max(float(high), -float(low))
 
 
 class _NativeFitter:
@@ -167,8 +173,8 @@ class _NativeFitter:
         )
         self._panels = None
         if settings.hessian is not None:
-            panels = (native_fit.pack_panels(part.numpy()) for part in (settings.hessian, hessian_factor(settings.hessian)))
-            self._panels = native_fit.HessianPanels(*panels)
+            factor = native_fit.pack_factor(reversed_factor(settings.hessian).numpy())
+            self._panels = native_fit.HessianPanels(native_fit.pack_panels(settings.hessian.numpy()), factor)
 
     def codebook(self, rows: Tensor) -> np.ndarray:
         return native_fit.fit_codebook(_array(rows), self._settings, self._refits)
@@ -213,8 +219,10 @@ def _sample(matrix: Tensor, rows: Tensor | None) -> Tensor:
         return matrix
     first = torch.arange(count, device=matrix.device) * tiles // count * lut.TILE_ROWS
     chosen = (first[:, None] + torch.arange(lut.TILE_ROWS, device=matrix.device)).flatten()
-    chosen = chosen[chosen < n]
-    return matrix[chosen if rows is None else rows[chosen]]
+    chosen = chosen[chosen < n] if rows is None else rows[chosen[chosen < n]]
+    if matrix.device.type == "cpu" and matrix.dtype == torch.float32:  # by one thread, as `_largest_magnitude` says
+        return torch.from_numpy(matrix.numpy()[chosen.numpy()])
+    return matrix[chosen]
 
 
 def _chunks(matrix: Tensor, rows: Tensor | None, settings: _Settings) -> Iterator[Tensor]:
@@ -272,8 +280,17 @@ def _importance(energy: Tensor | None, real: Tensor, padded: int) -> Tensor:
 
 def _hessian(given: Tensor, real: Tensor, padded: int) -> Tensor:
     """The Hessian `[padded, padded]`, scaled and damped as `_importance` does its diagonal; next to nothing in the padding."""
-    given = torch.where(real[:, None] & real[None, :], given.to(device=real.device, dtype=torch.float32), 0)
-    mean = given.diagonal()[real].mean()
-    given = given / mean if mean > 0 else torch.eye(len(real), device=real.device)
-    hessian = torch.nn.functional.pad(given, (0, padded - len(real), 0, padded - len(real)))
-    return hessian + torch.diag(torch.nn.functional.pad(torch.where(real, 0.01, 1e-6), (0, padded - len(real)), value=1e-6))
+    k = len(real)
+    hessian = torch.zeros((padded, padded), dtype=torch.float32, device=real.device)
+    inner = hessian[:k, :k]
+    inner.copy_(given)
+    if not real.all():
+        inner.masked_fill_(~(real[:, None] & real[None, :]), 0)
+    mean = inner.diagonal()[real].mean()
+    if mean > 0:
+        inner.div_(mean)
+    else:
+        inner.copy_(torch.eye(k))
+    damping = torch.where(real, 0.01, 1e-6)
+    hessian.diagonal().add_(torch.nn.functional.pad(damping, (0, padded - k), value=1e-6))
+    return hessian

@@ -16,22 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgecomp.fitting.kmeans import kmeans_1d
+from edgecomp.fitting import native_fit
 from edgecomp.fitting.levels import Levels, divided, inverse_steps, nearest_codes, quantize_steps
 from edgecomp.fitting.native_fit import PackedRows
 from edgecomp.formats import lut
 
-# Alternating least squares stop at the nearest local optimum: every third refit of the codebook searches steps over a range of the
-# block's largest weight, and so does the final fit, more finely. Both try either sign.
-_SEARCH_EVERY = 3
-_CANDIDATES = (0.75, 0.83, 0.91, 0.99, 1.07, 1.14, 1.22, 1.3)
+# Alternating least squares stop at the nearest local optimum: every round searches steps over a range of the block's largest
+# weight, half of the candidates in its turn, and so does the final fit, more finely. Both try either sign.
+_CANDIDATES = ((0.75, 0.91, 1.07, 1.22), (0.83, 0.99, 1.14, 1.3))
 _FINE_CANDIDATES = (
     *(0.6, 0.64, 0.68, 0.72, 0.76, 0.8, 0.84, 0.88, 0.92, 0.96, 1.0),
     *(1.04, 1.08, 1.12, 1.16, 1.2, 1.24, 1.28, 1.32, 1.36, 1.4),
 )
 _STEP_REFITS = 2
 _GRID = 127  # entries are integers of at most this magnitude
-_MASS_BITS = 29
+_FAR_POINT = 508  # and a histogram's targets of at most this
+# How much further than to the centres entries go: codebook and steps follow each other, by little in a round and in one direction.
+# What a large stride upsets, one without any puts right.
+_STRIDES = (1.0, 4.0, 0.0)
+_MASS_BITS = 26  # of the largest mass of a histogram at the start
+_MOST_MASS = 2.0**30
 _GAIN_UNIT = 2.0**-40
 _CHUNK_WEIGHTS = 1 << 24  # enough to keep an accelerator busy
 
@@ -41,37 +45,34 @@ def fit_codebook(weights: Tensor, importance: Tensor, bits: int, refits: int, la
     if bits == 8:
         return torch.arange(-_GRID, _GRID + 1, dtype=torch.float32, device=weights.device)
     steps = divided(_largest(weights), _GRID)
-    codebook = _codebook_of(weights, importance, steps, bits, largest_entry, start=True)
-    if not refits or not (steps.abs().max() ** 2 * importance.max()) > 0:
-        return codebook
-    steps = steps * float(np.float32(_GRID) / np.float32(largest_entry))
-    best, most = codebook, -1
-    for refit in range(refits + 1):
-        search = refit % _SEARCH_EVERY == _SEARCH_EVERY - 1 or refit == refits
-        steps, gains = (
-            _search(weights, importance, codebook, largest_entry, _CANDIDATES)
-            if search
-            else _refit_steps(weights, importance, codebook, steps)
-        )
+    to_entries = float(np.float32(_GRID) / np.float32(largest_entry))
+    bound = importance.max() * (steps.abs().max() * to_entries).square()
+    exponent = int(torch.frexp(bound).exponent)
+    scale = 2.0 ** min(max(_MASS_BITS - exponent, -126), 126) if bound > 0 else 0.0
+    centres = _centres(weights, importance, steps, scale, bits)
+    peak = np.abs(centres).max()
+    now = _entries(centres * (largest_entry / peak if peak > 0 else 1.0), largest_entry)
+    best, most = now, -1
+    steps = steps * to_entries
+    for refit in range(refits + 1) if refits and bound > 0 else ():
+        codebook = torch.from_numpy(now).to(weights.device, torch.float32)
+        steps, gains = _search(weights, importance, codebook, largest_entry, _CANDIDATES[refit % 2], steps)
         total = int((gains.double() / _GAIN_UNIT).round().long().sum())
         if total > most:
-            best, most = codebook, total
-        if refit == refits:
-            break
-        refitted = _codebook_of(weights, importance, steps, bits, largest_entry)
-        if search and torch.equal(refitted, codebook):
-            break
-        codebook = refitted
-    return best
+            best, most = now, total
+        if refit < refits:
+            centres = _centres(weights, importance, steps, scale, bits)
+            now = _entries(centres + _STRIDES[refit % 3] * (centres - now), largest_entry)
+    return torch.from_numpy(best).to(weights.device, torch.float32)
 
 
 def fit_rows(weights: Tensor, importance: Tensor, codebook: Tensor, largest_entry: int) -> Levels:
     """Codes and scales given the codebook."""
 
     def fit(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        steps, _ = _search(weights, importance, codebook, largest_entry, _FINE_CANDIDATES)
+        steps = _search(weights, importance, codebook, largest_entry, _FINE_CANDIDATES)[0]
         for _ in range(_STEP_REFITS):
-            steps, _ = _refit_steps(weights, importance, codebook, steps)
+            steps = _refit_steps(weights, importance, codebook, steps)[0]
         scales, row_scale = quantize_steps(steps)
         targets = weights * inverse_steps(scales * row_scale[:, None])[..., None]
         return nearest_codes(codebook, targets), scales, row_scale
@@ -93,17 +94,17 @@ def _largest(weights: Tensor) -> Tensor:
 
 
 def _block_sum(terms: Tensor) -> Tensor:
-    """Sums over a block: four partial ones of every fourth column, then (0 + 2) + (1 + 3)."""
-    quarters = terms.unflatten(2, (-1, 4))
-    total: Tensor = quarters[:, :, 0]
-    for i in range(1, quarters.shape[2]):
-        total = total + quarters[:, :, i]
+    """Sums over a block, the last dimension: four partial ones of every fourth column, then (0 + 2) + (1 + 3)."""
+    quarters = terms.unflatten(-1, (-1, 4))
+    total: Tensor = quarters[..., 0, :]
+    for i in range(1, quarters.shape[-2]):
+        total = total + quarters[..., i, :]
     summed: Tensor = (total[..., 0] + total[..., 2]) + (total[..., 1] + total[..., 3])
     return summed
 
 
 def _refit_steps(weights: Tensor, importance: Tensor, codebook: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-    """Least-squares steps `[N, blocks]` of the codes that are nearest at `steps`, and their gains."""
+    """Least-squares steps `[..., N, blocks]` of the codes that are nearest at `steps`, and their gains."""
     values = codebook[nearest_codes(codebook, weights * inverse_steps(steps)[..., None])]
     weighted = importance * values
     numerator, denominator = _block_sum(weighted * weights), _block_sum(weighted * values)
@@ -112,38 +113,47 @@ def _refit_steps(weights: Tensor, importance: Tensor, codebook: Tensor, steps: T
 
 
 def _search(
-    weights: Tensor, importance: Tensor, codebook: Tensor, largest_entry: int, candidates: Sequence[float]
+    weights: Tensor,
+    importance: Tensor,
+    codebook: Tensor,
+    largest_entry: int,
+    candidates: Sequence[float],
+    present: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The best steps among candidates of both signs, each refitted by least squares, and their gains."""
+    """The best steps among the present ones and candidates of both signs, each refitted by least squares, and their gains."""
     base = divided(_largest(weights), largest_entry)
+    starts = [base * (sign * candidate) for candidate in candidates for sign in (1, -1)]
+    tried = torch.stack(starts if present is None else [present, *starts])
     most, best = torch.full_like(base, -1), torch.zeros_like(base)
-    for candidate in candidates:
-        for sign in (1, -1):
-            steps, gains = _refit_steps(weights, importance, codebook, base * (sign * candidate))
-            better = gains > most
-            most, best = torch.where(better, gains, most), torch.where(better, steps, best)
+    for some in tried.split(max(1, _CHUNK_WEIGHTS // weights.numel())):  # as many at once as keep an accelerator busy
+        steps, gains = _refit_steps(weights, importance, codebook, some)
+        gain, first = gains.max(dim=0)
+        better = gain > most
+        most, best = torch.where(better, gain, most), torch.where(better, steps.gather(0, first[None])[0], best)
     return best, most
 
 
-def _codebook_of(
-    weights: Tensor, importance: Tensor, steps: Tensor, bits: int, largest_entry: int, *, start: bool = False
-) -> Tensor:
-    """The codebook of weights over their steps; at the start its largest entry becomes `largest_entry`.
+def _centres(weights: Tensor, importance: Tensor, steps: Tensor, scale: float, bits: int) -> np.ndarray:
+    """Centres of the weights over their steps: float64 `[2**bits]`, ascending.
 
-    Masses `importance * step²` are rounded to integers, up to 2**29, so that their sums do not depend on an order.
+    By the exact k-means of a histogram over the integers that entries can be. Targets beyond them count as the ends, which lie
+    where their targets do on average. Masses `importance * step² * scale` are integers: their sums do not depend on an order.
     """
-    bound = importance.max() * (steps.abs().max() * steps.abs().max())
-    exponent = int(torch.frexp(bound).exponent)
-    scale = 2.0 ** min(max(_MASS_BITS - exponent, -126), 126) if bound > 0 else 0.0
-    points = (weights * inverse_steps(steps)[..., None]).clamp(-_GRID, _GRID).round().long() + _GRID
-    masses = (importance * (steps * steps)[..., None] * scale).round().double()
-    histogram = torch.bincount(points.reshape(-1), weights=masses.reshape(-1), minlength=2 * _GRID + 1).cpu().numpy()
-    entries = kmeans_1d(np.arange(-_GRID, _GRID + 1, dtype=np.float64), histogram, 2**bits)
-    peak = np.abs(entries).max()
-    if start and peak > 0:
-        entries = entries * (largest_entry / peak)
-    entries = np.clip(np.rint(entries), -largest_entry, largest_entry)
-    return torch.from_numpy(entries).to(weights.device, torch.float32)
+    targets = (weights * inverse_steps(steps)[..., None]).clamp(-_FAR_POINT, _FAR_POINT).round().long() + _FAR_POINT
+    masses = (importance * (steps * steps)[..., None] * scale).clamp(max=_MOST_MASS).round().double()
+    histogram = torch.bincount(targets.reshape(-1), weights=masses.reshape(-1), minlength=2 * _FAR_POINT + 1)
+    low, mass, high = np.split(histogram.cpu().numpy().astype(np.int64), [_FAR_POINT - _GRID, _FAR_POINT + _GRID + 1])
+    points = np.arange(-_GRID, _GRID + 1, dtype=np.float64)
+    for end, sign, beyond in ((0, -1, low[::-1]), (-1, 1, high)):
+        mass[end] += beyond.sum()
+        if mass[end] > 0:
+            points[end] += sign * (float((beyond * np.arange(1, len(beyond) + 1)).sum()) / float(mass[end]))
+    return native_fit.kmeans(mass, points, 2**bits)
+
+
+def _entries(centres: np.ndarray, largest_entry: int) -> np.ndarray:
+    """Entries as they are stored: float64 integers, ascending."""
+    return np.sort(np.clip(np.rint(centres), -largest_entry, largest_entry))
 
 
 def normalised(weights: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 #include "fitting/fitting.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -11,13 +9,17 @@
 
 #include "core/isa.h"
 #include "fitting/kernels.h"
+#include "fitting/team.h"
 
 namespace edgecomp::fitting {
 namespace {
 
 constexpr int32_t kOk = 0;
 constexpr int32_t kOutOfMemory = 1;
-constexpr int64_t kSearchEvery = 3;  // refits between which least squares find the nearest optimum
+// How much further than to the centres entries go: codebook and steps follow each other, by little in a round and in one direction.
+// What a large stride upsets, one without any puts right.
+constexpr double kStrides[] = {1, 4, 0};
+constexpr int kMassBits = 26;  // of the largest mass of a histogram at the start
 
 const Kernels* SelectedKernels(const char** name) {
   Isa isa = Isa::kRef;
@@ -47,35 +49,6 @@ Problem ProblemOf(const ecf_rows& rows) {
   return {rows, padded, padded / rows.block_size, (rows.n + kTileRows - 1) / kTileRows};
 }
 
-// Runs work(thread, i) for every i below count; threads take what comes next. Where the system gives no more threads, the others do
-// it.
-template <class Work>
-void Parallel(int32_t threads, int64_t count, const Work& work) {
-  std::atomic<int64_t> next{0};
-  const auto run = [&](int32_t thread) {
-    for (int64_t i = next++; i < count; i = next++) work(thread, i);
-  };
-  struct Helper {
-    pthread_t id;
-    const decltype(run)* task;
-    int32_t thread;
-  };
-  constexpr int32_t kMostHelpers = 255;
-  Helper helpers[kMostHelpers];
-  int32_t started = 0;
-  for (int32_t thread = 1; thread < std::min<int64_t>({threads, count, kMostHelpers + 1}); ++thread) {
-    helpers[started] = {{}, &run, thread};
-    const auto begin = [](void* argument) -> void* {
-      const auto* helper = static_cast<const Helper*>(argument);
-      (*helper->task)(helper->thread);
-      return nullptr;
-    };
-    started += pthread_create(&helpers[started].id, nullptr, begin, &helpers[started]) == 0 ? 1 : 0;
-  }
-  run(0);
-  for (int32_t i = 0; i < started; ++i) pthread_join(helpers[i].id, nullptr);
-}
-
 struct AlignedDelete {
   void operator()(void* memory) const { ::operator delete[](memory, std::align_val_t{64}); }
 };
@@ -100,17 +73,29 @@ void SetEntries(const float* values, int32_t entries, Codebook* codebook) {
   }
 }
 
-// The codebook of a histogram; its largest entry has the magnitude `largest` at the start, and at most that later.
-void EntriesOf(const Kernels& kernels, const KmeansMemory& memory, const int64_t* histogram, int32_t entries, int32_t largest,
-               bool start, float* values) {
-  double centres[256];
-  kernels.kmeans(histogram, entries, memory, centres);
-  double peak = 0;
-  for (int32_t i = 0; i < entries; ++i) peak = std::max(peak, std::fabs(centres[i]));
-  const double factor = start && peak > 0 ? largest / peak : 1;
-  for (int32_t i = 0; i < entries; ++i) {
-    values[i] = static_cast<float>(std::clamp<double>(std::nearbyint(centres[i] * factor), -largest, largest));
+// Centres of a histogram's targets, ascending. Targets beyond the grid count as its ends, which lie where their targets do on
+// average.
+void CentresOf(const Kernels& kernels, const KmeansMemory& memory, const int64_t* histogram, int32_t entries, double* centres) {
+  constexpr int kEnd = kGridEntries / 2;
+  int64_t mass[kGridEntries];
+  double points[kGridEntries];
+  std::copy(histogram + kFarPoint - kEnd, histogram + kFarPoint + kEnd + 1, mass);
+  for (int i = 0; i < kGridEntries; ++i) points[i] = i - kEnd;
+  for (const int sign : {-1, 1}) {
+    int64_t* end = mass + kEnd + sign * kEnd;
+    int64_t beyond = 0;
+    for (int distance = 1; distance <= kFarPoint - kEnd; ++distance) {
+      const int64_t at = histogram[kFarPoint + sign * (kEnd + distance)];
+      *end += at;
+      beyond += at * distance;
+    }
+    if (*end > 0) points[kEnd + sign * kEnd] += sign * (static_cast<double>(beyond) / static_cast<double>(*end));
   }
+  kernels.kmeans(mass, points, entries, memory, centres);
+}
+
+float Entry(double centre, int32_t largest) {
+  return static_cast<float>(std::clamp<double>(std::nearbyint(centre), -largest, largest));
 }
 
 int32_t FitCodebook(const ecf_rows& rows, int64_t refits, float* values) {
@@ -123,71 +108,83 @@ int32_t FitCodebook(const ecf_rows& rows, int64_t refits, float* values) {
   }
   const size_t tile_weights = static_cast<size_t>(problem.padded) * kTileRows;
   const size_t tile_steps = static_cast<size_t>(problem.blocks) * kTileRows;
-  const auto threads = static_cast<size_t>(rows.threads);
+  const auto threads = static_cast<size_t>(std::min<int64_t>(rows.threads, problem.tiles));
+  const size_t all_steps = tile_steps * static_cast<size_t>(problem.tiles);
   const Array<float> weights = Allocate<float>(tile_weights * static_cast<size_t>(problem.tiles));
-  const Array<float> steps = Allocate<float>(tile_steps * static_cast<size_t>(problem.tiles));
-  const Array<int64_t> histograms = Allocate<int64_t>(kGridEntries * threads);
+  const Array<float> steps = Allocate<float>(all_steps);
+  const Array<int64_t> histograms = Allocate<int64_t>(kPoints * threads);
   const std::unique_ptr<Codebook> codebook(new (std::nothrow) Codebook);
-  constexpr size_t kEdges = kGridEntries + 1;
-  const Array<double> doubles = Allocate<double>(kEdges * (kEdges + static_cast<size_t>(entries)));
+  const Array<double> doubles = Allocate<double>(KmeansMemory::DoubleCount(static_cast<size_t>(entries)));
   if (weights == nullptr || steps == nullptr || histograms == nullptr || codebook == nullptr || doubles == nullptr)
     return kOutOfMemory;
-  const KmeansMemory kmeans = {doubles.get(), doubles.get() + kEdges * kEdges};
-  float most_important = 0;
-  for (int64_t j = 0; j < problem.padded; ++j) most_important = std::max(most_important, rows.importance[j]);
-  const auto of_tile = [&](const Array<float>& all, size_t size, int64_t tile) {
-    return all.get() + static_cast<size_t>(tile) * size;
-  };
-  // The codebook of the weights over their steps.
-  bool zero = false;
-  const auto refit_codebook = [&](bool start, float* refitted) {
-    float largest = 0;
-    for (size_t i = 0; i < tile_steps * static_cast<size_t>(problem.tiles); ++i) largest = std::max(largest, std::fabs(steps[i]));
-    const float bound = most_important * (largest * largest);
-    zero = !(bound > 0);
-    int exponent = 0;
-    std::frexp(bound, &exponent);
-    // Masses up to 2^29, as integers: their sums have no order.
-    const float scale = zero ? 0 : std::ldexp(1.0f, std::clamp(29 - exponent, -126, 126));
-    std::fill(histograms.get(), histograms.get() + kGridEntries * threads, 0);
-    Parallel(rows.threads, problem.tiles, [&](int32_t thread, int64_t i) {
-      kernels.add_histogram(problem, of_tile(weights, tile_weights, i), of_tile(steps, tile_steps, i), scale,
-                            histograms.get() + thread * kGridEntries);
+  const KmeansMemory kmeans = {doubles.get(), doubles.get() + KmeansMemory::kCosts};
+  Team team(static_cast<int64_t>(threads));
+  const auto weights_of = [&](int64_t tile) { return weights.get() + static_cast<size_t>(tile) * tile_weights; };
+  const auto steps_of = [&](int64_t tile) { return steps.get() + static_cast<size_t>(tile) * tile_steps; };
+  team.Run(problem.tiles, [&](int32_t, int64_t i) {
+    kernels.load_tile(problem, i, weights_of(i));
+    kernels.first_steps(problem, weights_of(i), steps_of(i));
+  });
+  // Masses are integers: their sums have no order.
+  const float most_important = *std::max_element(rows.importance, rows.importance + problem.padded);
+  float largest = 0;
+  for (size_t i = 0; i < all_steps; ++i) largest = std::max(largest, std::fabs(steps[i]));
+  const float to_entries = 127.0f / static_cast<float>(rows.largest_entry);
+  largest *= to_entries;
+  const float bound = most_important * (largest * largest);
+  int exponent = 0;
+  std::frexp(bound, &exponent);
+  const float scale = bound > 0 ? std::ldexp(1.0f, std::clamp(kMassBits - exponent, -126, 126)) : 0;
+  // Centres of the weights over their steps, as `prepare` leaves them.
+  double centres[256];
+  const auto find_centres = [&](const auto& prepare) {
+    std::fill(histograms.get(), histograms.get() + kPoints * threads, 0);
+    team.Run(problem.tiles, [&](int32_t thread, int64_t i) {
+      prepare(i);
+      kernels.add_histogram(problem, weights_of(i), steps_of(i), scale, histograms.get() + thread * kPoints);
     });
     for (size_t thread = 1; thread < threads; ++thread) {
-      for (size_t i = 0; i < size_t{kGridEntries}; ++i) histograms[i] += histograms[thread * size_t{kGridEntries} + i];
+      for (size_t i = 0; i < size_t{kPoints}; ++i) histograms[i] += histograms[thread * size_t{kPoints} + i];
     }
-    EntriesOf(kernels, kmeans, histograms.get(), entries, rows.largest_entry, start, refitted);
+    CentresOf(kernels, kmeans, histograms.get(), entries, centres);
   };
-  Parallel(rows.threads, problem.tiles, [&](int32_t, int64_t i) {
-    kernels.load_tile(problem, i, of_tile(weights, tile_weights, i));
-    kernels.first_steps(problem, of_tile(weights, tile_weights, i), of_tile(steps, tile_steps, i));
-  });
+  find_centres([](int64_t) {});
+  double peak = 0;
+  for (int32_t i = 0; i < entries; ++i) peak = std::max(peak, std::fabs(centres[i]));
+  const double factor = peak > 0 ? rows.largest_entry / peak : 1;
   float now[256];
-  refit_codebook(true, now);
+  for (int32_t i = 0; i < entries; ++i) now[i] = Entry(centres[i] * factor, rows.largest_entry);
   std::copy(now, now + entries, values);
-  if (zero || refits == 0) return kOk;
-  const float factor = 127.0f / static_cast<float>(rows.largest_entry);
-  for (size_t i = 0; i < tile_steps * static_cast<size_t>(problem.tiles); ++i) steps[i] *= factor;
+  if (!(bound > 0) || refits == 0) return kOk;
+  for (size_t i = 0; i < all_steps; ++i) steps[i] *= to_entries;
   int64_t most = -1;
-  for (int64_t refit = 0; refit <= refits; ++refit) {
+  for (int64_t round = 0; round <= refits; ++round) {
     SetEntries(now, entries, codebook.get());
-    const bool search = refit % kSearchEvery == kSearchEvery - 1 || refit == refits;
     std::atomic<int64_t> gains{0};
-    Parallel(rows.threads, problem.tiles, [&](int32_t, int64_t i) {
-      const auto steps_of = search ? kernels.search_steps : kernels.refit_steps;
-      gains += steps_of(problem, *codebook, of_tile(weights, tile_weights, i), of_tile(steps, tile_steps, i));
-    });
+    const auto search = [&](int64_t i) { gains += kernels.search_steps(problem, *codebook, round, weights_of(i), steps_of(i)); };
+    if (round < refits) {
+      find_centres(search);
+    } else {
+      team.Run(problem.tiles, [&](int32_t, int64_t i) { search(i); });
+    }
     if (gains > most) {
       most = gains;
       std::copy(now, now + entries, values);
     }
-    if (refit == refits) break;
-    float refitted[256];
-    refit_codebook(false, refitted);
-    if (zero || (search && std::equal(refitted, refitted + entries, now))) break;
-    std::copy(refitted, refitted + entries, now);
+    if (round == refits) break;
+    const double stride = kStrides[round % 3];
+    for (int32_t i = 0; i < entries; ++i) {
+      now[i] = Entry(centres[i] + stride * (centres[i] - static_cast<double>(now[i])), rows.largest_entry);
+    }
+    std::sort(now, now + entries);
   }
+  return kOk;
+}
+
+int32_t Kmeans(const int64_t* mass, const double* points, int32_t clusters, double* centres) {
+  const Array<double> doubles = Allocate<double>(KmeansMemory::DoubleCount(static_cast<size_t>(clusters)));
+  if (doubles == nullptr) return kOutOfMemory;
+  Chosen().kmeans(mass, points, clusters, {doubles.get(), doubles.get() + KmeansMemory::kCosts}, centres);
   return kOk;
 }
 
@@ -211,7 +208,8 @@ int32_t FitRows(const ecf_rows& rows, const float* values, const ecf_hessian* he
   SetEntries(values, rows.bits == 8 ? kGridEntries : 1 << rows.bits, codebook.get());
   const int64_t planes = rows.bits == 7 ? 8 : rows.bits;
   const int64_t tile_bytes = problem.padded / kSpanColumns * planes * 64;
-  Parallel(threads, groups, [&](int32_t thread, int64_t group) {
+  Team team(threads);
+  team.Run(groups, [&](int32_t thread, int64_t group) {
     TileBuffers tiles[kGroup];
     float* row_scales[kGroup];
     const int64_t first = group * kGroup;
@@ -252,7 +250,7 @@ int32_t FitRows(const ecf_rows& rows, const float* values, const ecf_hessian* he
 }  // namespace
 }  // namespace edgecomp::fitting
 
-int32_t ecf_abi_version(void) { return 1; }
+int32_t ecf_abi_version(void) { return 2; }
 
 const char* ecf_variant(void) {
   const char* name = nullptr;
@@ -263,13 +261,33 @@ int32_t ecf_fit_codebook(const ecf_rows* rows, int64_t refits, float* codebook) 
   return edgecomp::fitting::FitCodebook(*rows, refits, codebook);
 }
 
+int32_t ecf_kmeans(const int64_t* mass, const double* points, int32_t clusters, double* centres) {
+  return edgecomp::fitting::Kmeans(mass, points, clusters, centres);
+}
+
 int32_t ecf_fit_rows(const ecf_rows* rows, const float* codebook, const ecf_hessian* hessian, const ecf_fit* fit) {
   return edgecomp::fitting::FitRows(*rows, codebook, hessian, *fit);
 }
 
 void ecf_pack_panels(const float* matrix, int64_t k, float* panels) {
   constexpr int64_t kWidth = 8;
+  constexpr int64_t kRows = 32;  // at a time, so that cache lines and pages of a row serve several panels
+  for (int64_t rows = 0; rows < k; rows += kRows) {
+    for (int64_t first = 0; first < k; first += kWidth) {
+      for (int64_t i = rows; i < rows + kRows; ++i) {
+        std::memcpy(panels + first * k + i * kWidth, matrix + i * k + first, kWidth * sizeof(float));
+      }
+    }
+  }
+}
+
+void ecf_pack_factor(const double* reversed, int64_t k, float* panels) {
+  constexpr int64_t kWidth = 8;
   for (int64_t first = 0; first < k; first += kWidth) {
-    for (int64_t i = 0; i < k; ++i) std::memcpy(panels + first * k + i * kWidth, matrix + i * k + first, kWidth * sizeof(float));
+    for (int64_t i = 0; i < first + kWidth; ++i) {
+      for (int64_t j = first; j < first + kWidth; ++j) {
+        panels[first * k + i * kWidth + j - first] = i > j ? 0.0f : static_cast<float>(reversed[(k - 1 - j) * k + (k - 1 - i)]);
+      }
+    }
   }
 }

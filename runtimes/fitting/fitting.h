@@ -24,10 +24,10 @@ typedef struct ecf_rows {
   int32_t threads;          // at least 1
 } ecf_rows;
 
-// A matrix that one layer's rows share, packed by ecf_pack_panels.
+// A matrix that one layer's rows share, packed in panels of 8 columns.
 typedef struct ecf_hessian {
-  const float* panels;         // of H
-  const float* factor_panels;  // of R, upper triangular, H = R R^T
+  const float* panels;         // of H, by ecf_pack_panels
+  const float* factor_panels;  // of R, upper triangular, H = R R^T, by ecf_pack_factor
 } ecf_hessian;
 
 // Where the fit of rows goes; layouts of edgecomp/formats/lut.md.
@@ -47,12 +47,19 @@ ECF_API const char* ecf_variant(void);
 // exhausted.
 ECF_API int32_t ecf_fit_codebook(const ecf_rows* rows, int64_t refits, float* codebook);
 
+// Centres [clusters] of the exact k-means of 255 ascending points with these masses, ascending. 1 where memory is exhausted.
+ECF_API int32_t ecf_kmeans(const int64_t* mass, const double* points, int32_t clusters, double* centres);
+
 // Codes and scales of rows given the codebook, fitted to the importance or, if not null, to the Hessian. 1 where memory is
 // exhausted.
 ECF_API int32_t ecf_fit_rows(const ecf_rows* rows, const float* codebook, const ecf_hessian* hessian, const ecf_fit* fit);
 
 // matrix [k, k] to panels [k / 8, k, 8], k a multiple of 32.
 ECF_API void ecf_pack_panels(const float* matrix, int64_t k, float* panels);
+
+// The factor R to panels, from the upper triangle [k, k] of L^T, where L L^T is H with rows and columns in reverse order; what lies
+// below the diagonal's panels is not written.
+ECF_API void ecf_pack_factor(const double* reversed, int64_t k, float* panels);
 
 #ifdef __cplusplus
 }

@@ -12,7 +12,9 @@ namespace edgecomp::fitting {
 constexpr int kTileRows = 16;
 constexpr int kSpanColumns = 32;
 constexpr int kGridEntries = 255;  // integers of a codebook: -127 to 127
-constexpr int kCells = 512;        // of the table of nearest entries
+constexpr int kFarPoint = 508;     // targets of a histogram are -508 to 508
+constexpr int kPoints = 2 * kFarPoint + 1;
+constexpr int kCells = 512;  // of the table of nearest entries
 constexpr float kSmallestStep = 1e-30f;
 
 // A matrix's settings, worked out once.
@@ -45,8 +47,11 @@ struct TileBuffers {
 
 // For the k-means of a histogram.
 struct KmeansMemory {
-  double* costs;   // [256][256]
-  double* firsts;  // [clusters][256]
+  static constexpr size_t kEdges = kGridEntries + 1;
+  static constexpr size_t kCosts = (kEdges + 8) * kEdges / 2;
+  static size_t DoubleCount(size_t clusters) { return kCosts + kEdges * clusters; }
+  double* costs;  // [kCosts]
+  double* least;  // [clusters][256]: the least cost of the points before an edge
 };
 
 struct Kernels {
@@ -54,15 +59,13 @@ struct Kernels {
   void (*load_tile)(const Problem& problem, int64_t tile, float* weights);
   // The largest weight of each block over 127, with its sign: steps to begin with.
   void (*first_steps)(const Problem& problem, const float* weights, float* steps);
-  // The best steps among candidates, each refitted by least squares, and what they gain: the sum over blocks of
-  // (sum of importance entry weight)^2 / (sum of importance entry^2), in units of 2^-40.
-  int64_t (*search_steps)(const Problem& problem, const Codebook& codebook, const float* weights, float* steps);
-  // Steps refitted by least squares to the entries nearest at the present ones, and what they gain.
-  int64_t (*refit_steps)(const Problem& problem, const Codebook& codebook, const float* weights, float* steps);
-  // Adds importance * step^2 * scale, as integers, at the grid point nearest to each weight over its step.
+  // The best steps among the present ones and the candidates of a round's turn, each refitted by least squares, and what they gain:
+  // the sum over blocks of (sum of importance entry weight)^2 / (sum of importance entry^2), in units of 2^-40.
+  int64_t (*search_steps)(const Problem& problem, const Codebook& codebook, int64_t round, const float* weights, float* steps);
+  // Adds importance * step^2 * scale, as integers up to 2^30, at the integer nearest to each weight over its step: [kPoints].
   void (*add_histogram)(const Problem& problem, const float* weights, const float* steps, float scale, int64_t* histogram);
-  // Centres of the exact k-means of a histogram over the grid, ascending.
-  void (*kmeans)(const int64_t* histogram, int32_t clusters, const KmeansMemory& memory, double* centres);
+  // Centres of the exact k-means of 255 ascending points, ascending.
+  void (*kmeans)(const int64_t* mass, const double* points, int32_t clusters, const KmeansMemory& memory, double* centres);
   // The tile's fit given the codebook: codes, scales and row scales.
   void (*fit_tile)(const Problem& problem, const Codebook& codebook, const TileBuffers& tile, float* row_scale);
   // Squared differences and weights of a tile, plain and weighted: adds to [4].

@@ -48,8 +48,26 @@ inline Floats Broadcast(float value) {
 
 inline Floats Abs(Floats v) { return reinterpret_cast<Floats>(reinterpret_cast<Ints>(v) & 0x7fffffff); }
 
-inline Floats Min(Floats a, Floats b) { return a < b ? a : b; }
-inline Floats Max(Floats a, Floats b) { return a > b ? a : b; }
+// The second of two equal ones, or of two of which one is no number.
+inline Floats Min(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
+inline Floats Max(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
 
 // Rounded to the nearest integer, halves to even, of values within int32.
 inline Ints RoundToInt(Floats v) {

@@ -8,8 +8,8 @@
 namespace edgecomp::fitting::FITTING_ISA {
 
 // Steps that a search tries, over the largest weight of a block by the largest entry, of both signs: while codebooks are fitted,
-// and at the end.
-constexpr float kCandidates[] = {0.75f, 0.83f, 0.91f, 0.99f, 1.07f, 1.14f, 1.22f, 1.3f};
+// half of them in every other round, and at the end.
+constexpr float kCandidates[2][4] = {{0.75f, 0.91f, 1.07f, 1.22f}, {0.83f, 0.99f, 1.14f, 1.3f}};
 constexpr float kFineCandidates[] = {0.6f,  0.64f, 0.68f, 0.72f, 0.76f, 0.8f,  0.84f, 0.88f, 0.92f, 0.96f, 1.0f,
                                      1.04f, 1.08f, 1.12f, 1.16f, 1.2f,  1.24f, 1.28f, 1.32f, 1.36f, 1.4f};
 constexpr int kStepRefits = 2;
@@ -88,9 +88,10 @@ inline int64_t SumOfGains(Floats gain) {
   return sum;
 }
 
+// The best steps of both signs among candidates and, if `present`, those that there are.
 template <size_t kCount>
-int64_t Search(const Problem& problem, const Codebook& codebook, const float (&candidates)[kCount], const float* weights,
-               float* steps) {
+int64_t Search(const Problem& problem, const Codebook& codebook, const float (&candidates)[kCount], bool present,
+               const float* weights, float* steps) {
   const int64_t columns = problem.rows.block_size;
   int64_t gains = 0;
   WithNearest(codebook, [&](const auto& nearest) {
@@ -98,18 +99,23 @@ int64_t Search(const Problem& problem, const Codebook& codebook, const float (&c
       const float* importance = problem.rows.importance + block * columns;
       for (int lane = 0; lane < kTileRows; lane += kLanes) {
         const float* start = weights + block * columns * kTileRows + lane;
-        const Floats base = Largest(start, columns) / static_cast<float>(problem.rows.largest_entry);
+        float* step = steps + block * kTileRows + lane;
         Floats most = Broadcast(-1);
         Floats best = Broadcast(0);
-        for (size_t i = 0; i < 2 * kCount; ++i) {
-          const Floats candidate = base * (i % 2 == 0 ? candidates[i / 2] : -candidates[i / 2]);
+        const auto attempt = [&](Floats candidate) {
           const Sums sums = BlockSums(nearest, start, importance, columns, Inverse(candidate, nearest.kPerStep));
           const Floats gain = sums.Gain();
           const auto better = gain > most;
           most = better ? gain : most;
           best = better ? sums.Step() : best;
+        };
+        if (present) attempt(Load(step));
+        const Floats base = Largest(start, columns) / static_cast<float>(problem.rows.largest_entry);
+        for (const float candidate : candidates) {
+          attempt(base * candidate);
+          attempt(base * -candidate);
         }
-        Store(steps + block * kTileRows + lane, best);
+        Store(step, best);
         gains += SumOfGains(most);
       }
     }
@@ -117,40 +123,47 @@ int64_t Search(const Problem& problem, const Codebook& codebook, const float (&c
   return gains;
 }
 
-inline int64_t SearchSteps(const Problem& problem, const Codebook& codebook, const float* weights, float* steps) {
-  return Search(problem, codebook, kCandidates, weights, steps);
+inline int64_t SearchSteps(const Problem& problem, const Codebook& codebook, int64_t round, const float* weights, float* steps) {
+  return Search(problem, codebook, kCandidates[round % 2], true, weights, steps);
 }
 
-inline int64_t RefitSteps(const Problem& problem, const Codebook& codebook, const float* weights, float* steps) {
+// Steps refitted by least squares to the entries nearest at the present ones.
+inline void RefitSteps(const Problem& problem, const Codebook& codebook, const float* weights, float* steps) {
   const int64_t columns = problem.rows.block_size;
-  int64_t gains = 0;
   WithNearest(codebook, [&](const auto& nearest) {
     for (int64_t block = 0; block < problem.blocks; ++block) {
       const float* importance = problem.rows.importance + block * columns;
       for (int lane = 0; lane < kTileRows; lane += kLanes) {
         float* step = steps + block * kTileRows + lane;
         const Floats inverse = Inverse(Load(step), nearest.kPerStep);
-        const Sums sums = BlockSums(nearest, weights + block * columns * kTileRows + lane, importance, columns, inverse);
-        Store(step, sums.Step());
-        gains += SumOfGains(sums.Gain());
+        Store(step, BlockSums(nearest, weights + block * columns * kTileRows + lane, importance, columns, inverse).Step());
       }
     }
   });
-  return gains;
 }
 
+constexpr float kMostMass = 1073741824;  // 2^30
+
 inline void AddHistogram(const Problem& problem, const float* weights, const float* steps, float scale, int64_t* histogram) {
+  constexpr int kColumns = 8;  // at a time, by way of memory: lanes are slow to take from a vector
+  alignas(64) uint32_t points[kColumns * kLanes];
+  alignas(64) uint32_t masses[kColumns * kLanes];
   const int64_t columns = problem.rows.block_size;
   for (int64_t block = 0; block < problem.blocks; ++block) {
     for (int lane = 0; lane < kTileRows; lane += kLanes) {
       const Floats step = Load(steps + block * kTileRows + lane);
       const Floats inverse = Inverse(step, 1);
       const Floats square = step * step;
-      for (int64_t j = block * columns; j < (block + 1) * columns; ++j) {
-        const Floats target = Load(weights + j * kTileRows + lane) * inverse;
-        const Ints point = RoundToInt(Max(Min(target, Broadcast(127)), Broadcast(-127))) + 127;
-        const Ints mass = RoundToInt(Broadcast(problem.rows.importance[j]) * square * scale);
-        for (int i = 0; i < kLanes; ++i) histogram[point[i]] += mass[i];
+      for (int64_t first = block * columns; first < (block + 1) * columns; first += kColumns) {
+        for (int column = 0; column < kColumns; ++column) {
+          const Floats target = Load(weights + (first + column) * kTileRows + lane) * inverse;
+          const Ints point = RoundToInt(Max(Min(target, Broadcast(kFarPoint)), Broadcast(-kFarPoint))) + kFarPoint;
+          const Floats mass = Broadcast(problem.rows.importance[first + column]) * square * scale;
+          const Ints rounded = RoundToInt(Min(mass, Broadcast(kMostMass)));
+          std::memcpy(points + column * kLanes, &point, sizeof(point));
+          std::memcpy(masses + column * kLanes, &rounded, sizeof(rounded));
+        }
+        for (int i = 0; i < kColumns * kLanes; ++i) histogram[points[i]] += masses[i];
       }
     }
   }
@@ -170,7 +183,7 @@ inline void QuantizeSteps(const float* steps, int64_t blocks, int64_t stride, fl
 
 inline void FitTile(const Problem& problem, const Codebook& codebook, const TileBuffers& tile, float* row_scale) {
   const int64_t columns = problem.rows.block_size;
-  Search(problem, codebook, kFineCandidates, tile.weights, tile.steps);
+  Search(problem, codebook, kFineCandidates, false, tile.weights, tile.steps);
   for (int refit = 0; refit < kStepRefits; ++refit) RefitSteps(problem, codebook, tile.weights, tile.steps);
   WithNearest(codebook, [&](const auto& nearest) {
     for (int lane = 0; lane < kTileRows; lane += kLanes) {

@@ -6,7 +6,7 @@
 
 namespace edgecomp::fitting::FITTING_ISA {
 
-inline constexpr Kernels kVariant = {LoadTile, FirstSteps, SearchSteps, RefitSteps,      AddHistogram,     KmeansOnGrid,
+inline constexpr Kernels kVariant = {LoadTile, FirstSteps, SearchSteps, AddHistogram,    KmeansOnGrid,
                                      FitTile,  AddSquares, PackTile,    CompensatePanel, Panel::FloatCount};
 
 }  // namespace edgecomp::fitting::FITTING_ISA
