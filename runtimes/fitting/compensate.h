@@ -1,6 +1,7 @@
 // The fit of 48 rows to a Hessian: codes column by column with the error of each made good by those behind it (GPTQ), then in turns
-// steps by least squares and codes by coordinate descent. The formulas are in edgecomp/fitting/compensation.py; the work is arranged
-// so that nearly all of it is products of 48 rows with panels of 8 columns of H or of R, where H = R R^T and R is upper triangular:
+// steps by least squares and codes by coordinate descent. The formulas are in edgecomp/fitting/compensation.py; the work is
+// arranged so that nearly all of it is products of 48 rows with panels of 8 columns of H or of R, where H = R R^T and R is upper
+// triangular:
 //
 //   GPTQ           w' - w = e is chosen in order so that (e R)_j = e_j R_jj + sum over i < j of e_i R_ij is near 0      K / 2 a
 //   weight w H            once, for the right-hand sides of all steps                                                         K

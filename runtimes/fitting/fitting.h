@@ -1,5 +1,6 @@
 // The C interface of the fitting library: codebooks, codes and scales of `lut` factors. For hosts that compress; nothing on a
-// device needs it. What is computed is said in edgecomp/fitting/lut_fit.py and compensation.py, whose PyTorch code is the reference.
+// device needs it. What is computed is said in edgecomp/fitting/lut_fit.py and compensation.py, whose PyTorch code is the
+// reference.
 #ifndef EDGECOMP_FITTING_FITTING_H_
 #define EDGECOMP_FITTING_FITTING_H_
 

@@ -53,8 +53,8 @@ print(fit_lut(matrix, torch.eye(5632), bits=2, block_size=32, refits=0).relative
 """
 WIDE_REFIT = """
 import torch
-from edgecomp.passes.compensation import _refit_steps
-from edgecomp.passes.levels import Levels
+from edgecomp.fitting.compensation import _refit_steps
+from edgecomp.fitting.levels import Levels
 torch.set_num_threads(2)
 weights = torch.randn(8, 160, 32, generator=torch.Generator().manual_seed(0))
 levels = Levels(torch.tensor([-1.0, 1.0]), (weights > 0).int(), torch.ones(8, 160), torch.ones(8))
