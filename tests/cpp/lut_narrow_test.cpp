@@ -1,5 +1,6 @@
 // lut_narrow_conv2d against the vectors that tests/vectors/make_vectors.py writes, and against a direct convolution in float64.
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <string>
@@ -150,6 +151,27 @@ TEST(NarrowConvolutionsMatchADirectSum) {
       const std::vector<float> got = Convolve(factor.view, c, x, bias.data(), parallel);
       CHECK_MESSAGE(RelativeDifference(got, expected) < 1e-5, "case of %lld outputs, group %lld: %g",
                     static_cast<long long>(test.outputs), static_cast<long long>(c.group), RelativeDifference(got, expected));
+    }
+  }
+}
+
+// Bit for bit the convolution and an addition behind it, also in the addend's place.
+TEST(NarrowConvolutionsAddToWhatIsThere) {
+  Random random(24);
+  for (const ConvCase& test : kCases) {
+    const ec_conv2d& c = test.conv;
+    const RandomNarrow factor(test.outputs, c.kernel_h * c.kernel_w * (c.in_channels / c.group), test.bits, &random);
+    const std::vector<float> x = random.Reals(c.batch * c.in_channels * c.height * c.width);
+    std::vector<float> expected = Convolve(factor.view, c, x, nullptr, nullptr);
+    std::vector<float> sum = random.Reals(static_cast<int64_t>(expected.size())), apart(sum.size());
+    for (size_t i = 0; i < sum.size(); ++i) expected[i] += sum[i];
+    size_t bytes = 0;
+    CHECK(ec_lut_narrow_conv2d_workspace_bytes(&factor.view, &c, nullptr, &bytes) == EC_OK);
+    std::vector<uint8_t> workspace(bytes);
+    for (float* y : {apart.data(), sum.data()}) {
+      const ec_epilogue epilogue = {sizeof(epilogue), nullptr, sum.data(), EC_ACTIVATION_NONE, 0};
+      CHECK(ec_lut_narrow_conv2d(&factor.view, &c, x.data(), &epilogue, y, nullptr, workspace.data(), bytes) == EC_OK);
+      CHECK(std::memcmp(y, expected.data(), expected.size() * sizeof(float)) == 0);
     }
   }
 }

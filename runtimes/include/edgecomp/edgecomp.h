@@ -112,7 +112,8 @@ typedef struct ec_parallel {
  *   z[m, n] = sum + bias[n] + addend[m, n], in this order
  *   y[m, n] = activation(z[m, n]), or where gated is 1   y[m, j] = activation(z[m, j]) * z[m, N/2 + j], of N/2 columns
  *
- * The addend has the shape of z: the other terms of a sum, or a residual connection. y must not overlap it. */
+ * The addend has the shape of z: the other terms of a sum, or a residual connection. y may be the addend where ec_lut_matmul is not
+ * gated and in ec_lut_narrow_conv2d, and overlaps it nowhere else. */
 typedef struct ec_epilogue {
   size_t size;         /* sizeof(ec_epilogue) */
   const float* bias;   /* [N], or null */

@@ -138,8 +138,10 @@ void CopyBand(const NarrowPlan& plan, const float* x, int64_t first_row, float* 
   }
 }
 
-void Add(const float* addend, int64_t count, float* __restrict y) {
-  for (int64_t i = 0; i < count; ++i) y[i] += addend[i];
+// The addend may be where the sums go.
+void CopyRow(const float* sums, const float* addend, int64_t count, float* to) {
+  if (addend == nullptr) return CopyColumns(sums, 1, count, to);
+  for (int64_t i = 0; i < count; ++i) to[i] = sums[i] + addend[i];
 }
 
 // What all units of a call have in common.
@@ -170,9 +172,9 @@ void RunUnit(const NarrowCall& call, int64_t unit, float* copy, float* out) {
     const int64_t first = (image * call.factor.n + n) * g.out_pixels() + first_row * g.out_width, count = band_rows * g.out_width;
     float* to = call.y + first;
     for (int64_t row = 0; row < band_rows; ++row) {
-      CopyColumns(out + row * plan.pitch, 1, g.out_width, to + row * g.out_width);
+      const int64_t at = row * g.out_width;
+      CopyRow(out + row * plan.pitch, e.addend != nullptr ? e.addend + first + at : nullptr, g.out_width, to + at);
     }
-    if (e.addend != nullptr) Add(e.addend + first, count, to);
     if (e.activation != EC_ACTIVATION_NONE) call.activations.activate(e.activation, to, nullptr, to, count);
   }
 }

@@ -1,0 +1,104 @@
+// What follows a product: the kernels that each instruction set's file compiles to its own vectors. Values go from a tile's sums to
+// y in registers.
+#ifndef EDGECOMP_KERNELS_EPILOGUE_EPILOGUE_H_
+#define EDGECOMP_KERNELS_EPILOGUE_EPILOGUE_H_
+
+#include <type_traits>
+
+#include "kernels/epilogue/activation.h"
+#include "kernels/lut_matmul/lut_matmul.h"
+
+namespace edgecomp {
+
+// `Tag` as in unroll.h.
+template <class Tag>
+class Epilogue {
+  using V = FloatVector<Tag>;
+  using Floats = typename V::Floats;
+  static constexpr int kParts = kTileRows / V::kLanes;
+
+ public:
+  // LutMatMulKernels::activate.
+  static void Activate(ec_activation activation, const float* z, const float* factor, float* y, int64_t count) {
+    WithActivation(activation, [&](auto known) EC_LAMBDA_INLINE {
+      int64_t i = 0;
+      for (; i + V::kLanes <= count; i += V::kLanes) {
+        const Floats v = Activation<Tag, known>::Of(V::Load(z + i));
+        V::Store(y + i, factor != nullptr ? v * V::Load(factor + i) : v);
+      }
+      if (i == count) return;
+      const auto left_bytes = static_cast<size_t>(count - i) * sizeof(float);
+      float values[V::kLanes] = {}, factors[V::kLanes] = {};
+      std::memcpy(values, z + i, left_bytes);
+      if (factor != nullptr) std::memcpy(factors, factor + i, left_bytes);
+      const Floats v = Activation<Tag, known>::Of(V::Load(values));
+      V::Store(values, factor != nullptr ? v * V::Load(factors) : v);
+      std::memcpy(y + i, values, left_bytes);
+    });
+  }
+
+  // LutMatMulKernels::store_tile.
+  static void StoreTile(ec_activation activation, const TileSums& z, const TileSums* factor, int64_t rows, float* y,
+                        int64_t y_stride) {
+    WithActivation(activation, [&](auto known) EC_LAMBDA_INLINE {
+      if (factor != nullptr) return StoreTileOf<known, true>(z, *factor, rows, y, y_stride);
+      return StoreTileOf<known, false>(z, z, rows, y, y_stride);
+    });
+  }
+
+ private:
+  // What is the same for all rows of a tile.
+  class Terms {
+   public:
+    explicit EC_INLINE Terms(const TileSums& tile) : tile_(tile) {
+      // Adding -0 changes nothing, not even a -0.
+      for (int part = 0; part < kParts; ++part) {
+        scale_[part] = V::Load(tile.row_scale + part * V::kLanes);
+        bias_[part] = tile.bias != nullptr ? V::Load(tile.bias + part * V::kLanes) : V::Set(-0.0f);
+      }
+    }
+
+    EC_INLINE Floats At(int64_t m, int part) const {
+      const Floats z = V::Load(tile_.sums + m * kTileRows + part * V::kLanes) * scale_[part] + bias_[part];
+      return tile_.addend != nullptr ? z + V::Load(tile_.addend + m * tile_.addend_stride + part * V::kLanes) : z;
+    }
+
+   private:
+    const TileSums& tile_;
+    Floats scale_[kParts], bias_[kParts];
+  };
+
+  template <ec_activation kActivation, bool kGated>
+  static void StoreTileOf(const TileSums& z, const TileSums& factor, int64_t rows, float* y, int64_t y_stride) {
+    const Terms terms(z), factor_terms(factor);
+    for (int64_t m = 0; m < rows; ++m, y += y_stride) {
+      for (int part = 0; part < kParts; ++part) {
+        const Floats v = Activation<Tag, kActivation>::Of(terms.At(m, part));
+        V::Store(y + part * V::kLanes, kGated ? v * factor_terms.At(m, part) : v);
+      }
+    }
+  }
+
+  // Calls body with the activation as a compile-time constant.
+  template <class Body>
+  static EC_INLINE void WithActivation(ec_activation activation, const Body& body) {
+    switch (activation) {
+      case EC_ACTIVATION_NONE:
+        return body(std::integral_constant<ec_activation, EC_ACTIVATION_NONE>{});
+      case EC_ACTIVATION_RELU:
+        return body(std::integral_constant<ec_activation, EC_ACTIVATION_RELU>{});
+      case EC_ACTIVATION_SILU:
+        return body(std::integral_constant<ec_activation, EC_ACTIVATION_SILU>{});
+      case EC_ACTIVATION_GELU:
+        return body(std::integral_constant<ec_activation, EC_ACTIVATION_GELU>{});
+      case EC_ACTIVATION_GELU_TANH:
+        return body(std::integral_constant<ec_activation, EC_ACTIVATION_GELU_TANH>{});
+      case EC_ACTIVATION_HARD_SWISH:
+        return body(std::integral_constant<ec_activation, EC_ACTIVATION_HARD_SWISH>{});
+    }
+  }
+};
+
+}  // namespace edgecomp
+
+#endif  // EDGECOMP_KERNELS_EPILOGUE_EPILOGUE_H_
