@@ -118,7 +118,7 @@ def test_a_sum_of_terms_takes_the_memory_of_what_it_adds_to_unless_that_is_read_
     model = make_model(LUT_MATMUL, factor, ["m", 100])
     (node,) = model.graph.node
     names = ["first", "second", "y"]
-    for before, name in zip(names, names[1:], strict=False):  # each adds a product to the sum of those before
+    for before, name in itertools.pairwise(names):  # each adds a product to the sum of those before
         term = model.graph.node.add()
         term.CopyFrom(node)
         term.name, term.input[-1], term.output[0] = name, before, name
