@@ -181,17 +181,25 @@ TEST(TapSumsOfEveryInstructionSetAgree) {
   constexpr int64_t kTaps = 11, kLongest = 150;
   std::vector<int64_t> offsets;
   for (int64_t t = 0; t < kTaps; ++t) offsets.push_back(random.Between(0, 40));
-  const std::vector<float> in = random.Reals(kLongest + 40 + kTapSlack), weights = random.Reals(kTaps);
+  const std::vector<float> in = random.Reals(kLongest + 40 + kTapSlack), weights = random.Reals(kTapOutputs * kTaps);
+  const std::vector<float> bias = random.Reals(kTapOutputs);
   for (int64_t length = 1; length <= kLongest; ++length) {
-    std::vector<float> expected(static_cast<size_t>(length + kTapSlack));
-    TapSumsKernelsFor(Isa::kRef).run({in.data(), offsets.data(), weights.data(), kTaps, 0.5f, length, expected.data()});
-    expected.resize(static_cast<size_t>(length));
-    for (const Isa isa : AvailableIsas()) {
-      Guarded<float> out(length + kTapSlack);
-      TapSumsKernelsFor(isa).run({in.data(), offsets.data(), weights.data(), kTaps, 0.5f, length, out.data()});
-      CHECK(out.GuardsIntact());
-      const std::vector<float> got(out.data(), out.data() + length);
-      CHECK_MESSAGE(RelativeDifference(got, expected) < 1e-5, "%s, length %lld", IsaName(isa), static_cast<long long>(length));
+    const int64_t stride = length + kTapSlack;
+    for (int64_t outputs = 1; outputs <= kTapOutputs; ++outputs) {
+      const auto sums_of = [&](Isa isa) {
+        Guarded<float> out(outputs * stride);
+        TapSumsKernelsFor(isa).run({in.data(), offsets.data(), weights.data(), kTaps, outputs == 2 ? nullptr : bias.data(), outputs,
+                                    length, out.data(), stride});
+        CHECK(out.GuardsIntact());
+        std::vector<float> sums;
+        for (int64_t o = 0; o < outputs; ++o) sums.insert(sums.end(), out.data() + o * stride, out.data() + o * stride + length);
+        return sums;
+      };
+      const std::vector<float> expected = sums_of(Isa::kRef);
+      for (const Isa isa : AvailableIsas()) {
+        CHECK_MESSAGE(RelativeDifference(sums_of(isa), expected) < 1e-5, "%s, length %lld, %lld outputs", IsaName(isa),
+                      static_cast<long long>(length), static_cast<long long>(outputs));
+      }
     }
   }
 }
