@@ -41,16 +41,21 @@ class Epilogue {
   static void StoreTile(ec_activation activation, const TileSums& z, const TileSums* factor, int64_t rows, float* y,
                         int64_t y_stride) {
     WithActivation(activation, [&](auto known) EC_LAMBDA_INLINE {
-      if (factor != nullptr) return StoreTileOf<known, true>(z, *factor, rows, y, y_stride);
-      return StoreTileOf<known, false>(z, z, rows, y, y_stride);
+      if (z.addend == nullptr) {
+        return factor != nullptr ? StoreRows<known, false, true>(z, *factor, rows, y, y_stride)
+                                 : StoreRows<known, false, false>(z, z, rows, y, y_stride);
+      }
+      return factor != nullptr ? StoreRows<known, true, true>(z, *factor, rows, y, y_stride)
+                               : StoreRows<known, true, false>(z, z, rows, y, y_stride);
     });
   }
 
  private:
-  // What is the same for all rows of a tile.
-  class Terms {
+  // Gives z of a tile, row after row. Holds all that it needs itself: what is stored in between might change the caller's.
+  template <bool kAddend>
+  class Rows {
    public:
-    explicit EC_INLINE Terms(const TileSums& tile) : tile_(tile) {
+    explicit EC_INLINE Rows(const TileSums& tile) : sums_(tile.sums), addend_(tile.addend), addend_stride_(tile.addend_stride) {
       // Adding -0 changes nothing, not even a -0.
       for (int part = 0; part < kParts; ++part) {
         scale_[part] = V::Load(tile.row_scale + part * V::kLanes);
@@ -58,24 +63,31 @@ class Epilogue {
       }
     }
 
-    EC_INLINE Floats At(int64_t m, int part) const {
-      const Floats z = V::Load(tile_.sums + m * kTileRows + part * V::kLanes) * scale_[part] + bias_[part];
-      return tile_.addend != nullptr ? z + V::Load(tile_.addend + m * tile_.addend_stride + part * V::kLanes) : z;
+    EC_INLINE Floats At(int part) const {
+      const Floats z = V::Load(sums_ + part * V::kLanes) * scale_[part] + bias_[part];
+      return kAddend ? z + V::Load(addend_ + part * V::kLanes) : z;
+    }
+    EC_INLINE void Next() {
+      sums_ += kTileRows;
+      if (kAddend) addend_ += addend_stride_;
     }
 
    private:
-    const TileSums& tile_;
+    const float *sums_, *addend_;
+    int64_t addend_stride_;
     Floats scale_[kParts], bias_[kParts];
   };
 
-  template <ec_activation kActivation, bool kGated>
-  static void StoreTileOf(const TileSums& z, const TileSums& factor, int64_t rows, float* y, int64_t y_stride) {
-    const Terms terms(z), factor_terms(factor);
+  template <ec_activation kActivation, bool kAddend, bool kGated>
+  static void StoreRows(const TileSums& z, const TileSums& factor, int64_t rows, float* y, int64_t y_stride) {
+    Rows<kAddend> row(z), factor_row(factor);
     for (int64_t m = 0; m < rows; ++m, y += y_stride) {
       for (int part = 0; part < kParts; ++part) {
-        const Floats v = Activation<Tag, kActivation>::Of(terms.At(m, part));
-        V::Store(y + part * V::kLanes, kGated ? v * factor_terms.At(m, part) : v);
+        const Floats v = Activation<Tag, kActivation>::Of(row.At(part));
+        V::Store(y + part * V::kLanes, kGated ? v * factor_row.At(part) : v);
       }
+      row.Next();
+      if (kGated) factor_row.Next();
     }
   }
 
