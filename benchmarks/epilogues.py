@@ -42,7 +42,7 @@ OWN_NODES: dict[str, tuple[str, dict[str, Any]]] = {
     "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
     "hard_swish": ("HardSwish", {}),
 }
-PAGE = 1 << 16  # at which arrays begin in their file, so that it is mapped
+PAGE = 1 << 12  # at which arrays begin in their file, so that it is mapped
 EPILOGUES = ("addend", "relu", "silu", "gelu", "gelu_tanh", "hard_swish", "swiglu")
 
 
@@ -65,42 +65,42 @@ class Row:
 
 
 class Weights:
-    """A file of the random weights of `copies` products, which the sides share."""
+    """Random weights of `copies` products, which the sides share: codes and scales each in a file, the small arrays but once."""
 
     def __init__(self, path: Path, n: int, k: int, copies: int) -> None:
         self.path, self.n, self.k, self.copies = path, n, k, copies
         rng = np.random.default_rng(0)
         sizes = lut.lut_sizes(n, k, BITS, BLOCK_SIZE)
-        self.arrays: dict[str, np.ndarray] = {
+        self.own: dict[str, np.ndarray] = {
             "codes": rng.integers(0, 256, (sizes.tiles, sizes.spans, sizes.planes, 16, 4), dtype=np.uint8),
+            "scales": rng.integers(32, 128, (sizes.tiles, sizes.blocks, 16)).astype(np.int8),
+        }
+        self.shared: dict[str, np.ndarray] = {
             "codebooks": np.linspace(-127, 127, 2**BITS).round().astype(np.int8)[None],
             "tile_book": np.zeros(sizes.tiles, np.uint16),
-            "scales": rng.integers(32, 128, (sizes.tiles, sizes.blocks, 16)).astype(np.int8),
-            "row_scale": rng.uniform(0.5, 1, (sizes.tiles, 16)).astype(np.float32) / 100000,
+            "row_scale": np.tile(rng.uniform(0.5, 1, (sizes.tiles // 2, 16)).astype(np.float32) / 100000, (2, 1)),  # halves alike
+            "bias": np.ones(n, np.float32),
         }
-        self.offsets: dict[str, int] = {}
-        copy = bytearray()
-        for name, array in self.arrays.items():
-            self.offsets[name] = len(copy)
-            copy += array.tobytes() + bytes(-array.nbytes % PAGE)
+        halves = {name: array if name == "codebooks" else array[: len(array) // 2] for name, array in self.shared.items()}
+        self.shared |= {f"half_{name}": array for name, array in halves.items()}
+        copy = b"".join(array.tobytes() + bytes(-array.nbytes % PAGE) for array in self.own.values())
         self.copy_bytes = len(copy)
         with path.open("wb") as file:
             for _ in range(copies):
                 file.write(copy)
 
     def initialisers(self, prefix: str, i: int, half: int | None) -> list[TensorProto]:
-        """The arrays of copy i, or of a half of its rows."""
-        tensors = []
-        for name, array in self.arrays.items():
-            of_tiles = half is not None and name != "codebooks"
-            shape = (len(array) // 2, *array.shape[1:]) if of_tiles else array.shape
-            part = array.nbytes // 2 if of_tiles else array.nbytes
+        """The arrays that are copy i's own, or a half of their rows."""
+        tensors, begin = [], i * self.copy_bytes
+        for name, array in self.own.items():
+            part = array.nbytes if half is None else array.nbytes // 2
+            shape = (len(array) if half is None else len(array) // 2, *array.shape[1:])
             tensor = TensorProto(name=f"{prefix}.{name}", dims=shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
             tensor.data_location = TensorProto.EXTERNAL
-            offset = i * self.copy_bytes + self.offsets[name] + (part * half if of_tiles and half is not None else 0)
-            for key, value in (("location", self.path.name), ("offset", offset), ("length", part)):
+            for key, value in (("location", self.path.name), ("offset", begin + part * (half or 0)), ("length", part)):
                 tensor.external_data.add(key=key, value=str(value))
             tensors.append(tensor)
+            begin += array.nbytes + -array.nbytes % PAGE
         return tensors
 
 
@@ -116,7 +116,10 @@ class Graph:
         """A LutMatMul node of copy i, or of a half of its rows."""
         tensors = self.weights.initialisers(out, i, half)
         n = self.weights.n if half is None else self.weights.n // 2
-        inputs = ["x", *(tensor.name for tensor in tensors), "no_index", "bias" if half is None else "half_bias", addend]
+        codes, scales = (tensor.name for tensor in tensors)
+        size = "" if half is None else "half_"
+        arrays = [codes, f"{size}codebooks", f"{size}tile_book", scales, f"{size}row_scale"]
+        inputs = ["x", *arrays, "no_index", f"{size}bias", addend]
         known = {
             "N": n,
             "K": self.weights.k,
@@ -171,8 +174,7 @@ def session_of(weights: Weights, side: str, epilogue: str, copies: int, *, whole
     """A session of `copies` products: their outputs, or a value of each."""
     n, k = weights.n, weights.k
     graph = Graph(weights, [], [])
-    shared = {"no_index": np.zeros(0, np.int32), "absent": np.zeros(0, np.float32)}
-    shared |= {"bias": np.ones(n, np.float32), "half_bias": np.ones(n // 2, np.float32)}
+    shared = {"no_index": np.zeros(0, np.int32), "absent": np.zeros(0, np.float32), **weights.shared}
     for i in range(copies):
         graph.side(side, epilogue, f"y{i}", i)
         # A value of each output, or where the next product takes it as its addend, one of x: as many nodes on every side.
