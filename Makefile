@@ -36,7 +36,7 @@ help:
 	@echo "make test-sanitized  C++ tests with the address and undefined behaviour sanitizers"
 	@echo "make test-arm  C++ tests on emulated ARM CPUs; needs apt-get install g++-aarch64-linux-gnu qemu-user"
 	@echo "make test-device  on an emulated Raspberry Pi and a stand-in for a phone; needs apt-get install $(DEVICE_PACKAGES)"
-	@echo "make check  ruff, mypy, import-linter, clang-format, the tables of benchmarks/README.md"
+	@echo "make check  ruff, mypy, import-linter, clang-format, what is generated from the operator table, the tables of benchmarks/README.md"
 	@echo "make fuzz   each fuzz target for SECONDS=60; needs Clang"
 	@echo "make clean  remove what make built"
 
@@ -71,6 +71,7 @@ test: check test-cpp test-python test-compat
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python runtimes/ops/generate.py --check
 	$(BIN)/python benchmarks/readme_tables.py --check
 	find runtimes tests/cpp fuzz -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run -Werror
 	@mkdir -p build/empty

@@ -27,7 +27,6 @@ _LIBRARY = _FOLDER / "libedgecomp_onnxruntime.so"
 _EXECUTORCH_LIBRARY = _FOLDER / "libedgecomp_executorch.so"
 _EXECUTORCH_VERSION = _FOLDER / "executorch-version.txt"
 _REBUILD = "install edgecomp again with `pip install --no-build-isolation` where ExecuTorch is installed (README.md, Install)"
-_OPERATORS = ("lut_matmul", "lut_gather", "lut_conv2d", "lut_conv2d_grouped", "lut_narrow_conv2d")  # that ec_variant_of knows
 
 Floats = npt.NDArray[np.float32]
 
@@ -150,11 +149,11 @@ def selected_variants() -> dict[str, str]:
         RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is unknown or cannot run on this CPU.
 
     """
-    chosen = {}
-    for operator in _OPERATORS:
+    chosen: dict[str, str] = {}
+    while kernel := _library().ec_kernel_name(len(chosen)):
         name = ctypes.c_char_p()
-        _check(_library().ec_variant_of(operator.encode(), ctypes.byref(name)))
-        chosen[operator] = (name.value or b"").decode()
+        _check(_library().ec_variant_of(kernel, ctypes.byref(name)))
+        chosen[kernel.decode()] = (name.value or b"").decode()
     return chosen
 
 
@@ -329,7 +328,7 @@ def _library() -> ctypes.CDLL:
         raise RuntimeUnavailableError(f"the kernel library must load on this machine, got: {error}") from error
     if lib.ec_abi_version() != ABI_VERSION:
         raise RuntimeUnavailableError(f"{path} must have ABI version {ABI_VERSION}, got {lib.ec_abi_version()}; reinstall edgecomp")
-    for name in ("ec_status_message", "ec_status_kind", "ec_variant_name"):
+    for name in ("ec_status_message", "ec_status_kind", "ec_variant_name", "ec_kernel_name"):
         getattr(lib, name).restype = ctypes.c_char_p
     return lib
 

@@ -86,6 +86,7 @@ class Operator:
         attributes_after: attributes behind the factor's.
         output: float32; its shape follows from that of the first input and from the attributes.
         meaning: the formula, for the document.
+        in_place: name of the input whose memory the output may take where nobody else reads it, and shapes are the same.
 
     """
 
@@ -96,6 +97,7 @@ class Operator:
     meaning: str
     inputs_after: tuple[OpInput, ...] = ()
     attributes_after: tuple[OpAttribute, ...] = ()
+    in_place: str = ""
 
     @property
     def inputs(self) -> tuple[OpInput, ...]:
@@ -187,6 +189,7 @@ LUT_MATMUL = Operator(
     inputs_after=(_BIAS, OpInput("addend", "float32", "[..., N]", optional=True)),
     attributes_after=(_COMPUTE, _ACTIVATION, OpAttribute("gated", "int")),
     output=OpInput("y", "float32", "[..., N], or [..., N/2] where gated is 1"),
+    in_place="addend",
     meaning="z[..., n] = sum_k x[..., k] w[n, k] + bias[n] + addend[..., n]\n"
     "gated = 0: y[..., n] = activation(z[..., n])\n"
     "gated = 1: y[..., j] = activation(z[..., j]) z[..., N/2 + j]",
@@ -215,6 +218,7 @@ LUT_NARROW_CONV2D = Operator(
     inputs_after=(_BIAS, _IMAGE_ADDEND),
     attributes_after=(_ACTIVATION, *_GEOMETRY),
     output=OpInput("y", "float32", "[batch, N, out_height, out_width]"),
+    in_place="addend",
     meaning="y = activation(w * x + bias + addend)\n"
     "a convolution in float32; columns of w are (kernel row, kernel column, channel of the group)",
 )

@@ -110,6 +110,28 @@ def test_matmul(rng: np.random.Generator, compute: Compute, permuted: bool, thre
     assert_close(y, lut.matmul(x.reshape(6, 100), factor, compute=compute, bias=bias).reshape(2, 3, 50), 1e-5, compute)
 
 
+@pytest.mark.parametrize("sum_is_read", [False, True])
+def test_a_sum_of_terms_takes_the_memory_of_what_it_adds_to_unless_that_is_read_again(
+    rng: np.random.Generator, factor: Factor, sum_is_read: bool
+) -> None:
+    x = rng.standard_normal((7, 100)).astype(np.float32)
+    model = make_model(LUT_MATMUL, factor, ["m", 100])
+    (node,) = model.graph.node
+    names = ["first", "second", "y"]
+    for before, name in itertools.pairwise(names):  # each adds a product to the sum of those before
+        term = model.graph.node.add()
+        term.CopyFrom(node)
+        term.name, term.input[-1], term.output[0] = name, before, name
+    node.output[0] = names[0]
+    if sum_is_read:
+        model.graph.node.append(helper.make_node("Identity", ["second"], ["second_again"]))
+        model.graph.output.append(helper.make_tensor_value_info("second_again", TensorProto.FLOAT, None))
+    outputs = session_of(model).run(None, {"x": x})
+    product = lut.matmul(x, factor, compute="int8")
+    for terms, y in zip((3, 2), outputs, strict=False):
+        assert_close(y, terms * product, 1e-5, terms)
+
+
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_matmul_of_many_tiles_on_threads(rng: np.random.Generator, bits: int) -> None:
     factor = random_factor(1000, 512, bits, 128, rng=rng)

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from edgecomp.formats import lut_narrow
 from edgecomp.learning.codes import LEARNABLE_BITS, LearnedCodes, MapGradient, ascending
+from edgecomp.references.lut_narrow import narrow_steps
 from edgecomp.tensor import Factor
-from edgecomp.torch_ops import narrow_steps
 
 _LARGEST_SCALE = 255
 

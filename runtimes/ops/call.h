@@ -69,6 +69,7 @@ struct OpSchema {
   const AttributeSchema* attributes;  // the factor's, then the operator's own
   size_t attribute_count;
   size_t factor_attribute_count;
+  size_t in_place;  // the input whose memory the output may take where nobody else reads it; 0 for none
 };
 
 // An integer, some, or the index of a choice.

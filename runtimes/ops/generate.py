@@ -145,7 +145,8 @@ def _source(table: ModuleType) -> str:
         lines += [
             "};",
             f'const OpSchema kSchema = {{"{name}", "{operator.onnx_name}", "{operator.executorch_name}", kInputSchemas, kInputs, '
-            f"{operator.factor.format}::kArrays, kAttributeSchemas, kAttributes, {operator.factor.format}::kAttributes}};",
+            f"{operator.factor.format}::kArrays, kAttributeSchemas, kAttributes, {operator.factor.format}::kAttributes, "
+            f"{f'k{_camel(operator.in_place)}' if operator.in_place else '0'}}};",
             "static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);",
             f"}}  // namespace {name}",
             "",

@@ -1,5 +1,6 @@
 // The format `lut_narrow`: its binder and its operator.
 #include "kernels/lut_narrow/lut_narrow.h"
+#include "kernels/lut_narrow/tap_sums.h"
 #include "ops/call_parts.h"
 #include "ops/op_table.h"
 
@@ -77,6 +78,8 @@ ec_status Run(const OpCall& call, const Factor& factor, const OpPlan& plan, cons
 
 }  // namespace
 
-const Op kLutNarrowConv2D = {&lut_narrow_conv2d::kSchema, &kBinder, OutputShape, Prepare, Run};
+constexpr OpKernel kKernels[] = {{"lut_narrow_conv2d", TapSumsIsaFor}};
+
+const Op kLutNarrowConv2D = {&lut_narrow_conv2d::kSchema, &kBinder, OutputShape, Prepare, Run, kKernels, 1};
 
 }  // namespace edgecomp

@@ -5,6 +5,7 @@
 
 #include <type_traits>
 
+#include "core/isa.h"
 #include "ops/call.h"
 
 namespace edgecomp {
@@ -45,6 +46,12 @@ struct OpPlan {
   Opaque<768> kernel;
 };
 
+// A kernel that an operator chooses a variant of, as a rule under its own name, and the variant where `selected` runs.
+struct OpKernel {
+  const char* name;
+  Isa (*isa_for)(Isa selected);
+};
+
 struct Op {
   const OpSchema* schema;
   const Binder* binder;
@@ -55,6 +62,8 @@ struct Op {
   bool (*prepare)(const OpCall& call, const Factor& factor, const ec_parallel* parallel, OpPlan* plan, Message* message);
   ec_status (*run)(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace,
                    float* y);
+  const OpKernel* kernels = nullptr;
+  size_t kernel_count = 0;  // none: plain C++, under the operator's name
 };
 
 // All operators of this build.

@@ -31,7 +31,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"activation", AttributeKind::kChoice, 6, kActivationChoices},
     {"gated", AttributeKind::kInt, 1, nullptr},
 };
-const OpSchema kSchema = {"lut_matmul", "LutMatMul", "edgecomp::lut_matmul.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes};
+const OpSchema kSchema = {"lut_matmul", "LutMatMul", "edgecomp::lut_matmul.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes, kAddend};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace lut_matmul
 
@@ -51,7 +51,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"bits", AttributeKind::kInt, 1, nullptr},
     {"block_size", AttributeKind::kInt, 1, nullptr},
 };
-const OpSchema kSchema = {"lut_gather", "LutGather", "edgecomp::lut_gather.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes};
+const OpSchema kSchema = {"lut_gather", "LutGather", "edgecomp::lut_gather.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes, 0};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace lut_gather
 
@@ -80,7 +80,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"dilations", AttributeKind::kInts, 2, nullptr},
     {"group", AttributeKind::kInt, 1, nullptr},
 };
-const OpSchema kSchema = {"lut_conv2d", "LutConv2D", "edgecomp::lut_conv2d.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes};
+const OpSchema kSchema = {"lut_conv2d", "LutConv2D", "edgecomp::lut_conv2d.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes, 0};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace lut_conv2d
 
@@ -105,7 +105,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"dilations", AttributeKind::kInts, 2, nullptr},
     {"group", AttributeKind::kInt, 1, nullptr},
 };
-const OpSchema kSchema = {"lut_narrow_conv2d", "LutNarrowConv2D", "edgecomp::lut_narrow_conv2d.out", kInputSchemas, kInputs, lut_narrow::kArrays, kAttributeSchemas, kAttributes, lut_narrow::kAttributes};
+const OpSchema kSchema = {"lut_narrow_conv2d", "LutNarrowConv2D", "edgecomp::lut_narrow_conv2d.out", kInputSchemas, kInputs, lut_narrow::kArrays, kAttributeSchemas, kAttributes, lut_narrow::kAttributes, kAddend};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace lut_narrow_conv2d
 

@@ -9,12 +9,14 @@ namespace edgecomp::runner {
 NamedTexts LoadedVariants(const std::string& path) {
   if (path.empty()) return {};
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_NOLOAD);
-  const auto variant_of =
-      library == nullptr ? nullptr : reinterpret_cast<decltype(&ec_variant_of)>(dlsym(library, "ec_variant_of"));
   NamedTexts variants;
-  for (const char* operator_name : {"lut_matmul", "lut_gather", "lut_conv2d", "lut_conv2d_grouped", "lut_narrow_conv2d"}) {
+  if (library == nullptr) return variants;
+  const auto kernel_name = reinterpret_cast<decltype(&ec_kernel_name)>(dlsym(library, "ec_kernel_name"));
+  const auto variant_of = reinterpret_cast<decltype(&ec_variant_of)>(dlsym(library, "ec_variant_of"));
+  if (variant_of == nullptr || kernel_name == nullptr) return variants;
+  for (int32_t i = 0; const char* kernel = kernel_name(i); ++i) {
     const char* variant = nullptr;
-    if (variant_of != nullptr && variant_of(operator_name, &variant) == EC_OK) variants.emplace_back(operator_name, variant);
+    if (variant_of(kernel, &variant) == EC_OK) variants.emplace_back(kernel, variant);
   }
   return variants;
 }

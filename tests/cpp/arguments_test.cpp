@@ -177,6 +177,10 @@ TEST(EveryOperatorHasAVariant) {
   CHECK(variant_of("lut_gather") == "ref");
   CHECK(variant_of("lut_conv2d_grouped") == "ref");
 
+  int32_t kernels = 0;
+  for (; ec_kernel_name(kernels) != nullptr; ++kernels) CHECK(!variant_of(ec_kernel_name(kernels)).empty());
+  CHECK(kernels == 5 && ec_kernel_name(-1) == nullptr);
+
   const char* name = selected;
   CHECK(ec_variant_of("lut_softmax", &name) == EC_ERR_OPERATOR && name == nullptr);
   CHECK(ec_variant_of(nullptr, &name) == EC_ERR_NULL_POINTER);

@@ -1,5 +1,6 @@
 // lut_narrow_conv2d against the vectors that tests/vectors/make_vectors.py writes, and against a direct convolution in float64.
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <string>
@@ -154,22 +155,51 @@ TEST(NarrowConvolutionsMatchADirectSum) {
   }
 }
 
+// Bit for bit the convolution and an addition behind it, also in the addend's place.
+TEST(NarrowConvolutionsAddToWhatIsThere) {
+  Random random(24);
+  for (const ConvCase& test : kCases) {
+    const ec_conv2d& c = test.conv;
+    const RandomNarrow factor(test.outputs, c.kernel_h * c.kernel_w * (c.in_channels / c.group), test.bits, &random);
+    const std::vector<float> x = random.Reals(c.batch * c.in_channels * c.height * c.width);
+    std::vector<float> expected = Convolve(factor.view, c, x, nullptr, nullptr);
+    std::vector<float> sum = random.Reals(static_cast<int64_t>(expected.size())), apart(sum.size());
+    for (size_t i = 0; i < sum.size(); ++i) expected[i] += sum[i];
+    size_t bytes = 0;
+    CHECK(ec_lut_narrow_conv2d_workspace_bytes(&factor.view, &c, nullptr, &bytes) == EC_OK);
+    std::vector<uint8_t> workspace(bytes);
+    for (float* y : {apart.data(), sum.data()}) {
+      const ec_epilogue epilogue = {sizeof(epilogue), nullptr, sum.data(), EC_ACTIVATION_NONE, 0};
+      CHECK(ec_lut_narrow_conv2d(&factor.view, &c, x.data(), &epilogue, y, nullptr, workspace.data(), bytes) == EC_OK);
+      CHECK(std::memcmp(y, expected.data(), expected.size() * sizeof(float)) == 0);
+    }
+  }
+}
+
 TEST(TapSumsOfEveryInstructionSetAgree) {
   Random random(22);
   constexpr int64_t kTaps = 11, kLongest = 150;
   std::vector<int64_t> offsets;
   for (int64_t t = 0; t < kTaps; ++t) offsets.push_back(random.Between(0, 40));
-  const std::vector<float> in = random.Reals(kLongest + 40 + kTapSlack), weights = random.Reals(kTaps);
+  const std::vector<float> in = random.Reals(kLongest + 40 + kTapSlack), weights = random.Reals(kTapOutputs * kTaps);
+  const std::vector<float> bias = random.Reals(kTapOutputs);
   for (int64_t length = 1; length <= kLongest; ++length) {
-    std::vector<float> expected(static_cast<size_t>(length + kTapSlack));
-    TapSumsKernelsFor(Isa::kRef).run({in.data(), offsets.data(), weights.data(), kTaps, 0.5f, length, expected.data()});
-    expected.resize(static_cast<size_t>(length));
-    for (const Isa isa : AvailableIsas()) {
-      Guarded<float> out(length + kTapSlack);
-      TapSumsKernelsFor(isa).run({in.data(), offsets.data(), weights.data(), kTaps, 0.5f, length, out.data()});
-      CHECK(out.GuardsIntact());
-      const std::vector<float> got(out.data(), out.data() + length);
-      CHECK_MESSAGE(RelativeDifference(got, expected) < 1e-5, "%s, length %lld", IsaName(isa), static_cast<long long>(length));
+    const int64_t stride = length + kTapSlack;
+    for (int64_t outputs = 1; outputs <= kTapOutputs; ++outputs) {
+      const auto sums_of = [&](Isa isa) {
+        Guarded<float> out(outputs * stride);
+        TapSumsKernelsFor(isa).run({in.data(), offsets.data(), weights.data(), kTaps, outputs == 2 ? nullptr : bias.data(), outputs,
+                                    length, out.data(), stride});
+        CHECK(out.GuardsIntact());
+        std::vector<float> sums;
+        for (int64_t o = 0; o < outputs; ++o) sums.insert(sums.end(), out.data() + o * stride, out.data() + o * stride + length);
+        return sums;
+      };
+      const std::vector<float> expected = sums_of(Isa::kRef);
+      for (const Isa isa : AvailableIsas()) {
+        CHECK_MESSAGE(RelativeDifference(sums_of(isa), expected) < 1e-5, "%s, length %lld, %lld outputs", IsaName(isa),
+                      static_cast<long long>(length), static_cast<long long>(outputs));
+      }
     }
   }
 }

@@ -1,6 +1,7 @@
 #include "support.h"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <thread>
 
@@ -103,9 +104,17 @@ std::vector<float> Multiply(Isa isa, const ec_lut_factor& factor, const std::vec
   Guarded<float> y(m * columns);
   Guarded<uint8_t> workspace(static_cast<int64_t>(plan.workspace_bytes));
   const Matrix matrix = {input.data(), factor.k};
-  RunLutMatMul(LutMatMulKernelsFor(isa), plan, factor, {&matrix, MatrixRow, false}, m,
-               {y.data(), columns, 1, epilogue.bias, epilogue.addend, factor.n, epilogue.activation}, parallel, workspace.data());
+  const auto run = [&](const float* addend, float* to) {
+    RunLutMatMul(LutMatMulKernelsFor(isa), plan, factor, {&matrix, MatrixRow, false}, m,
+                 {to, columns, 1, epilogue.bias, addend, factor.n, epilogue.activation}, parallel, workspace.data());
+  };
+  run(epilogue.addend, y.data());
   CHECK(y.GuardsIntact());
+  if (epilogue.addend != nullptr && epilogue.gated == 0) {  // y may be the addend
+    Guarded<float> sum(std::vector<float>(epilogue.addend, epilogue.addend + m * columns));
+    run(sum.data(), sum.data());
+    CHECK(sum.GuardsIntact() && std::memcmp(sum.data(), y.data(), static_cast<size_t>(y.bytes())) == 0);
+  }
   CHECK(workspace.GuardsIntact());
   return std::vector<float>(y.data(), y.data() + m * columns);
 }

@@ -105,7 +105,7 @@ class RandomFactor {
 // The instruction sets that this machine can run.
 std::vector<Isa> AvailableIsas();
 
-// The product by the kernels of `isa`; checks the guards around y and the workspace.
+// The product by the kernels of `isa`; checks the guards around y and the workspace, and that it is the same in the addend's place.
 std::vector<float> Multiply(Isa isa, const ec_lut_factor& factor, const std::vector<float>& x, int64_t m, const float* bias,
                             ec_compute compute, const ec_parallel* parallel = nullptr);
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from edgecomp.errors import FormatError
 from edgecomp.fitting.narrow_fit import fit_narrow
 from edgecomp.formats import conv_format, lut, lut_narrow, unpack, validate
+from edgecomp.references.lut_narrow import decode_narrow
 from edgecomp.tensor import ConvParams, Factor
-from edgecomp.torch_ops import decode_narrow
 
 
 def random_factor(n: int, k: int, bits: int, seed: int = 0, exponent: int = -18) -> Factor:

@@ -11,22 +11,12 @@ weights to float32 when it loads the model, and only the rows of one step stand 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from importlib import import_module
 
 import onnx
 
-from edgecomp.exporters.to_onnx.functions.lut_conv2d import lut_conv2d
-from edgecomp.exporters.to_onnx.functions.lut_gather import lut_gather
-from edgecomp.exporters.to_onnx.functions.lut_matmul import lut_matmul
-from edgecomp.exporters.to_onnx.functions.lut_narrow_conv2d import lut_narrow_conv2d
-from edgecomp.ops import LUT_CONV2D, LUT_GATHER, LUT_MATMUL, LUT_NARROW_CONV2D
-
-_BUILDERS: dict[str, Callable[[int], onnx.FunctionProto]] = {
-    LUT_MATMUL.onnx_name: lut_matmul,
-    LUT_GATHER.onnx_name: lut_gather,
-    LUT_CONV2D.onnx_name: lut_conv2d,
-    LUT_NARROW_CONV2D.onnx_name: lut_narrow_conv2d,
-}
+from edgecomp.ops import OPERATORS, Operator
 
 
 def function_protos(op_types: Collection[str], opset: int) -> list[onnx.FunctionProto]:
@@ -37,4 +27,10 @@ def function_protos(op_types: Collection[str], opset: int) -> list[onnx.Function
         opset: the model's version of the default domain; the checker demands that functions import the same.
 
     """
-    return [build(opset) for name, build in _BUILDERS.items() if name in op_types]
+    return [_built(operator, opset) for operator in OPERATORS.values() if operator.onnx_name in op_types]
+
+
+def _built(operator: Operator, opset: int) -> onnx.FunctionProto:
+    """By the function of the operator's name in the module of that name."""
+    function: onnx.FunctionProto = getattr(import_module(f"{__name__}.{operator.name}"), operator.name)(opset)
+    return function

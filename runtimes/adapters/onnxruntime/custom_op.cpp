@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "adapters/onnxruntime/session_host.h"
 
@@ -197,6 +198,20 @@ OrtStatus* InferOutputShape(const OrtCustomOp* op, OrtShapeInferContext* context
   return status;
 }
 
+// ONNX Runtime asks which input an output may take the place of without saying of which operator: a function for each input.
+template <int kInput>
+size_t InPlaceOf(int** input, int** output) {
+  static int from = kInput, to = 0;
+  *input = &from;
+  *output = &to;
+  return 1;
+}
+template <int... kInputs>
+auto InPlaceOfInput(size_t input, std::integer_sequence<int, kInputs...>) {
+  static constexpr decltype(OrtCustomOp::GetMayInplace) kFunctions[] = {InPlaceOf<kInputs>...};
+  return kFunctions[input];
+}
+
 }  // namespace
 
 void DescribeOp(const Op& described, Api api, OpDescription* description) {
@@ -226,6 +241,10 @@ void DescribeOp(const Op& described, Api api, OpDescription* description) {
     std::free(kernel);
   };
   op->InferOutputShape = InferOutputShape;
+  if (described.schema->in_place != 0) {
+    op->GetMayInplace = InPlaceOfInput(described.schema->in_place, std::make_integer_sequence<int, kMaxInputs>{});
+    op->ReleaseMayInplace = [](int*, int*) {};
+  }
 }
 
 }  // namespace edgecomp::ort

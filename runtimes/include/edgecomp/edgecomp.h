@@ -112,7 +112,8 @@ typedef struct ec_parallel {
  *   z[m, n] = sum + bias[n] + addend[m, n], in this order
  *   y[m, n] = activation(z[m, n]), or where gated is 1   y[m, j] = activation(z[m, j]) * z[m, N/2 + j], of N/2 columns
  *
- * The addend has the shape of z: the other terms of a sum, or a residual connection. y must not overlap it. */
+ * The addend has the shape of z: the other terms of a sum, or a residual connection. y may be the addend where ec_lut_matmul is not
+ * gated and in ec_lut_narrow_conv2d, and overlaps it nowhere else. */
 typedef struct ec_epilogue {
   size_t size;         /* sizeof(ec_epilogue) */
   const float* bias;   /* [N], or null */
@@ -210,9 +211,10 @@ EC_API const char* ec_variant_name(int32_t index);  /* null outside [0, count) *
 EC_API int32_t ec_variant_available(int32_t index); /* 1 where this CPU can run it */
 /* The variant that runs: the first available, or what EDGECOMP_FORCE_ISA names (read once per process). */
 EC_API ec_status ec_variant_selected(const char** name);
-/* The variant that an operator's kernels run, which is a lower one where it has none for the selected. `op` is "lut_matmul",
- * "lut_gather", "lut_conv2d" (one group), "lut_conv2d_grouped" (several) or "lut_narrow_conv2d". */
-EC_API ec_status ec_variant_of(const char* op, const char** name);
+/* Kernels that have variants, by the names of their operators; convolutions of several groups are "lut_conv2d_grouped". */
+EC_API const char* ec_kernel_name(int32_t index); /* null behind the last */
+/* The variant that a kernel runs, which is a lower one where it has none for the selected. */
+EC_API ec_status ec_variant_of(const char* kernel, const char** name);
 
 #ifdef __cplusplus
 }

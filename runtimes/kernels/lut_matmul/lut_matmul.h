@@ -35,6 +35,15 @@ struct QuantizedRows {
   int64_t stride;
 };
 
+// A whole tile's sums and what they become: z[m][r] = sums[m][r] * row_scale[r] + bias[r] + addend[m * addend_stride + r].
+struct TileSums {
+  const float* sums;       // [rows][16]
+  const float* row_scale;  // [16]
+  const float* bias;       // [16], or null
+  const float* addend;     // or null
+  int64_t addend_stride;
+};
+
 // The columns that a call covers.
 struct BlockCount {
   int64_t blocks;
@@ -66,6 +75,10 @@ struct LutMatMulKernels {
 
   // y[i] = activation(z[i]), times factor[i] where factor is not null: the same bits in every variant. y may be z or factor.
   void (*activate)(ec_activation activation, const float* z, const float* factor, float* y, int64_t count);
+
+  // y[m * y_stride + r] = activation(z[m][r]), times factor's z[m][r] where factor is not null, for the 16 rows of a tile and
+  // `rows` rows of x: bits as of `activate`.
+  void (*store_tile)(ec_activation activation, const TileSums& z, const TileSums* factor, int64_t rows, float* y, int64_t y_stride);
 
   // The largest magnitude of codebook entries that these kernels multiply exactly.
   int32_t largest_entry = 127;

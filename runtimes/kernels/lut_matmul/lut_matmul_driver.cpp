@@ -237,16 +237,13 @@ class Product {
   // Where the products of a tile go is decided for whole tiles at their place in y, which cost least, and for all others.
   void Store(int64_t tile, Range rows, float* sums) const {
     const int64_t n = tile * kTileRows;
-    const bool activated = sink_.activation != EC_ACTIVATION_NONE && !plan_.gated;
+    const ec_activation activation = plan_.gated ? EC_ACTIVATION_NONE : sink_.activation;  // gated: see GateRows
     if (factor_.row_index == nullptr && sink_.column_stride == 1 && n + kTileRows <= factor_.n) {
-      float* y = RowOfY(rows.first) + n;
-      if (!activated) return FinishTile(n, rows, sums, y, RowStrideOfY());
-      FinishTile(n, rows, sums, sums, kTileRows);
-      kernels_.activate(sink_.activation, sums, nullptr, sums, (rows.last - rows.first) * kTileRows);
-      return CopyTile(sums, rows, y);
+      return kernels_.store_tile(activation, SumsOf(n, rows, sums), nullptr, rows.last - rows.first, RowOfY(rows.first) + n,
+                                 RowStrideOfY());
     }
     FinishLanes(n, rows, sums);
-    if (activated) kernels_.activate(sink_.activation, sums, nullptr, sums, (rows.last - rows.first) * kTileRows);
+    if (activation != EC_ACTIVATION_NONE) kernels_.activate(activation, sums, nullptr, sums, (rows.last - rows.first) * kTileRows);
     float* y = RowOfY(rows.first);
     for (int64_t m = rows.first; m < rows.last; ++m, sums += kTileRows, y += RowStrideOfY()) {
       for (int r = 0; r < kTileRows; ++r) {
@@ -257,12 +254,11 @@ class Product {
   }
 
   // Two whole tiles, a half of y apart.
-  void StoreGated(int64_t tile, Range rows, float* gates, float* values) const {
+  void StoreGated(int64_t tile, Range rows, const float* gates, const float* values) const {
     const int64_t n = tile * kTileRows;
-    FinishTile(n, rows, gates, gates, kTileRows);
-    FinishTile(n + factor_.n / 2, rows, values, values, kTileRows);
-    kernels_.activate(sink_.activation, gates, values, gates, (rows.last - rows.first) * kTileRows);
-    CopyTile(gates, rows, RowOfY(rows.first) + n);
+    const TileSums second = SumsOf(n + factor_.n / 2, rows, values);
+    kernels_.store_tile(sink_.activation, SumsOf(n, rows, gates), &second, rows.last - rows.first, RowOfY(rows.first) + n,
+                        RowStrideOfY());
   }
 
   // Rows of products whose halves lie in different tasks' tiles.
@@ -300,40 +296,10 @@ class Product {
     }
   }
 
-  // The same for a whole tile that starts at row n of the matrix, into z, which may be sums.
-  void FinishTile(int64_t n, Range rows, const float* sums, float* z, int64_t z_stride) const {
-    if (sink_.addend != nullptr) {
-      return sink_.bias != nullptr ? FinishTile<true, true>(n, rows, sums, z, z_stride)
-                                   : FinishTile<false, true>(n, rows, sums, z, z_stride);
-    }
-    return sink_.bias != nullptr ? FinishTile<true, false>(n, rows, sums, z, z_stride)
-                                 : FinishTile<false, false>(n, rows, sums, z, z_stride);
-  }
-
-  template <bool kBias, bool kAddend>
-  void FinishTile(int64_t n, Range rows, const float* sums, float* z, int64_t z_stride) const {
-    float scale[kTileRows], start[kTileRows] = {};
-    std::memcpy(scale, factor_.row_scale + n, sizeof(scale));
-    if constexpr (kBias) std::memcpy(start, sink_.bias + n, sizeof(start));
-    const float* addend = kAddend ? AddendOf(rows.first) + n : nullptr;
-    for (int64_t m = rows.first; m < rows.last; ++m, sums += kTileRows, z += z_stride) {
-      float finished[kTileRows];  // read in whole before z is written, so that the loops are vectorised
-      for (int r = 0; r < kTileRows; ++r) {
-        const float product = sums[r] * scale[r];
-        finished[r] = kBias ? product + start[r] : product;
-      }
-      if constexpr (kAddend) {
-        for (int r = 0; r < kTileRows; ++r) finished[r] += addend[r];
-        addend += sink_.addend_row_stride;
-      }
-      std::memcpy(z, finished, sizeof(finished));
-    }
-  }
-
-  void CopyTile(const float* from, Range rows, float* y) const {
-    for (int64_t m = rows.first; m < rows.last; ++m, from += kTileRows, y += sink_.row_stride) {
-      std::memcpy(y, from, kTileRows * sizeof(float));
-    }
+  // The sums of a whole tile that starts at row n of the matrix.
+  TileSums SumsOf(int64_t n, Range rows, const float* sums) const {
+    return {sums, factor_.row_scale + n, sink_.bias != nullptr ? sink_.bias + n : nullptr,
+            sink_.addend != nullptr ? AddendOf(rows.first) + n : nullptr, sink_.addend_row_stride};
   }
 
   const LutMatMulKernels& kernels_;

@@ -3,7 +3,7 @@
 #ifndef EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_NEON_H_
 #define EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_NEON_H_
 
-#include "kernels/epilogue/activation.h"
+#include "kernels/epilogue/epilogue.h"
 #include "kernels/lut_matmul/lut_decode_neon.h"
 
 namespace edgecomp {
@@ -219,7 +219,8 @@ class LutMatMulNeon {
         {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
         GemmInt8,
         GemmFloat,
-        Activations<Tag>::Run,
+        Epilogue<Tag>::Activate,
+        Epilogue<Tag>::StoreTile,
     };
   }
 

@@ -1,7 +1,7 @@
 // Portable kernels: what the vectorised ones are tested against, and what runs where there are none.
 #include <cmath>
 
-#include "kernels/epilogue/activation.h"
+#include "kernels/epilogue/epilogue.h"
 #include "kernels/lut/lut_codes.h"
 #include "kernels/lut_matmul/lut_matmul.h"
 
@@ -106,7 +106,8 @@ const LutMatMulKernels kLutMatMulRef = {
     {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
     GemmInt8,
     GemmFloat,
-    Activations<Ref>::Run,
+    Epilogue<Ref>::Activate,
+    Epilogue<Ref>::StoreTile,
 };
 
 }  // namespace edgecomp

@@ -7,7 +7,7 @@
 #ifndef EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_SIMD_H_
 #define EDGECOMP_KERNELS_LUT_MATMUL_LUT_MATMUL_SIMD_H_
 
-#include "kernels/epilogue/activation.h"
+#include "kernels/epilogue/epilogue.h"
 #include "kernels/lut_matmul/lut_decode_simd.h"
 
 namespace edgecomp {
@@ -23,7 +23,8 @@ class LutMatMulSimd {
         {nullptr, Decode<1>, Decode<2>, Decode<3>, Decode<4>, Decode<5>, Decode<6>, nullptr, Decode<8>},
         GemmInt8,
         GemmFloat,
-        Activations<Simd>::Run,
+        Epilogue<Simd>::Activate,
+        Epilogue<Simd>::StoreTile,
         largest_entry,
         small_entries,
     };

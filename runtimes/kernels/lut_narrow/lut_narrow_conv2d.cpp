@@ -38,6 +38,7 @@ struct NarrowPlan {
   int64_t units;  // (group, image, band)
   int64_t tasks;
   int64_t copy_floats, out_floats;  // of a task
+  int64_t out_stride;               // floats of an output's sums
   size_t offsets, weights, first_task;
   size_t workspace_bytes;
 
@@ -63,11 +64,13 @@ ec_status MakePlan(const ec_lut_narrow_factor* factor, const ec_conv2d* conv, co
   plan->bands = CeilDiv(g.out_height, plan->band);
   const CheckedSize plane = CheckedSize(plan->rows.phases()) * plan->columns.phases() * plan->copy_rows(plan->band) * plan->pitch;
   const CheckedSize copy = plane * g.group_channels + kTapSlack;
-  const CheckedSize out = CheckedSize(plan->band) * plan->pitch + kTapSlack;
+  const CheckedSize out_row = CheckedSize(plan->band) * plan->pitch + kTapSlack;
+  const CheckedSize out = out_row * (g.group_outputs < kTapOutputs ? g.group_outputs : kTapOutputs);
   const CheckedSize units = CheckedSize(conv->group) * conv->batch * plan->bands;
   if (!copy.fits() || !out.fits() || !units.fits()) return EC_ERR_OVERFLOW;
   plan->plane = static_cast<int64_t>(plane.value());
   plan->copy_floats = static_cast<int64_t>(copy.value());
+  plan->out_stride = static_cast<int64_t>(out_row.value());
   plan->out_floats = static_cast<int64_t>(out.value());
   plan->units = static_cast<int64_t>(units.value());
   plan->tasks = plan->units < MaxTasks(parallel) ? plan->units : MaxTasks(parallel);
@@ -106,10 +109,26 @@ Range ColumnsInside(const NarrowPlan& plan, int64_t phase) {
   return {begin, end < plan.pitch ? end : plan.pitch};
 }
 
+template <int64_t kCount>
+void CopyEnds(const float* from, int64_t count, float* to) {
+  float first[kCount], last[kCount];
+  std::memcpy(first, from, sizeof(first));
+  std::memcpy(last, from + count - kCount, sizeof(last));
+  std::memcpy(to, first, sizeof(first));
+  std::memcpy(to + count - kCount, last, sizeof(last));
+}
+
+// Rows of small images take most of a call's time: two vectors that overlap copy one.
+void CopyValues(const float* from, int64_t count, float* to) {
+  if (count >= 4 && count <= 8) return CopyEnds<4>(from, count, to);
+  if (count > 8 && count <= 16) return CopyEnds<8>(from, count, to);
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
 // Every stride-th value. A stride that the compiler knows lets it use vectors.
 void CopyColumns(const float* from, int64_t stride, int64_t count, float* to) {
   if (stride == 1) {
-    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+    CopyValues(from, count, to);
   } else if (stride == 2) {
     for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
   } else {
@@ -138,8 +157,10 @@ void CopyBand(const NarrowPlan& plan, const float* x, int64_t first_row, float* 
   }
 }
 
-void Add(const float* addend, int64_t count, float* __restrict y) {
-  for (int64_t i = 0; i < count; ++i) y[i] += addend[i];
+// The addend may be where the sums go.
+void CopyRow(const float* sums, const float* addend, int64_t count, float* to) {
+  if (addend == nullptr) return CopyValues(sums, count, to);
+  for (int64_t i = 0; i < count; ++i) to[i] = sums[i] + addend[i];
 }
 
 // What all units of a call have in common.
@@ -155,6 +176,18 @@ struct NarrowCall {
   float* y;
 };
 
+// The sums of a band and what follows them, to and behind index `first` of y.
+void StoreBand(const NarrowCall& call, int64_t first, int64_t band_rows, const float* sums) {
+  const ec_epilogue& e = call.epilogue;
+  const int64_t width = call.plan.geometry.out_width;
+  for (int64_t row = 0; row < band_rows; ++row) {
+    const int64_t at = first + row * width;
+    CopyRow(sums + row * call.plan.pitch, e.addend != nullptr ? e.addend + at : nullptr, width, call.y + at);
+  }
+  float* y = call.y + first;
+  if (e.activation != EC_ACTIVATION_NONE) call.activations.activate(e.activation, y, nullptr, y, band_rows * width);
+}
+
 void RunUnit(const NarrowCall& call, int64_t unit, float* copy, float* out) {
   const NarrowPlan& plan = call.plan;
   const Conv2dGeometry& g = plan.geometry;
@@ -163,17 +196,17 @@ void RunUnit(const NarrowCall& call, int64_t unit, float* copy, float* out) {
   const int64_t group = unit / plan.bands / g.conv.batch;
   const int64_t band_rows = g.out_height - first_row < plan.band ? g.out_height - first_row : plan.band;
   CopyBand(plan, call.x + (image * g.conv.in_channels + group * g.group_channels) * g.in_pixels(), first_row, copy);
-  for (int64_t n = group * g.group_outputs; n < (group + 1) * g.group_outputs; ++n) {
-    const ec_epilogue& e = call.epilogue;
-    call.kernels.run({copy, call.offsets, call.weights + n * call.factor.k, call.factor.k, e.bias != nullptr ? e.bias[n] : 0.0f,
-                      (band_rows - 1) * plan.pitch + g.out_width, out});
-    const int64_t first = (image * call.factor.n + n) * g.out_pixels() + first_row * g.out_width, count = band_rows * g.out_width;
-    float* to = call.y + first;
-    for (int64_t row = 0; row < band_rows; ++row) {
-      CopyColumns(out + row * plan.pitch, 1, g.out_width, to + row * g.out_width);
+  const int64_t first_output = group * g.group_outputs;
+  for (int64_t i = 0; i < g.group_outputs; i += kTapOutputs) {
+    const int64_t n = first_output + i;
+    const int64_t outputs = g.group_outputs - i < kTapOutputs ? g.group_outputs - i : kTapOutputs;
+    const float* bias = call.epilogue.bias != nullptr ? call.epilogue.bias + n : nullptr;
+    call.kernels.run({copy, call.offsets, call.weights + n * call.factor.k, call.factor.k, bias, outputs,
+                      (band_rows - 1) * plan.pitch + g.out_width, out, plan.out_stride});
+    for (int64_t o = 0; o < outputs; ++o) {
+      StoreBand(call, (image * call.factor.n + n + o) * g.out_pixels() + first_row * g.out_width, band_rows,
+                out + o * plan.out_stride);
     }
-    if (e.addend != nullptr) Add(e.addend + first, count, to);
-    if (e.activation != EC_ACTIVATION_NONE) call.activations.activate(e.activation, to, nullptr, to, count);
   }
 }
 

@@ -11,15 +11,20 @@ namespace edgecomp {
 // What a kernel may read of `in` and write of `out` past `length`: it works on whole vectors.
 constexpr int64_t kTapSlack = 16;
 
-// out[i] = bias + sum over t < taps of weights[t] * in[offsets[t] + i], for i < length.
+// Outputs of the same input that are worth computing at once.
+constexpr int64_t kTapOutputs = 4;
+
+// out[o * out_stride + i] = bias[o] + sum over t < taps of weights[o * taps + t] * in[offsets[t] + i], for o < outputs, i < length.
 struct TapSums {
   const float* in;
   const int64_t* offsets;
   const float* weights;
   int64_t taps;
-  float bias;
+  const float* bias;  // or null: 0
+  int64_t outputs;    // at most kTapOutputs
   int64_t length;
   float* out;
+  int64_t out_stride;  // at least length + kTapSlack
 };
 
 struct TapSumsKernels {

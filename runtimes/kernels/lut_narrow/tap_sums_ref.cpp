@@ -4,10 +4,14 @@ namespace edgecomp {
 namespace {
 
 void SumTaps(const TapSums& sums) {
-  for (int64_t i = 0; i < sums.length; ++i) sums.out[i] = sums.bias;
-  for (int64_t t = 0; t < sums.taps; ++t) {
-    const float* in = sums.in + sums.offsets[t];
-    for (int64_t i = 0; i < sums.length; ++i) sums.out[i] += sums.weights[t] * in[i];
+  for (int64_t o = 0; o < sums.outputs; ++o) {
+    float* out = sums.out + o * sums.out_stride;
+    for (int64_t i = 0; i < sums.length; ++i) out[i] = sums.bias != nullptr ? sums.bias[o] : 0.0f;
+    for (int64_t t = 0; t < sums.taps; ++t) {
+      const float* in = sums.in + sums.offsets[t];
+      const float weight = sums.weights[o * sums.taps + t];
+      for (int64_t i = 0; i < sums.length; ++i) out[i] += weight * in[i];
+    }
   }
 }
 

@@ -1,4 +1,5 @@
-// Tap sums in registers, for any vector: four vectors of outputs at a time, so that a weight is broadcast once for them.
+// Tap sums in registers, for any vector: a sum waits for the latency of its own multiply-adds, so that eight take turns, of one
+// output or of several, which share what is loaded of the input. What is left is computed at once, however little.
 #ifndef EDGECOMP_KERNELS_LUT_NARROW_TAP_SUMS_SIMD_H_
 #define EDGECOMP_KERNELS_LUT_NARROW_TAP_SUMS_SIMD_H_
 
@@ -7,24 +8,53 @@
 namespace edgecomp {
 
 // `V` has kLanes, the type Reg, and Load, Set, MultiplyAdd (a * b + c) and Store, on any address of a float.
-template <class V, int kVectors>
+template <class V, int kOutputs, int kVectors>
 inline void SumTapsOf(const TapSums& sums, int64_t first) {
-  typename V::Reg totals[kVectors];
-  for (auto& total : totals) total = V::Set(sums.bias);
+  typename V::Reg totals[kOutputs][kVectors];
+  for (int o = 0; o < kOutputs; ++o) {
+    for (auto& total : totals[o]) total = V::Set(sums.bias != nullptr ? sums.bias[o] : 0.0f);
+  }
   for (int64_t t = 0; t < sums.taps; ++t) {
     const float* in = sums.in + sums.offsets[t] + first;
-    const typename V::Reg weight = V::Set(sums.weights[t]);
-    for (int v = 0; v < kVectors; ++v) totals[v] = V::MultiplyAdd(weight, V::Load(in + v * V::kLanes), totals[v]);
+    typename V::Reg weights[kOutputs];
+    for (int o = 0; o < kOutputs; ++o) weights[o] = V::Set(sums.weights[o * sums.taps + t]);
+    for (int v = 0; v < kVectors; ++v) {
+      const typename V::Reg values = V::Load(in + v * V::kLanes);
+      for (int o = 0; o < kOutputs; ++o) totals[o][v] = V::MultiplyAdd(weights[o], values, totals[o][v]);
+    }
   }
-  for (int v = 0; v < kVectors; ++v) V::Store(sums.out + first + v * V::kLanes, totals[v]);
+  for (int o = 0; o < kOutputs; ++o) {
+    for (int v = 0; v < kVectors; ++v) V::Store(sums.out + o * sums.out_stride + first + v * V::kLanes, totals[o][v]);
+  }
+}
+
+template <class V, int kOutputs, int kVectors>
+inline void SumTapsLast(const TapSums& sums, int64_t first, int64_t vectors) {
+  if (vectors == kVectors) return SumTapsOf<V, kOutputs, kVectors>(sums, first);
+  if constexpr (kVectors > 1) SumTapsLast<V, kOutputs, kVectors - 1>(sums, first, vectors);
+}
+
+template <class V, int kOutputs>
+void SumTapsOfOutputs(const TapSums& sums) {
+  constexpr int kVectors = kOutputs == 1 ? 8 : kOutputs == 2 ? 4 : 2;
+  int64_t i = 0;
+  for (; i + kVectors * V::kLanes <= sums.length; i += kVectors * V::kLanes) SumTapsOf<V, kOutputs, kVectors>(sums, i);
+  if (i < sums.length) SumTapsLast<V, kOutputs, kVectors>(sums, i, (sums.length - i + V::kLanes - 1) / V::kLanes);
 }
 
 template <class V>
 void SumTaps(const TapSums& sums) {
-  static_assert(V::kLanes <= kTapSlack);
-  int64_t i = 0;
-  for (; i + 4 * V::kLanes <= sums.length; i += 4 * V::kLanes) SumTapsOf<V, 4>(sums, i);
-  for (; i < sums.length; i += V::kLanes) SumTapsOf<V, 1>(sums, i);
+  static_assert(V::kLanes <= kTapSlack && kTapOutputs == 4, "one case a number of outputs");
+  switch (sums.outputs) {
+    case 1:
+      return SumTapsOfOutputs<V, 1>(sums);
+    case 2:
+      return SumTapsOfOutputs<V, 2>(sums);
+    case 3:
+      return SumTapsOfOutputs<V, 3>(sums);
+    default:
+      return SumTapsOfOutputs<V, 4>(sums);
+  }
 }
 
 }  // namespace edgecomp

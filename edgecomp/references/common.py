@@ -1,0 +1,78 @@
+"""What references of several formats share: what follows a product, and sizes of convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edgecomp.errors import FormatError
+from edgecomp.ops import ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An operator in PyTorch.
+
+    Args:
+        run: its implementation, with the arguments of the table's schema.
+        fake: an empty output for the same arguments, for `torch.export`.
+
+    """
+
+    run: Callable[..., Tensor]
+    fake: Callable[..., Tensor]
+
+
+def added(z: Tensor, addend: Tensor | None) -> Tensor:
+    """The sum, or z where there is no addend."""
+    if addend is None:
+        return z
+    if addend.shape != z.shape:
+        raise FormatError(f"addend must be float32 {list(z.shape)} or absent, got {list(addend.shape)}")
+    return z + addend
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda z: z,
+    "relu": torch.nn.functional.relu,
+    "silu": torch.nn.functional.silu,
+    "gelu": torch.nn.functional.gelu,
+    "gelu_tanh": lambda z: torch.nn.functional.gelu(z, approximate="tanh"),
+    "hard_swish": torch.nn.functional.hardswish,
+}
+assert tuple(_ACTIVATIONS) == ACTIVATIONS
+
+
+def activated(z: Tensor, activation: str) -> Tensor:
+    """The activation of that name, of `edgecomp.ops.ACTIVATIONS`."""
+    if activation not in _ACTIVATIONS:
+        raise FormatError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    return _ACTIVATIONS[activation](z)
+
+
+def conv_output(
+    x: Tensor, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]
+) -> list[int]:
+    """Output height and width; sizes may be symbolic. An axis of no pixels has no outputs but those of its padding."""
+    lengths = [
+        (x.shape[2 + axis] + pads[axis] + pads[2 + axis] - dilations[axis] * (kernel[axis] - 1) - 1) // strides[axis] + 1
+        for axis in range(2)
+    ]
+    return [max(0, length) if x.shape[2 + axis] == 0 else length for axis, length in enumerate(lengths)]
+
+
+def fake_conv2d(
+    x: Tensor,
+    *_: Tensor | None,
+    N: int,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    **__: object,
+) -> Tensor:
+    """An empty tensor of a convolution's output."""
+    return x.new_empty([x.shape[0], N, *conv_output(x, kernel_shape, strides, pads, dilations)])
