@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgecomp import native, native_fit
+from edgecomp import native
 from edgecomp.errors import RuntimeUnavailableError
-from edgecomp.fitting import lut_fit
+from edgecomp.fitting import lut_fit, native_fit
 from edgecomp.fitting.kmeans import kmeans_1d
 from edgecomp.tensor import Factor
 
