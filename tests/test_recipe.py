@@ -50,6 +50,7 @@ def test_every_setting_is_written_out() -> None:
     assert resolved["passes"][0] == {
         "method": "lut-kmeans",
         "bits": 3,
+        "narrow_bits": 8,
         "compute": "int8",
         "block_size": 32,
         "weighting": "activations",
