@@ -53,7 +53,7 @@ def chains(bits: int) -> tuple[nn.Module, list[torch.Tensor], Draft, PassContext
     passes = [
         SharedBasis(SharedBasisConfig(match=["left", "right"], rank=24)),
         Sums(SumsConfig(summed="head", chained="conv", rank=48)),
-        LutKmeans(LutKmeansConfig(bits=bits, refits=0, weighting="none", compute="float")),
+        LutKmeans(LutKmeansConfig(bits=bits, narrow_bits=bits, refits=0, weighting="none", compute="float")),
     ]
     return model, x, *drafted(model, x, *passes)
 
