@@ -177,7 +177,7 @@ def run(operator: Operator, first: np.ndarray, factor: Factor, **others: Any) ->
     """
     known: dict[str, Any] = {operator.first.name: first, **factor.arrays, **others}
     arrays = [known.get(declared.name) for declared in operator.inputs]
-    arrays = [None if array is None else np.ascontiguousarray(array) for array in arrays]
+    arrays = [None if array is None else np.asarray(array, order="C") for array in arrays]
     tensors = (_Tensor * len(arrays))(*map(_tensor, arrays))
     attributes = _integers(operator, {"N": factor.shape[0], "K": factor.shape[1], **factor.attributes, **others})
     results: list[np.ndarray] = []
@@ -254,7 +254,7 @@ def lut_gather(indices: npt.NDArray[np.int64], factor: Factor) -> Floats:
         FormatError, EdgecompError, RuntimeUnavailableError: as `run`; an index out of range is an EdgecompError.
 
     """
-    return run(LUT_GATHER, np.ascontiguousarray(indices, np.int64), factor)
+    return run(LUT_GATHER, np.asarray(indices, np.int64, order="C"), factor)
 
 
 def lut_conv2d(

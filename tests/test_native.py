@@ -126,3 +126,7 @@ def test_missing_library_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_non_contiguous_input_is_copied(factor: Factor) -> None:
     x = np.random.default_rng(3).standard_normal((70, 4)).astype(np.float32).T
     assert np.allclose(native.lut_matmul(x, factor, compute="float"), lut.matmul(x, factor, compute="float"), rtol=1e-4, atol=1e-4)
+
+
+def test_a_single_index_gives_a_single_row(factor: Factor) -> None:
+    assert native.lut_gather(np.int64(3), factor).shape == factor.shape[1:]

@@ -309,6 +309,20 @@ def test_bad_factors_are_refused_at_load(factor: Factor) -> None:
     assert "compute must be 'float' or 'int8', got 'int4'" in refused(make_model(LUT_MATMUL, factor, ["m", 100], compute="int4"))
 
 
+@pytest.mark.parametrize("size", [0, -1, -3, -17, -(10**6), -(2**63), 2**63 - 1])
+@pytest.mark.parametrize("name", ["N", "K"])
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)
+def test_no_size_of_a_damaged_node_ends_the_process(operator: Operator, name: str, size: int, factor: Factor) -> None:
+    """Sizes of the output are inferred before the node is checked; open ones of the input have symbols there."""
+    given = narrow_factor(6, NARROW_CONV) if operator is LUT_NARROW_CONV2D else factor
+    symbols = ["batch", "channels", "height", "width"] if "kernel_shape" in {a.name for a in operator.attributes} else ["a", "b"]
+    assert refused(make_model(operator, given, symbols, **{name: size}))
+
+
+def test_an_integer_of_another_kind_is_named(factor: Factor) -> None:
+    assert "the attribute bits must be an integer" in refused(make_model(LUT_MATMUL, factor, ["m", 100], bits="four"))
+
+
 def test_bad_calls_are_refused(factor: Factor, conv_factor: Factor) -> None:
     ones = np.ones((2, 99), np.float32)
     assert "x must be float32 [..., 100], got [2, 99]" in refused(make_model(LUT_MATMUL, factor, ["m", "k"]), ones)

@@ -92,6 +92,7 @@ void CentresOf(const Kernels& kernels, const KmeansMemory& memory, const int64_t
     if (*end > 0) points[kEnd + sign * kEnd] += sign * (static_cast<double>(beyond) / static_cast<double>(*end));
   }
   kernels.kmeans(mass, points, entries, memory, centres);
+  std::sort(centres, centres + entries);
 }
 
 float Entry(double centre, int32_t largest) {
@@ -185,6 +186,7 @@ int32_t Kmeans(const int64_t* mass, const double* points, int32_t clusters, doub
   const Array<double> doubles = Allocate<double>(KmeansMemory::DoubleCount(static_cast<size_t>(clusters)));
   if (doubles == nullptr) return kOutOfMemory;
   Chosen().kmeans(mass, points, clusters, {doubles.get(), doubles.get() + KmeansMemory::kCosts}, centres);
+  std::sort(centres, centres + clusters);
   return kOk;
 }
 

@@ -86,7 +86,6 @@ inline void KmeansOnGrid(const int64_t* mass, const double* points, int32_t clus
     centres[cluster] = weight > 0 ? (moment[last] - moment[first]) / weight : points[std::min(first, kGridEntries - 1)];
     last = first;
   }
-  std::sort(centres, centres + clusters);
 }
 
 }  // namespace edgecomp::fitting::FITTING_ISA

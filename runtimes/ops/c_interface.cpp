@@ -44,7 +44,17 @@ bool ReadTensor(const ec_tensor& given, const InputSchema& declared, Tensor* ten
   }
   tensor->data = given.data;
   tensor->shape.rank = static_cast<size_t>(given.rank);
-  for (size_t i = 0; i < tensor->shape.rank; ++i) tensor->shape.dims[i] = given.dims[i];
+  // Of dimensions other than 0, so that no product of some of them overflows.
+  int64_t elements = 1;
+  for (size_t i = 0; i < tensor->shape.rank; ++i) {
+    const int64_t dim = given.dims[i];
+    tensor->shape.dims[i] = dim;
+    if (dim < 0 || dim > INT64_MAX / elements) {
+      return message->Refuse(EC_ERR_TENSOR, "%s must have dimensions of 0 or more whose product is an int64, got %s", declared.name,
+                             ShapeText(tensor->shape).text);
+    }
+    elements *= dim > 0 ? dim : 1;
+  }
   return true;
 }
 

@@ -148,6 +148,7 @@ def _source(table: ModuleType) -> str:
             f"{operator.factor.format}::kArrays, kAttributeSchemas, kAttributes, {operator.factor.format}::kAttributes, "
             f"{f'k{_camel(operator.in_place)}' if operator.in_place else '0'}}};",
             "static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);",
+            *(f"static_assert({declared.count} <= kMaxInts);" for declared in operator.attributes if declared.type == "ints"),
             f"}}  // namespace {name}",
             "",
         ]

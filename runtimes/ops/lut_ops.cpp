@@ -44,8 +44,9 @@ bool PrepareMatMul(const OpCall& call, const Factor& factor, const ec_parallel* 
       EpilogueOf(call, lut_matmul::kBias, lut_matmul::kAddend, lut_matmul::kActivation, call.integer(lut_matmul::kGated));
   const ec_status status = PlanMatrixProduct(&LutOf(factor), planned.rows, &planned.epilogue, ComputeOf(call, lut_matmul::kCompute),
                                              parallel, &planned.kernel);
+  if (!Planned(status, message)) return false;
   plan->workspace_bytes = planned.kernel.workspace_bytes;
-  return Planned(status, message);
+  return true;
 }
 
 ec_status RunMatMul(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace,
@@ -91,8 +92,9 @@ bool PrepareConv2d(const OpCall& call, const Factor& factor, const ec_parallel* 
   const ec_conv2d conv = GeometryOf(call, call.input(lut_conv2d::kX).shape);
   const ec_status status =
       PlanConv2d(&LutOf(factor), &conv, &planned.epilogue, ComputeOf(call, lut_conv2d::kCompute), parallel, &planned.kernel);
+  if (!Planned(status, message)) return false;
   plan->workspace_bytes = planned.kernel.workspace_bytes;
-  return Planned(status, message);
+  return true;
 }
 
 ec_status RunConv(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace,

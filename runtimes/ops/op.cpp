@@ -6,7 +6,13 @@ namespace {
 bool CheckType(const OpCall& call, size_t input, ec_status status, Message* message) {
   const InputSchema& declared = call.schema->inputs[input];
   const Tensor& got = call.input(input);
-  if (got.type == declared.type || (got.absent() && declared.optional)) return true;
+  if (got.absent() && declared.optional) return true;
+  if (got.type == declared.type) {
+    // To kernels a null pointer is an input that was not given.
+    if (got.data != nullptr || got.shape.Elements() == 0) return true;
+    return message->Refuse(EC_ERR_NULL_POINTER, "%s must have memory, got none for the shape %s", declared.name,
+                           ShapeText(got.shape).text);
+  }
   return message->Refuse(status, "%s must be %s %s, got %s %s", declared.name, TypeName(declared.type), declared.shape,
                          TypeName(got.type), got.absent() ? "" : ShapeText(got.shape).text);
 }

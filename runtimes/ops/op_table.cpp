@@ -82,6 +82,10 @@ constexpr AttributeSchema kAttributeSchemas[] = {
 };
 const OpSchema kSchema = {"lut_conv2d", "LutConv2D", "edgecomp::lut_conv2d.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes, 0};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
+static_assert(2 <= kMaxInts);
+static_assert(2 <= kMaxInts);
+static_assert(4 <= kMaxInts);
+static_assert(2 <= kMaxInts);
 }  // namespace lut_conv2d
 
 namespace lut_narrow_conv2d {
@@ -107,6 +111,10 @@ constexpr AttributeSchema kAttributeSchemas[] = {
 };
 const OpSchema kSchema = {"lut_narrow_conv2d", "LutNarrowConv2D", "edgecomp::lut_narrow_conv2d.out", kInputSchemas, kInputs, lut_narrow::kArrays, kAttributeSchemas, kAttributes, lut_narrow::kAttributes, kAddend};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
+static_assert(2 <= kMaxInts);
+static_assert(2 <= kMaxInts);
+static_assert(4 <= kMaxInts);
+static_assert(2 <= kMaxInts);
 }  // namespace lut_narrow_conv2d
 
 const char* TypeName(ec_type type) {

@@ -138,6 +138,64 @@ TEST(MatMulRefusesBadCalls) {
   CHECK(multiply(x.data(), std::numeric_limits<int64_t>::max() / 8, y.data(), workspace.data(), bytes) == EC_ERR_OVERFLOW);
 }
 
+TEST(OperatorsOnTensorsRefuseWhatHasNoMemoryOrSize) {
+  const RandomFactor factor = MakeFactor();
+  const ec_lut_factor& f = factor.view();
+  const int64_t code_dims[] = {2, 4, 4, 16, 4}, book_dims[] = {2, 16}, tile_dims[] = {2}, scale_dims[] = {2, 4, 16},
+                row_dims[] = {2, 16};
+  const std::vector<float> x(100), bias(20);
+  const int64_t bias_dims[] = {20};
+  const auto run = [&](std::vector<int64_t> x_dims, const float* bias_data, std::string* message) {
+    const ec_tensor inputs[] = {
+        {EC_TYPE_FLOAT32, static_cast<int32_t>(x_dims.size()), x_dims.data(), x.data()},
+        {EC_TYPE_UINT8, 5, code_dims, f.codes},
+        {EC_TYPE_INT8, 2, book_dims, f.codebooks},
+        {EC_TYPE_UINT16, 1, tile_dims, f.tile_book},
+        {EC_TYPE_INT8, 3, scale_dims, f.scales},
+        {EC_TYPE_FLOAT32, 2, row_dims, f.row_scale},
+        {EC_TYPE_NONE, 0, nullptr, nullptr},
+        {EC_TYPE_FLOAT32, 1, bias_dims, bias_data},
+        {EC_TYPE_NONE, 0, nullptr, nullptr},
+    };
+    const int64_t attributes[] = {20, 100, 4, 32, EC_COMPUTE_FLOAT, EC_ACTIVATION_NONE, 0};
+    std::vector<float> y(20);
+    std::vector<uint8_t> temporary;
+    struct Memory {
+      std::vector<float>* y;
+      std::vector<uint8_t>* temporary;
+    } memory = {&y, &temporary};
+    char text[256] = "";
+    ec_op_call call = {};
+    call.size = sizeof(call);
+    call.op = "lut_matmul";
+    call.inputs = inputs;
+    call.input_count = 9;
+    call.attributes = attributes;
+    call.attribute_count = 7;
+    call.context = &memory;
+    call.output = [](void* context, const int64_t*, int32_t) { return static_cast<Memory*>(context)->y->data(); };
+    call.temporary = [](void* context, size_t bytes) {
+      auto* held = static_cast<Memory*>(context)->temporary;
+      held->resize(bytes);
+      return static_cast<void*>(held->data());
+    };
+    call.message = text;
+    call.message_bytes = sizeof(text);
+    const ec_status status = ec_op_run(&call);
+    *message = text;
+    return status;
+  };
+  std::string message;
+  CHECK_MESSAGE(run({1, 100}, bias.data(), &message) == EC_OK, "%s", message.c_str());
+  CHECK(run({1, 100}, nullptr, &message) == EC_ERR_NULL_POINTER);
+  CHECK_MESSAGE(message.find("bias must have memory") != std::string::npos, "%s", message.c_str());
+  const int64_t huge = int64_t{1} << 32;
+  for (const std::vector<int64_t>& dims : {std::vector<int64_t>{-1, -1, 100}, {huge, huge, 100}, {huge, huge, 0}}) {
+    CHECK(run(dims, bias.data(), &message) == EC_ERR_TENSOR);
+    CHECK_MESSAGE(message.find("whose product is an int64") != std::string::npos, "%s", message.c_str());
+  }
+}
+
 TEST(GatherRefusesBadIndices) {
   for (const bool permuted : {false, true}) {
     const RandomFactor factor = MakeFactor(permuted);

@@ -115,13 +115,19 @@ class CallHost final : public Host {
     }
     EtTensor output = output_.toTensor();
     SizesType sizes[kMaxRank];
-    for (size_t i = 0; i < shape.rank; ++i) sizes[i] = static_cast<SizesType>(shape.dims[i]);
-    if (executorch::runtime::resize_tensor(output, {sizes, shape.rank}) != Error::Ok) {
+    bool fit = true;
+    for (size_t i = 0; i < shape.rank; ++i) {
+      sizes[i] = static_cast<SizesType>(shape.dims[i]);
+      fit = fit && sizes[i] == shape.dims[i];
+    }
+    if (!fit || executorch::runtime::resize_tensor(output, {sizes, shape.rank}) != Error::Ok) {
       message_->Refuse(EC_ERR_TENSOR, "the output needs shape %s, and memory is planned for %s: export with larger sizes",
                        ShapeText(shape).text, ShapeText(ShapeOf(output)).text);
       return nullptr;
     }
-    return output.mutable_data_ptr<float>();
+    auto* data = output.mutable_data_ptr<float>();
+    if (data == nullptr && shape.Elements() > 0) message_->Refuse(EC_ERR_NULL_POINTER, "the output must have memory");
+    return data;
   }
 
   void* Temporary(size_t bytes) override {

@@ -69,7 +69,13 @@ OrtStatus* Kernel::Initialize(const OrtKernelInfo* info) {
 
 OrtStatus* Kernel::ReadAttribute(const OrtKernelInfo* info, const AttributeSchema& attribute, AttributeValue* value) const {
   Message message;
-  if (attribute.kind == AttributeKind::kInt) return GetIntAttribute::Call(api_, info, attribute.name, &value->ints[0]);
+  if (attribute.kind == AttributeKind::kInt) {
+    OrtStatus* status = GetIntAttribute::Call(api_, info, attribute.name, &value->ints[0]);
+    if (status == nullptr) return nullptr;
+    ReleaseStatus::Call(api_, status);
+    message.Refuse(EC_ERR_ATTRIBUTE, "the attribute %s must be an integer", attribute.name);
+    return Fail(nullptr, message);
+  }
   if (attribute.kind == AttributeKind::kInts) {
     size_t found = attribute.count;
     OrtStatus* status = GetIntsAttribute::Call(api_, info, attribute.name, value->ints, &found);
@@ -184,6 +190,8 @@ OrtStatus* InferOutputShape(const OrtCustomOp* op, OrtShapeInferContext* context
   if (!Description(op).op->output_shape({&schema, {}, attributes}, first, &output, &message)) return nullptr;
   const char* output_symbols[kMaxRank] = {};
   for (size_t i = 0; i < output.rank; ++i) {
+    // A negative size that is no code of ours comes from an attribute of a damaged node, which making the kernel refuses.
+    if (output.dims[i] < -static_cast<int64_t>(first.rank)) return nullptr;
     output_symbols[i] = output.dims[i] < 0 ? symbols[-1 - output.dims[i]] : "";
     // An open dimension without a symbol would be taken for one of size -1.
     if (output.dims[i] < 0 && output_symbols[i][0] == '\0') return nullptr;

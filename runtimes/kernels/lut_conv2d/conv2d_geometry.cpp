@@ -39,8 +39,9 @@ ec_status MakeConv2dGeometry(int64_t n, int64_t k, int64_t channel_multiple, con
   g.padded_channels = CeilDiv(g.group_channels, channel_multiple) * channel_multiple;
 
   const CheckedSize columns = CheckedSize(conv->kernel_h) * conv->kernel_w * g.padded_channels;
-  const CheckedSize in = CheckedSize(conv->batch) * conv->in_channels * conv->height * conv->width * int64_t{sizeof(float)};
-  const CheckedSize out = CheckedSize(conv->batch) * n * g.out_height * g.out_width * int64_t{sizeof(float)};
+  const int64_t images = conv->batch > 0 ? conv->batch : 1;  // without images the sizes of one must fit all the same
+  const CheckedSize in = CheckedSize(images) * conv->in_channels * conv->height * conv->width * int64_t{sizeof(float)};
+  const CheckedSize out = CheckedSize(images) * n * g.out_height * g.out_width * int64_t{sizeof(float)};
   if (!columns.fits() || !in.fits() || !out.fits()) return EC_ERR_OVERFLOW;
   return static_cast<int64_t>(columns.value()) == k ? EC_OK : EC_ERR_SHAPE;
 }
