@@ -1,5 +1,7 @@
 #include "ops/op.h"
 
+#include <cstdint>
+
 namespace edgecomp {
 namespace {
 
@@ -37,6 +39,42 @@ bool RefuseWithInput(const OpCall& call, ec_status status, Message* message) {
                          ShapeText(call.input(0).shape).text, FactorText(call).text);
 }
 
+uintptr_t BytesOf(const Tensor& tensor) {
+  const auto elements = static_cast<uintptr_t>(tensor.shape.Elements());
+  switch (tensor.type) {
+    case EC_TYPE_UINT8:
+    case EC_TYPE_INT8:
+      return elements;
+    case EC_TYPE_UINT16:
+      return 2 * elements;
+    case EC_TYPE_FLOAT32:
+    case EC_TYPE_INT32:
+      return 4 * elements;
+    case EC_TYPE_INT64:
+      return 8 * elements;
+    case EC_TYPE_NONE:
+    case EC_TYPE_OTHER:
+      break;
+  }
+  return 0;
+}
+
+// Kernels read their inputs, whose values were checked, while they write: a damaged memory plan may lay the output over one of
+// them.
+bool CheckOverlap(const OpCall& call, const Shape& output, const float* y, Message* message) {
+  const auto from = reinterpret_cast<uintptr_t>(y);
+  const uintptr_t end = from + sizeof(float) * static_cast<uintptr_t>(output.Elements());
+  for (size_t i = 0; i < call.schema->input_count; ++i) {
+    const Tensor& input = call.input(i);
+    if (input.absent()) continue;
+    const uintptr_t start = reinterpret_cast<uintptr_t>(input.data), bytes = BytesOf(input);
+    if (bytes == 0 || end <= start || start + bytes <= from) continue;
+    if (i != 0 && i == call.schema->in_place && input.data == y && input.shape == output) continue;
+    return message->Refuse(EC_ERR_TENSOR, "the output must have memory of its own, but lies over %s", call.schema->inputs[i].name);
+  }
+  return true;
+}
+
 }  // namespace
 
 bool BindFactor(const Op& op, const OpCall& call, Host* host, Factor* factor, Message* message) {
@@ -71,6 +109,7 @@ bool RunOp(const Op& op, const OpCall& call, const Factor* bound, Host* host, Me
   }
   float* y = host->Output(plan.output);
   if (y == nullptr && plan.output.Elements() != 0) return false;
+  if (plan.output.Elements() != 0 && !CheckOverlap(call, plan.output, y, message)) return false;
   void* workspace = plan.workspace_bytes == 0 ? nullptr : host->Temporary(plan.workspace_bytes);
   if (plan.workspace_bytes != 0 && workspace == nullptr) return false;
   const ec_status status = op.run(call, *bound, plan, parallel, workspace, y);

@@ -138,13 +138,14 @@ TEST(MatMulRefusesBadCalls) {
   CHECK(multiply(x.data(), std::numeric_limits<int64_t>::max() / 8, y.data(), workspace.data(), bytes) == EC_ERR_OVERFLOW);
 }
 
-TEST(OperatorsOnTensorsRefuseWhatHasNoMemoryOrSize) {
+TEST(OperatorsOnTensorsRefuseWhatHasNoMemoryOrSizeOfItsOwn) {
   const RandomFactor factor = MakeFactor();
   const ec_lut_factor& f = factor.view();
   const int64_t code_dims[] = {2, 4, 4, 16, 4}, book_dims[] = {2, 16}, tile_dims[] = {2}, scale_dims[] = {2, 4, 16},
                 row_dims[] = {2, 16};
   const std::vector<float> x(100), bias(20);
   const int64_t bias_dims[] = {20};
+  float* at = nullptr;  // where the output is put, if not in memory of its own
   const auto run = [&](std::vector<int64_t> x_dims, const float* bias_data, std::string* message) {
     const ec_tensor inputs[] = {
         {EC_TYPE_FLOAT32, static_cast<int32_t>(x_dims.size()), x_dims.data(), x.data()},
@@ -161,9 +162,9 @@ TEST(OperatorsOnTensorsRefuseWhatHasNoMemoryOrSize) {
     std::vector<float> y(20);
     std::vector<uint8_t> temporary;
     struct Memory {
-      std::vector<float>* y;
+      float* y;
       std::vector<uint8_t>* temporary;
-    } memory = {&y, &temporary};
+    } memory = {at != nullptr ? at : y.data(), &temporary};
     char text[256] = "";
     ec_op_call call = {};
     call.size = sizeof(call);
@@ -173,7 +174,7 @@ TEST(OperatorsOnTensorsRefuseWhatHasNoMemoryOrSize) {
     call.attributes = attributes;
     call.attribute_count = 7;
     call.context = &memory;
-    call.output = [](void* context, const int64_t*, int32_t) { return static_cast<Memory*>(context)->y->data(); };
+    call.output = [](void* context, const int64_t*, int32_t) { return static_cast<Memory*>(context)->y; };
     call.temporary = [](void* context, size_t bytes) {
       auto* held = static_cast<Memory*>(context)->temporary;
       held->resize(bytes);
@@ -189,6 +190,10 @@ TEST(OperatorsOnTensorsRefuseWhatHasNoMemoryOrSize) {
   CHECK_MESSAGE(run({1, 100}, bias.data(), &message) == EC_OK, "%s", message.c_str());
   CHECK(run({1, 100}, nullptr, &message) == EC_ERR_NULL_POINTER);
   CHECK_MESSAGE(message.find("bias must have memory") != std::string::npos, "%s", message.c_str());
+  at = const_cast<float*>(x.data()) + 99;
+  CHECK(run({1, 100}, bias.data(), &message) == EC_ERR_TENSOR);
+  CHECK_MESSAGE(message.find("lies over x") != std::string::npos, "%s", message.c_str());
+  at = nullptr;
   const int64_t huge = int64_t{1} << 32;
   for (const std::vector<int64_t>& dims : {std::vector<int64_t>{-1, -1, 100}, {huge, huge, 100}, {huge, huge, 0}}) {
     CHECK(run(dims, bias.data(), &message) == EC_ERR_TENSOR);
