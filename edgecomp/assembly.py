@@ -60,9 +60,14 @@ def require_complete(
         if plan.bias is not None and plan.bias in dense and tuple(dense[plan.bias].shape) != (layer.outputs,):
             raise CheckpointError(f"{plan.bias} must have the shape [{layer.outputs}], got {list(dense[plan.bias].shape)}")
     biases = {plan.bias for plan in plans.values() if plan.bias is not None}
-    lacking = [name for name in {*body.state_dict(), *biases} - {f"{name}.weight" for name in plans} if name not in dense]
+    lacking = ({*body.state_dict()} - _replaced(plans) | biases) - dense.keys()
     if lacking:
         raise CheckpointError(f"the checkpoint must hold every tensor of the model, but lacks {', '.join(sorted(lacking)[:5])}")
+
+
+def _replaced(plans: Mapping[str, LayerPlan]) -> set[str]:
+    """Names of what a packed layer has in another form."""
+    return {f"{name}.{kind}" for name in plans for kind in ("weight", "bias")}
 
 
 def _fill(body: nn.Module, name: str, tensor: Tensor, parameters: dict[int, nn.Parameter]) -> None:
@@ -85,25 +90,28 @@ def _fill(body: nn.Module, name: str, tensor: Tensor, parameters: dict[int, nn.P
 def dense_tensors(
     body: nn.Module, compressed: Mapping[str, LayerPlan], changed: Mapping[str, Tensor], dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Every tensor of the model that is no compressed weight, by name: floats rounded to `dtype`, shared ones shared.
+    """Every tensor of the model that is no compressed weight, and the biases that passes add, by name.
+
+    Floats are rounded to `dtype`, and shared tensors stay shared.
 
     Args:
         body: the original model.
-        compressed: the layers whose weights are packed.
-        changed: tensors that passes put in the place of the original's.
+        compressed: the plans of the layers whose weights are packed.
+        changed: tensors that passes put in the place of the original's, or added as biases of plans.
         dtype: `torch.float16` or `torch.float32`.
 
     Raises:
         ModelError: a value is too large for `dtype`.
 
     """
-    weights = {f"{name}.weight" for name in compressed}
+    biases = [plan.bias for plan in compressed.values() if plan.bias is not None]
+    replaced = _replaced(compressed) - set(biases)
+    stored = {**body.state_dict(keep_vars=True), **changed}
     rounded: dict[int, Tensor] = {}
     tensors: dict[str, Tensor] = {}
-    for name, original in body.state_dict(keep_vars=True).items():
-        if name in weights:
+    for name, tensor in stored.items():
+        if name in replaced:
             continue
-        tensor = changed.get(name, original)
         if id(tensor) not in rounded:
             value = tensor.detach()
             rounded[id(tensor)] = value.to(dtype) if value.is_floating_point() else value

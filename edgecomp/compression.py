@@ -31,7 +31,7 @@ from edgecomp.progress import ProgressBar
 from edgecomp.recipe import Recipe, load_recipe
 from edgecomp.reconstruction import layer_error
 from edgecomp.resume import Work, open_work
-from edgecomp.tensor import Factor, LayerPlan, TensorSpec
+from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
 
 DEFAULT_SAMPLES = 128
 DEFAULT_SEQUENCE_LENGTH = 512
@@ -202,14 +202,12 @@ def _layer_parameters(draft: Draft, plans: Mapping[str, LayerPlan]) -> dict[str,
 def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tuple[dict[str, LayerPlan], dict[str, Factor]]:
     """Plans and factors of the layers that a pass changed; matrices that a pass made and none packed become dense factors."""
 
-    def untouched(factor: str) -> bool:
-        return factor in draft.matrices and draft.matrices[factor] is originals.get(factor)
+    def untouched(name: str, plan: LayerPlan) -> bool:
+        own = draft.layers[name]
+        as_it_was = plan.terms == ((Stage(own.factor, own.op, own.conv),),) and plan.bias == own.bias
+        return as_it_was and draft.matrices.get(own.factor) is originals[own.factor]
 
-    plans = {
-        name: plan
-        for name, plan in draft.plans.items()
-        if not all(untouched(stage.factor) for term in plan.terms for stage in term)
-    }
+    plans = {name: plan for name, plan in draft.plans.items() if not untouched(name, plan)}
     dtype = np.float16 if recipe.dense_dtype == "float16" else np.float32
     factors: dict[str, Factor] = {}
     for stage in (stage for plan in plans.values() for term in plan.terms for stage in term):

@@ -56,12 +56,14 @@ class Draft:
     It starts with one term of one stage per layer, each over the layer's own weight in `matrices`. A pass replaces stages,
     adds terms, and moves factors from `matrices` (`[N, K]`, in the type that the model has them in) to `factors` (packed). The
     matrices are the model's own weights, often mapped from its files: a pass puts another in their place and never changes one in
-    place. `tensors` takes what a pass changes among the tensors that stay dense (biases, norms), by name.
+    place. `tensors` takes what a pass changes among the tensors that stay dense (biases, norms), by name; a layer without a bias
+    may get one there, which its plan names `LAYER.bias`. `dense` has the shapes of the model's own, by name.
     """
 
     layers: Mapping[str, Layer]
     plans: dict[str, LayerPlan]
     matrices: dict[str, Tensor]
+    dense: Mapping[str, tuple[int, ...]]
     factors: dict[str, Factor] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     records: dict[str, dict[str, float]] = field(default_factory=dict)  # per factor, what the pass measured
@@ -130,7 +132,7 @@ class Draft:
 
         Raises:
             ModelError: a stage names no factor or two, a factor is used by no stage, or a plan does not lead from its layer's
-                inputs to its outputs.
+                inputs to its outputs; a dense tensor or a bias is neither the model's nor a plan's new one, or of another shape.
 
         """
         uses = self._uses
@@ -151,6 +153,28 @@ class Draft:
                     f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, "
                     f"got {shapes}"
                 )
+        self._check_tensors()
+
+    def _check_tensors(self) -> None:
+        shapes = dict(self.dense)
+        for name, plan in self.plans.items():
+            if plan.bias is None:
+                continue
+            if plan.bias != f"{name}.bias" or plan.bias not in {*self.dense, *self.tensors}:
+                raise ModelError(
+                    f"the bias of {name} must be {name}.bias, a tensor of the model or one that a pass adds to the draft's "
+                    f"tensors, got {plan.bias}"
+                )
+            shapes.setdefault(plan.bias, (self.layers[name].outputs,))
+        unknown = self.tensors.keys() - shapes.keys()
+        if unknown:
+            raise ModelError(
+                "tensors that a pass changes must be dense ones of the model or the biases of plans, "
+                f"but {', '.join(sorted(unknown))} is none: a layer's weight is changed in the draft's matrices"
+            )
+        for name, tensor in self.tensors.items():
+            if tuple(tensor.shape) != shapes[name]:
+                raise ModelError(f"{name} must have the shape {list(shapes[name])}, a pass made it {list(tensor.shape)}")
 
 
 def leads(plan: LayerPlan, factors: Mapping[str, Factor | Tensor], layer: Layer) -> bool:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from packed_models import conv, conv_factor, gather, linear, plan, random_factor
 from torch import nn
 from torch.nn.utils import parametrizations, weight_norm
 
+import edgecomp
 from edgecomp.assembly import dense_tensors, install, require_complete
 from edgecomp.columns import ConvColumns
+from edgecomp.draft import Draft
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.layers import conv_params, draft_of, find_layers
+from edgecomp.passes import PASSES, PassContext
+from edgecomp.passes.lut_kmeans import LutKmeans
 from edgecomp.tensor import ConvParams, Factor, LayerPlan
 
 
@@ -101,7 +107,7 @@ def test_dense_tensors_are_rounded_and_stay_shared() -> None:
     model = nn.ModuleDict({"fc": nn.Linear(8, 8), "one": nn.LayerNorm(8), "two": nn.LayerNorm(8)})
     model["two"].weight = model["one"].weight
     model.register_buffer("step", torch.tensor([3]))
-    tensors = dense_tensors(model, {"fc": plan([linear()])}, {}, torch.float16)
+    tensors = dense_tensors(model, {"fc": replace(plan([linear()]), bias="fc.bias")}, {}, torch.float16)
     assert set(tensors) == {"step", "fc.bias", "one.weight", "one.bias", "two.weight", "two.bias"}
     assert tensors["two.weight"] is tensors["one.weight"]
     assert (tensors["one.bias"].dtype, tensors["step"].dtype) == (torch.float16, torch.int64)
@@ -186,3 +192,52 @@ def test_tensors_that_are_missing_unknown_or_of_another_shape_are_refused() -> N
         install(original(), PLANS, FACTORS, {**dense, "norm.offset": torch.ones(40)})
     with pytest.raises(CheckpointError, match=r"norm\.bias must have the shape \[40\].*\[39\]"):
         install(original(), PLANS, FACTORS, {**dense, "norm.bias": torch.ones(39)})
+
+
+def test_a_pass_may_add_and_drop_a_bias(tmp_path: Path) -> None:
+    """`0` gets one, `1` loses its own, `2` keeps its weight as it is and gets one all the same."""
+
+    class Biases(LutKmeans):
+        def run(self, draft: Draft, context: PassContext) -> None:
+            super().run(draft, context)
+            draft.tensors |= {"0.bias": torch.full((32,), 2.0), "2.bias": torch.full((8,), 3.0)}
+            for name, bias in {"0": "0.bias", "1": None, "2": "2.bias"}.items():
+                draft.plans[name] = replace(draft.plans[name], bias=bias)
+
+    model = nn.Sequential(nn.Linear(32, 32, bias=False), nn.Linear(32, 32), nn.Linear(32, 8, bias=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PASSES, "lut-kmeans", Biases)
+        passes = [{"method": "lut-kmeans", "bits": 8, "weighting": "none", "skip": ["2"]}]
+        passes += [{"method": "jlcm", "steps": 1, "dense_rate": 0.5}]
+        samples = [{"x": np.ones((1, 32), np.float32) * i} for i in range(9)]
+        packed = edgecomp.compress(model, {"version": 1, "passes": passes[:1]}, samples)
+        learned = edgecomp.compress(model, {"version": 1, "passes": [passes[0] | {"bits": 4}, passes[1]]}, samples)
+    assert {name: tensor.tolist() for name, tensor in packed.dense.items()} == {"0.bias": [2.0] * 32, "2.bias": [3.0] * 8}
+    assert learned.dense.keys() == packed.dense.keys()
+    packed.save(tmp_path / "model.ec")
+    x = torch.randn(1, 32)
+    expected = nn.functional.linear(nn.functional.linear(model[0](x) + 2, model[1].weight), model[2].weight) + 3
+    for module in (packed.module, edgecomp.load(tmp_path / "model.ec", model=model).module):
+        assert torch.allclose(module(x), expected, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "bias", "message"),
+    [
+        ({"0.biass": torch.ones(8)}, None, "0.biass is none"),
+        ({"1.weight": torch.ones(4, 8)}, None, "1.weight is none"),
+        ({"1.bias": torch.ones(5)}, None, r"1\.bias must have the shape \[4\]"),
+        ({"0.bias": torch.ones(5)}, "0.bias", r"0\.bias must have the shape \[8\]"),
+        ({}, "0.bias", r"the bias of 0 must be 0\.bias"),
+        ({}, "1.bias", r"the bias of 0 must be 0\.bias"),
+    ],
+)
+def test_dense_tensors_that_a_pass_cannot_have_meant_are_refused(
+    tensors: dict[str, torch.Tensor], bias: str | None, message: str
+) -> None:
+    draft = draft_of(nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 4)))
+    draft.check()
+    draft.tensors |= tensors
+    draft.plans["0"] = replace(draft.plans["0"], bias=bias)
+    with pytest.raises(ModelError, match=message):
+        draft.check()

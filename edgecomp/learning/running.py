@@ -55,7 +55,12 @@ class RunningDraft:
                 part.activation_relu_or_gelu = 0  # its fused path reads the linear layers' weights; this says not to take it
 
     def _bias(self, original: nn.Module, plan: LayerPlan, memo: Mapping[int, Any]) -> nn.Parameter | None:
-        return None if plan.bias is None else memo[id(original.get_parameter(self._prefix + plan.bias))]
+        if plan.bias is None:
+            return None
+        if plan.bias in self._draft.dense:
+            own: nn.Parameter = memo[id(original.get_parameter(self._prefix + plan.bias))]
+            return own
+        return nn.Parameter(self._draft.tensors[plan.bias].to(self._device), requires_grad=False)  # one that a pass has added
 
     def factors_within(self, root: str, *, without: Collection[str] = ()) -> list[str]:
         """The factors that layers of the submodule `root` use, and none of the submodules `without`, in the order of the plans."""
