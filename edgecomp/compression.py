@@ -281,7 +281,8 @@ def _describe_source(module: nn.Module, files: Iterable[Path]) -> dict[str, str]
     if digests:
         return digests
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    # Buffers that no file holds decide outputs too.
+    for name, tensor in {**dict(module.named_buffers()), **module.state_dict()}.items():
         digest.update(f" {name} {tensor.dtype} {list(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return {"tensors": digest.hexdigest()}
@@ -292,6 +293,7 @@ def _describe_calibration(calibration: str | Iterable[Sample] | None, inputs: Se
     digest = hashlib.sha256()
     for sample in inputs:
         for name in sorted(sample):
-            digest.update(name.encode() + np.ascontiguousarray(sample[name]).tobytes())
+            array = np.ascontiguousarray(sample[name])
+            digest.update(f" {name} {array.dtype} {list(np.shape(sample[name]))} ".encode() + array.tobytes())
     source = str(calibration) if isinstance(calibration, str | Path) else None
     return {"source": source, "samples": len(inputs), "sha256": digest.hexdigest() if inputs else None}

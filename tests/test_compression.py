@@ -341,3 +341,28 @@ def test_a_matrix_that_a_pass_replaced_is_kept(monkeypatch: pytest.MonkeyPatch) 
     assert {factor.format for factor in packed.factors.values()} == {"dense"}
     assert not packed(tiny_models.tokens()[0])[0].any()
     assert (packed.dense["fc.bias"] == 2).all()
+
+
+class Scaled(nn.Module):
+    """A buffer decides what it gives that no file holds."""
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(32, 32)
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(x.float().reshape(-1, 32) * self.scale.real)
+        return y
+
+
+def test_digests_tell_buffers_shapes_and_dtypes_apart() -> None:
+    flat = np.arange(64, dtype=np.float32)
+    samples = [flat.reshape(2, 32), flat.reshape(2, 4, 8), flat.reshape(2, 32).view(np.int32)]
+    scales = [torch.tensor(1.0), torch.tensor(2.0), torch.tensor(1.0 + 1.0j)]
+    settings = recipe(8, weighting="none")
+    models = [edgecomp.compress(Scaled(scales[0]), settings, [{"x": sample}]) for sample in samples]
+    models += [edgecomp.compress(Scaled(scale), settings, [{"x": samples[0]}]) for scale in scales[1:]]
+    assert len({model.provenance["calibration"]["sha256"] for model in models}) == 3
+    assert len({model.provenance["source"]["tensors"] for model in models}) == 3
