@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from edgecomp.draft import leads
+from edgecomp.draft import leads, must_lead
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.layers import find_layers, layer_of
 from edgecomp.modules import PackedFactor, PackedLayer, set_module
@@ -53,10 +53,7 @@ def require_complete(
             raise CheckpointError(f"the plan of {name} needs the factors {sorted(missing)}, which the checkpoint does not hold")
         layer = layer_of(name, layers[name], "")
         if not leads(plan, factors, layer):
-            shapes = [[(stage.op, factors[stage.factor].shape) for stage in term] for term in plan.terms]
-            raise CheckpointError(
-                f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, got {shapes}"
-            )
+            raise CheckpointError(must_lead(plan, factors, layer))
         if plan.bias is not None and plan.bias in dense and tuple(dense[plan.bias].shape) != (layer.outputs,):
             raise CheckpointError(f"{plan.bias} must have the shape [{layer.outputs}], got {list(dense[plan.bias].shape)}")
     biases = {plan.bias for plan in plans.values() if plan.bias is not None}

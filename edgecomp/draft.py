@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -148,11 +148,7 @@ class Draft:
         for name, plan in self.plans.items():
             layer = self.layers[name]
             if not leads(plan, known, layer):
-                shapes = [[(stage.op, self.shape(stage.factor)) for stage in term] for term in plan.terms]
-                raise ModelError(
-                    f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, "
-                    f"got {shapes}"
-                )
+                raise ModelError(must_lead(plan, known, layer))
         self._check_tensors()
 
     def _check_tensors(self) -> None:
@@ -180,6 +176,8 @@ class Draft:
 def leads(plan: LayerPlan, factors: Mapping[str, Factor | Tensor], layer: Layer) -> bool:
     """Whether each stage of each chain takes what the one before it gives, the first the layer's inputs, the last its outputs.
 
+    The outputs of convolutions have the layer's height and width too, whatever the inputs'.
+
     Args:
         plan: the layer's plan.
         factors: what it names, packed or matrices.
@@ -187,6 +185,17 @@ def leads(plan: LayerPlan, factors: Mapping[str, Factor | Tensor], layer: Layer)
 
     """
     return all(_chain_leads(term, factors, layer) for term in plan.terms)
+
+
+def must_lead(plan: LayerPlan, factors: Mapping[str, Factor | Tensor], layer: Layer) -> str:
+    """What to say of a plan that does not."""
+    stages = [
+        [(stage.op, tuple(factors[stage.factor].shape), *([] if stage.conv is None else [stage.conv])) for stage in term]
+        for term in plan.terms
+    ]
+    ends = f"{layer.inputs} inputs to {layer.outputs} outputs by {layer.op}"
+    sizes = "" if layer.conv is None else f" with the heights and widths of {layer.conv}"
+    return f"the plan of {layer.name} must lead from {ends}{sizes}, got {stages}"
 
 
 def _chain_leads(term: tuple[Stage, ...], factors: Mapping[str, Factor | Tensor], layer: Layer) -> bool:
@@ -199,8 +208,27 @@ def _chain_leads(term: tuple[Stage, ...], factors: Mapping[str, Factor | Tensor]
         takes, gives = (n, k) if stage.op == "gather" else (k, n)
         if stage.conv is not None:
             packed = format_of(factor).conv_columns(stage.conv) if isinstance(factor, Factor) else ConvColumns(stage.conv).count
-            takes = stage.conv.in_channels if k == packed else -1
+            takes = stage.conv.in_channels if k == packed and n % stage.conv.groups == 0 else -1
         if takes != width:
             return False
         width = gives
+    if layer.conv is not None and _sizes([stage.conv for stage in term if stage.conv is not None]) != _sizes([layer.conv]):
+        return False
     return width == layer.outputs
+
+
+def _sizes(convs: Sequence[ConvParams]) -> list[tuple[int, int]]:
+    """`(A, P)` for each axis, by which convolutions in turn give ⌊(S + A) / P⌋ positions for S.
+
+    One gives ⌊(S + p - d (k - 1) - 1) / s⌋ + 1 with padding p, dilation d, kernel k and stride s. ⌊(⌊(S + A) / P⌋ + a) / s⌋ is
+    ⌊(S + A + a P) / (P s)⌋, so that chains of equal `(A, P)` agree for all S, and others do not.
+    """
+    found = []
+    for axis in range(2):
+        added, stride = 0, 1
+        for conv in convs:
+            padding = conv.padding[axis] + conv.padding[axis + 2]
+            added += (padding - conv.dilation[axis] * (conv.kernel_size[axis] - 1) - 1 + conv.stride[axis]) * stride
+            stride *= conv.stride[axis]
+        found.append((added, stride))
+    return found

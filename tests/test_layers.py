@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,13 @@ from torch.nn.utils import parametrizations, weight_norm
 
 import edgecomp
 from edgecomp.assembly import dense_tensors, install, require_complete
-from edgecomp.columns import ConvColumns
+from edgecomp.columns import ConvColumns, stage_output
 from edgecomp.draft import Draft
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.layers import conv_params, draft_of, find_layers
 from edgecomp.passes import PASSES, PassContext
 from edgecomp.passes.lut_kmeans import LutKmeans
-from edgecomp.tensor import ConvParams, Factor, LayerPlan
+from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage
 
 
 class Scaled(nn.Linear):
@@ -170,6 +171,17 @@ BAD_PLANS: dict[str, tuple[dict[str, LayerPlan], str]] = {
     "a linear stage in an embedding": ({"table": plan([linear("w")])}, "table must lead from 40 inputs to 64 outputs by gather"),
     "channels that differ": ({"conv": plan([conv(replace(CONV, in_channels=4), "kernel")])}, "conv must lead"),
     "taps that differ": ({"conv": plan([conv(replace(CONV, kernel_size=(3, 2)), "kernel")])}, "conv must lead"),
+    "another stride": ({"conv": plan([conv(replace(CONV, stride=(1, 2)), "kernel")])}, "conv must lead .* heights and widths"),
+    "another padding": ({"conv": plan([conv(replace(CONV, padding=(1, 0, 1, 0)), "kernel")])}, "conv must lead"),
+    "another dilation": ({"conv": plan([conv(replace(CONV, dilation=(3, 3)), "kernel")])}, "conv must lead"),
+    "a chain of another stride": (
+        {"conv": plan([conv(ConvParams(3, (1, 1), (2, 2)), "three"), conv(CONV, "kernel")])},
+        "conv must lead",
+    ),
+    "rows that groups do not divide": (
+        {"conv": plan([conv(CONV, "kernel")], [conv(ConvParams(3, (1, 1)), "five"), conv(ConvParams(5, (1, 1), groups=5), "one")])},
+        "conv must lead",
+    ),
     "a bias of another shape": ({"fc": replace(plan([linear("w")]), bias="norm.pad")}, r"norm\.pad must have the shape \[40\]"),
     "a bias that is not there": ({"fc": replace(plan([linear("w")]), bias="fc.offset")}, r"lacks fc\.offset"),
 }
@@ -178,7 +190,8 @@ BAD_PLANS: dict[str, tuple[dict[str, LayerPlan], str]] = {
 @pytest.mark.parametrize("what", BAD_PLANS)
 def test_plans_that_do_not_make_up_the_model_are_refused(what: str) -> None:
     plans, message = BAD_PLANS[what]
-    factors: dict[str, Factor] = {**FACTORS, "small": random_factor(40, 32)}
+    factors: dict[str, Factor] = {**FACTORS, "small": random_factor(40, 32), "one": conv_factor(16, ConvParams(1, (1, 1)))}
+    factors |= {name: conv_factor(n, ConvParams(3, (1, 1))) for name, n in {"three": 3, "five": 5}.items()}
     dense = {**dense_tensors(original(), plans, {}, torch.float32), "norm.pad": torch.zeros(3)}
     with pytest.raises(CheckpointError, match=message):
         require_complete(original(), plans, factors, dense)
@@ -240,4 +253,37 @@ def test_dense_tensors_that_a_pass_cannot_have_meant_are_refused(
     draft.tensors |= tensors
     draft.plans["0"] = replace(draft.plans["0"], bias=bias)
     with pytest.raises(ModelError, match=message):
+        draft.check()
+
+
+@pytest.mark.parametrize(
+    ("chain", "fits"),
+    [
+        ([ConvParams(3, (1, 1)), ConvParams(4, (3, 3), (2, 3), (1, 1, 1, 1))], True),
+        ([ConvParams(3, (3, 1), (2, 1), (1, 0, 1, 0)), ConvParams(4, (1, 3), (1, 3), (0, 1, 0, 1))], True),
+        ([ConvParams(3, (3, 3), (2, 3), (2, 0, 0, 2))], True),
+        ([ConvParams(3, (3, 3), (2, 3), (1, 1, 0, 1))], False),  # as many rows for odd heights alone
+        ([ConvParams(3, (1, 1), (2, 3)), ConvParams(4, (3, 3), (1, 1), (1, 1, 1, 1))], True),
+        ([ConvParams(3, (3, 3), (2, 1), (1, 1, 1, 1)), ConvParams(4, (1, 1), (1, 2))], False),
+    ],
+)
+def test_chains_of_convolutions_give_the_layer_s_sizes(chain: list[ConvParams], fits: bool) -> None:
+    draft = draft_of(nn.Sequential(nn.Conv2d(3, 4, 3, (2, 3), 1)))
+    sizes = [(nn.Conv2d(3, 4, 3, (2, 3), 1)(torch.zeros(1, 3, h, h + 3)).shape) for h in range(9, 16)]
+    made = []
+    for h in range(9, 16):
+        x = torch.zeros(1, 3, h, h + 3)
+        for params in chain:
+            x = stage_output("conv", params, torch.zeros(4, ConvColumns(params).count), x)
+        made.append(x.shape)
+    assert (made == sizes) == fits
+    del draft.matrices["0.weight"]
+    draft.matrices |= {f"stage {i}": torch.zeros(4, ConvColumns(params).count) for i, params in enumerate(chain)}
+    stages = tuple(Stage(f"stage {i}", "conv", params) for i, params in enumerate(chain))
+    draft.plans["0"] = LayerPlan((stages,), "0.bias")
+    with (
+        nullcontext()
+        if fits
+        else pytest.raises(ModelError, match="0 must lead from 3 inputs to 4 outputs by conv with the heights")
+    ):
         draft.check()
