@@ -89,6 +89,8 @@ class _Block:
                 losses = (partial(self._error, learned[i]) for i in spread(len(learned)))
                 found = reached(running, draft, context.device, names, losses)
             say_unreached(names, found, context, f"what {root} gives")
+            if not found and not tensors:
+                return
             student = Student(running, draft, context, found, tensors, settings)
             stack.enter_context(running.holding([name for name in within if name not in found]))
             stack.enter_context(student.learning())

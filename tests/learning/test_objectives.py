@@ -222,3 +222,8 @@ def test_a_loss_that_is_not_finite_names_the_sample() -> None:
         edgecomp.compress(
             heads(), recipe() | {"passes": [recipe()["passes"][0] | {"weighting": "none"}, recipe()["passes"][1]]}, inputs
         )
+
+
+def test_gradients_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(CalibrationError, match=r"gradients must be finite, but step 1 has NaN .* smaller rates"):
+        edgecomp.compress(heads(), recipe("toy_methods:steep"), samples())
