@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import edgecomp
 from edgecomp import calibration as calibration_inputs
 from edgecomp.assembly import dense_tensors, install
-from edgecomp.calibration import LABELS, Sample
+from edgecomp.calibration import LABELS, MASK, Sample
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.context import Batch, PassContext
 from edgecomp.draft import Draft
@@ -167,11 +167,13 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 def _batches(samples: Sequence[Sample], inputs: Sequence[TensorSpec]) -> list[Batch]:
     """The samples as tensors; one that a file or factory calls `labels` is no input."""
+    mask = next((position for position, spec in enumerate(inputs) if spec.name == MASK), None)
     return [
         Batch(
             f"sample {number}",
             calibration_inputs.to_tensors(sample, inputs),
             torch.from_numpy(np.asarray(sample[LABELS], order="C")) if LABELS in sample else None,
+            mask,
         )
         for number, sample in enumerate(samples)
     ]

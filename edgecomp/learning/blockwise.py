@@ -25,7 +25,7 @@ from torch import Tensor
 from edgecomp.context import PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError
-from edgecomp.learning.objectives import row_error
+from edgecomp.learning.objectives import counted, row_error
 from edgecomp.learning.optimise import hold_back, optimise, sample_order
 from edgecomp.learning.running import RunningDraft
 from edgecomp.learning.student import (
@@ -117,7 +117,8 @@ class _Block:
                 error.backward()
 
     def _error(self, sample: int) -> Tensor:
-        error = row_error(self._unit.output(sample), self._targets[sample])
+        target = self._targets[sample]
+        error = row_error(self._unit.output(sample), target, counted(self._context.samples[sample], target))
         if not torch.isfinite(error):
             raise CalibrationError(
                 f"what a block gives must be finite, but {self._unit.name} gives NaN or infinity for "

@@ -156,7 +156,7 @@ def _joined(samples: Sequence[Batch], device: torch.device) -> Batch:
         for parts in zip(*(s.inputs for s in samples), strict=True)
     ]
     labels = None if first.labels is None else torch.cat([s.labels for s in samples if s.labels is not None]).to(device)
-    return Batch(_names(samples), inputs, labels)
+    return Batch(_names(samples), inputs, labels, first.mask)
 
 
 def _shapes(sample: Batch) -> list[tuple[int, ...]]:

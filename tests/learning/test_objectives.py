@@ -17,7 +17,8 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.context import Batch, PassContext
 from edgecomp.errors import CalibrationError, ConfigError
 from edgecomp.formats import unpack
-from edgecomp.learning.objectives import Objective, make_objective
+from edgecomp.layers import find_layers
+from edgecomp.learning.objectives import Objective, make_objective, require_usable
 from edgecomp.passes import PASSES
 from edgecomp.progress import ProgressBar
 
@@ -227,3 +228,61 @@ def test_a_loss_that_is_not_finite_names_the_sample() -> None:
 def test_gradients_that_are_not_finite_are_refused() -> None:
     with pytest.raises(CalibrationError, match=r"gradients must be finite, but step 1 has NaN .* smaller rates"):
         edgecomp.compress(heads(), recipe("toy_methods:steep"), samples())
+
+
+class Tokens(nn.Module):
+    """A model of tokens, each by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(24, 32)
+        self.blocks = nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 32))
+
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        y: Tensor = self.blocks(self.table(ids)) * (2 - attention_mask[..., None])
+        return y
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("divergence", "causal-lm"),
+        ("divergence", "encoder"),
+        ("hidden-states", "encoder"),
+        ("cross-entropy", "causal-lm"),  # others have labels, which say by -100 what does not count
+    ],
+)
+def test_padding_does_not_count(name: str, kind: str) -> None:
+    torch.manual_seed(0)
+    original, other = Tokens().eval(), Tokens().eval()
+    ids = torch.randint(1, 24, (2, 9))
+    mask = torch.ones_like(ids)
+    pad = torch.zeros(2, 3, dtype=torch.int64)
+    padded = [torch.cat([pad, ids, pad], dim=1), torch.cat([pad, mask, pad], dim=1)]
+    batches = [Batch("whole", [ids, mask], mask=1), Batch("padded", padded, mask=1)]
+    context = PassContext(original, find_layers(original), batches, ProgressBar(quiet=True), kind)
+    objective = make_objective(name, context)
+    with torch.no_grad():
+        whole, short, unmasked = (float(objective.loss(other, batch)) for batch in [*batches, Batch("all", padded)])
+    assert short == pytest.approx(whole, rel=1e-5)
+    assert unmasked != pytest.approx(whole, rel=1e-2)
+    with pytest.raises(CalibrationError, match="the attention mask of empty must have a position that counts"):
+        require_usable(Batch("empty", [ids, 0 * mask], mask=1))
+
+
+def test_padding_counts_nowhere_in_a_whole_run() -> None:
+    """What stands in padded positions changes nothing: the mask of the samples reaches both stages."""
+    torch.manual_seed(0)
+    original = Tokens().eval()
+    runs = []
+    for token in (3, 7):
+        inputs = []
+        for number in range(8):
+            ids = np.random.default_rng(number).integers(1, 24, (1, 9))
+            mask = (np.arange(9)[None] < 5).astype(np.int64)
+            inputs.append({"ids": np.where(mask, ids, token), "attention_mask": mask})
+        passes = recipe("divergence", steps=3, block_steps=3)["passes"]
+        passes[0] |= {"weighting": "none", "skip": ["table"]}
+        runs.append(edgecomp.compress(original, recipe() | {"passes": passes}, inputs))
+    for name, factor in runs[0].factors.items():
+        assert np.array_equal(unpack(factor), unpack(runs[1].factors[name])), name
