@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -110,9 +110,25 @@ def dense_tensors(
         if name in replaced:
             continue
         if id(tensor) not in rounded:
-            value = tensor.detach()
-            rounded[id(tensor)] = value.to(dtype) if value.is_floating_point() else value
-            if (torch.isfinite(value) & ~torch.isfinite(rounded[id(tensor)])).any():
-                raise ModelError(f'{name} holds values beyond {dtype}: set dense_dtype = "float32" in the recipe')
+            rounded[id(tensor)] = _rounded(name, tensor.detach(), dtype)
         tensors[name] = rounded[id(tensor)]
     return tensors
+
+
+def _rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    rounded = value.to(dtype) if value.is_floating_point() else value
+    if (torch.isfinite(value) & ~torch.isfinite(rounded)).any():
+        raise ModelError(f'{name} holds values beyond {dtype}: set dense_dtype = "float32" in the recipe')
+    return rounded
+
+
+def require_storable(body: nn.Module, names: Collection[str], dtype: torch.dtype) -> None:
+    """Check before long work that tensors of the model, which stay dense whatever the passes do, can be stored.
+
+    Raises:
+        ModelError: a value is too large for `dtype`.
+
+    """
+    for name, tensor in body.state_dict(keep_vars=True).items():
+        if name in names:
+            _rounded(name, tensor.detach(), dtype)

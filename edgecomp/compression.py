@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import edgecomp
 from edgecomp import calibration as calibration_inputs
-from edgecomp.assembly import dense_tensors, install
+from edgecomp.assembly import dense_tensors, install, require_storable
 from edgecomp.calibration import LABELS, MASK, Sample
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.context import Batch, PassContext
@@ -113,12 +113,14 @@ def _compress(
 
     body = body_of(loaded.module)
     draft = draft_of(body)
+    dense_dtype: torch.dtype = getattr(torch, resolved.dense_dtype)
+    require_storable(body, draft.dense, dense_dtype)
     originals = dict(draft.matrices)
     context = PassContext(loaded.module, find_layers(body), _batches(inputs, loaded.inputs), progress, loaded.kind, device, work)
     run_passes(passes, draft, context)
     plans, factors = _finish(draft, originals, resolved)
 
-    tensors = dense_tensors(body, plans, draft.tensors, getattr(torch, resolved.dense_dtype))
+    tensors = dense_tensors(body, plans, draft.tensors, dense_dtype)
     module = _skeleton(loaded.module, [body.get_submodule(name) for name in plans], body.state_dict(keep_vars=True).values())
     install(body_of(module), plans, factors, tensors)
     return CompressedModel(
@@ -261,9 +263,9 @@ def _device(name: str) -> torch.device:
 
 
 def _work_key(loaded: LoadedModel, recipe: Recipe, provenance: Mapping[str, Any], device: torch.device) -> str:
-    """A digest of all that decides the result. Threads and instruction sets too: they decide the order of floating-point sums."""
+    """A digest of all that decides what passes make, threads and instruction sets too: they decide the order of sums."""
     decisive = {
-        "recipe": recipe.to_json(),
+        "recipe": recipe.model_dump(mode="json", exclude={"name", "dense_dtype"}),
         "provenance": provenance,
         "source": loaded.source,
         "modules": re.sub(" at 0x[0-9a-f]+", "", repr(loaded.module)),

@@ -114,20 +114,26 @@ class CrossEntropy(Objective):
 
     def check(self) -> None:
         """Refuse samples without labels, without one that counts, or with one that is no class of the model's."""
-        first = self.batches[0]
-        with streamed(self.context.module):
-            output = first_tensor(run_module(self.context.module, first.inputs))
-        classes = self._scores(output, self._labels(first), first.name).shape[1]
+        classes: dict[object, int] = {}
         for batch in self.batches:
             labels = self._labels(batch)
-            counted = labels[labels != _IGNORED]
-            if not counted.numel():
+            # Tokens fit the outputs of any sample as they do those of the first.
+            sizes = None if batch.labels is None else (labels.shape, *(tensor.shape for tensor in batch.inputs))
+            if sizes not in classes:
+                classes[sizes] = self._classes(batch, labels)
+            known = labels[labels != _IGNORED]
+            if not known.numel():
                 raise CalibrationError(f"{batch.name} must hold a label that counts, or a next token, and holds none")
-            if counted.min() < 0 or counted.max() >= classes:
+            if known.min() < 0 or known.max() >= classes[sizes]:
                 raise CalibrationError(
-                    f"labels of {batch.name} must be classes of the model, 0 to {classes - 1}, or {_IGNORED} for none, "
-                    f"got {int(counted.min())} to {int(counted.max())}"
+                    f"labels of {batch.name} must be classes of the model, 0 to {classes[sizes] - 1}, or {_IGNORED} for none, "
+                    f"got {int(known.min())} to {int(known.max())}"
                 )
+
+    def _classes(self, batch: Batch, labels: Tensor) -> int:
+        with streamed(self.context.module):
+            output = first_tensor(run_module(self.context.module, batch.inputs))
+        return self._scores(output, labels, batch.name).shape[1]
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """Mean over the labels that count."""

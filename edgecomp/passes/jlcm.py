@@ -87,6 +87,9 @@ class Jlcm:
                 "put lut-kmeans before it"
             )
 
+    def foretell(self, draft: Draft) -> None:
+        """The factors stay the same ones."""
+
     def ensures(self, draft: Draft) -> None:
         """Nothing beyond what holds of every draft."""
 

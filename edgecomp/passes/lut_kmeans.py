@@ -36,7 +36,7 @@ from edgecomp.formats import conv_format, lut, lut_narrow
 from edgecomp.passes.base import Candidate
 from edgecomp.resume import FinishedFactor
 from edgecomp.statistics import StatisticKind
-from edgecomp.tensor import Compute
+from edgecomp.tensor import Compute, Factor
 
 _CANDIDATE_ROWS = 256
 
@@ -160,6 +160,15 @@ class LutKmeans:
             packed, total=sum(sizes.values()), label="lut-kmeans", unit="weights", size=lambda item: sizes[item[0]]
         ):
             draft.finish(factor, finished.factor, finished.record)
+
+    def foretell(self, draft: Draft) -> None:
+        """The factors that `run` makes, without arrays."""
+        for factor, settings in self._work(draft).items():
+            kind, _ = _format_of(draft, factor, settings)
+            bits = settings.narrow_bits if kind == lut_narrow.FORMAT else settings.bits
+            attributes = {"bits": bits, "block_size": settings.block_size}
+            draft.factors[factor] = Factor(kind, draft.shape(factor), attributes, {})
+            del draft.matrices[factor]
 
     def ensures(self, draft: Draft) -> None:
         """Check that every matrix is packed, but for what was skipped or would grow.

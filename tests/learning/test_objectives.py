@@ -201,6 +201,7 @@ def put(name: str, value: Any) -> Callable[[dict[str, np.ndarray]], None]:
         (put("x", np.float32("nan")), "input 0 of sample 3 holds NaN or infinity"),
         (lambda sample: sample.update(x=np.zeros((0, 32), np.float32)), "input 0 of sample 3 is \\[0, 32\\]"),
         (put("labels", [1, 2, 3, 4, 5, 6, 7, 10]), "labels of sample 3 must be classes of the model, 0 to 9.*got 1 to 10"),
+        (put("labels", [1, 2, 3]), "labels of sample 3 must have the shape of the first output"),
         (put("labels", [-100] * 8), "sample 3 must hold a label that counts"),
         (put("labels", [0.5] * 8), "labels of sample 3 must be integers"),
         (lambda sample: sample.pop("labels"), "needs labels, and sample 3 has none"),
