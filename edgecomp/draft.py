@@ -67,13 +67,22 @@ class Draft:
     factors: dict[str, Factor] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     records: dict[str, dict[str, float]] = field(default_factory=dict)  # per factor, what the pass measured
+    _index: tuple[Mapping[str, LayerPlan], Mapping[str, list[Use]]] = field(default=({}, {}), init=False, repr=False, compare=False)
 
     def uses(self, factor: str) -> list[Use]:
         """Every place where a plan uses the factor."""
-        return self._uses.get(factor, [])
+        return list(self._uses.get(factor, []))
 
     @property
-    def _uses(self) -> dict[str, list[Use]]:
+    def _uses(self) -> Mapping[str, list[Use]]:
+        """The uses of all factors, made anew only where a plan has changed: plans are many, and they are immutable."""
+        plans, found = self._index
+        if plans != self.plans:
+            found = self._indexed()
+            self._index = (dict(self.plans), found)
+        return found
+
+    def _indexed(self) -> dict[str, list[Use]]:
         found: dict[str, list[Use]] = {}
         for name, plan in self.plans.items():
             for t, term in enumerate(plan.terms):

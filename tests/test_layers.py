@@ -287,3 +287,16 @@ def test_chains_of_convolutions_give_the_layer_s_sizes(chain: list[ConvParams], 
         else pytest.raises(ModelError, match="0 must lead from 3 inputs to 4 outputs by conv with the heights")
     ):
         draft.check()
+
+
+def test_the_uses_of_factors_are_indexed_once_and_follow_the_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    index = Draft._indexed
+    monkeypatch.setattr(Draft, "_indexed", lambda draft: made.append(draft) or index(draft))
+    draft = draft_of(nn.Sequential(*(nn.Linear(8, 8) for _ in range(20))))
+    assert all(len(draft.uses(factor)) == 1 for factor in draft.matrices)
+    assert len(made) == 1
+    draft.plans["3"] = replace(draft.plans["3"], terms=draft.plans["4"].terms)
+    assert (len(draft.uses("3.weight")), len(draft.uses("4.weight")), len(made)) == (0, 2, 2)
+    del draft.plans["4"]
+    assert (len(draft.uses("4.weight")), len(made)) == (1, 3)
