@@ -150,6 +150,9 @@ class LutKmeans:
 
         """
         work = self._work(draft)
+        left = dict.fromkeys(use.layer for factor in self._wanted(draft) if factor not in work for use in draft.uses(factor))
+        if left:
+            context.progress.say(f"lut-kmeans leaves as they are, since packed they would not be smaller: {', '.join(left)}")
         for factor, settings in work.items():
             for layer in {use.layer for use in draft.uses(factor)}:
                 draft.plans[layer] = replace(draft.plans[layer], compute=settings.compute)
@@ -254,10 +257,14 @@ class LutKmeans:
             ConfigError: a block size does not fit.
 
         """
-        work = {factor: self._settings_of(draft, factor) for factor in draft.matrices}
-        work = {factor: settings for factor, settings in work.items() if not settings.skip}
-        _require_block_sizes(draft, work)
-        return {factor: settings for factor, settings in work.items() if _saves_bytes(draft, factor, settings)}
+        wanted = self._wanted(draft)
+        _require_block_sizes(draft, wanted)
+        return {factor: settings for factor, settings in wanted.items() if _saves_bytes(draft, factor, settings)}
+
+    def _wanted(self, draft: Draft) -> dict[str, _Resolved]:
+        """The matrices that are not skipped, smaller when they are packed or not."""
+        settings = {factor: self._settings_of(draft, factor) for factor in draft.matrices}
+        return {factor: resolved for factor, resolved in settings.items() if not resolved.skip}
 
     def _settings_of(self, draft: Draft, factor: str) -> _Resolved:
         """The settings of a matrix: what fits one of the layers that share it fits it."""

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import tiny_models
 import torch
+import toy_methods
 from torch import Tensor, nn
 from toy_methods import SharedBasis, margin
 
 import edgecomp
+from edgecomp import compression
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.context import Batch, PassContext
 from edgecomp.errors import CalibrationError, ConfigError
 from edgecomp.formats import unpack
 from edgecomp.layers import find_layers
+from edgecomp.learning.end_to_end import _Samples
 from edgecomp.learning.objectives import Objective, make_objective, require_usable
+from edgecomp.learning.running import RunningDraft
 from edgecomp.passes import PASSES
 from edgecomp.progress import ProgressBar
+from edgecomp.walk import first_tensor
 
 Samples = list[dict[str, np.ndarray]]
 
@@ -287,3 +294,30 @@ def test_padding_counts_nowhere_in_a_whole_run() -> None:
         runs.append(edgecomp.compress(original, recipe() | {"passes": passes}, inputs))
     for name, factor in runs[0].factors.items():
         assert np.array_equal(unpack(factor), unpack(runs[1].factors[name])), name
+
+
+def test_rows_count_alike_in_the_mean_over_samples() -> None:
+    class First(Objective):
+        def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+            return batch.inputs[0].mean()
+
+    batches = [Batch("one", [torch.full((6, 4), 1.0)]), Batch("other", [torch.full((2, 4), 3.0)])]
+    context = PassContext(nn.Identity(), {}, batches, ProgressBar(quiet=True))
+    running = cast(RunningDraft, SimpleNamespace(module=nn.Identity()))
+    learned = _Samples(running, First(context), batches, torch.device("cpu"), 2)
+    assert float(learned.loss([0, 1])) == learned.judge([0, 1]) == 1.5
+
+
+def test_the_copy_of_the_model_that_an_objective_makes_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = []
+
+    class Kept(Objective):
+        def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+            copies.append(weakref.ref(self.context.placed_module))
+            return first_tensor(module(*batch.inputs)).float().square().mean()
+
+    monkeypatch.setattr(toy_methods, "kept", Kept, raising=False)
+    finish, ended = compression._finish, []
+    monkeypatch.setattr(compression, "_finish", lambda *arguments: ended.append(copies[-1]()) or finish(*arguments))
+    edgecomp.compress(heads().half(), recipe("toy_methods:kept", steps=1), samples(labels=False))
+    assert ended == [None]
