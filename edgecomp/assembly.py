@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from edgecomp.draft import leads
+from edgecomp.draft import leads, must_lead
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.layers import find_layers, layer_of
 from edgecomp.modules import PackedFactor, PackedLayer, set_module
@@ -53,16 +53,18 @@ def require_complete(
             raise CheckpointError(f"the plan of {name} needs the factors {sorted(missing)}, which the checkpoint does not hold")
         layer = layer_of(name, layers[name], "")
         if not leads(plan, factors, layer):
-            shapes = [[(stage.op, factors[stage.factor].shape) for stage in term] for term in plan.terms]
-            raise CheckpointError(
-                f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, got {shapes}"
-            )
+            raise CheckpointError(must_lead(plan, factors, layer))
         if plan.bias is not None and plan.bias in dense and tuple(dense[plan.bias].shape) != (layer.outputs,):
             raise CheckpointError(f"{plan.bias} must have the shape [{layer.outputs}], got {list(dense[plan.bias].shape)}")
     biases = {plan.bias for plan in plans.values() if plan.bias is not None}
-    lacking = [name for name in {*body.state_dict(), *biases} - {f"{name}.weight" for name in plans} if name not in dense]
+    lacking = ({*body.state_dict()} - _replaced(plans) | biases) - dense.keys()
     if lacking:
         raise CheckpointError(f"the checkpoint must hold every tensor of the model, but lacks {', '.join(sorted(lacking)[:5])}")
+
+
+def _replaced(plans: Mapping[str, LayerPlan]) -> set[str]:
+    """Names of what a packed layer has in another form."""
+    return {f"{name}.{kind}" for name in plans for kind in ("weight", "bias")}
 
 
 def _fill(body: nn.Module, name: str, tensor: Tensor, parameters: dict[int, nn.Parameter]) -> None:
@@ -85,29 +87,48 @@ def _fill(body: nn.Module, name: str, tensor: Tensor, parameters: dict[int, nn.P
 def dense_tensors(
     body: nn.Module, compressed: Mapping[str, LayerPlan], changed: Mapping[str, Tensor], dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Every tensor of the model that is no compressed weight, by name: floats rounded to `dtype`, shared ones shared.
+    """Every tensor of the model that is no compressed weight, and the biases that passes add, by name.
+
+    Floats are rounded to `dtype`, and shared tensors stay shared.
 
     Args:
         body: the original model.
-        compressed: the layers whose weights are packed.
-        changed: tensors that passes put in the place of the original's.
+        compressed: the plans of the layers whose weights are packed.
+        changed: tensors that passes put in the place of the original's, or added as biases of plans.
         dtype: `torch.float16` or `torch.float32`.
 
     Raises:
         ModelError: a value is too large for `dtype`.
 
     """
-    weights = {f"{name}.weight" for name in compressed}
+    biases = [plan.bias for plan in compressed.values() if plan.bias is not None]
+    replaced = _replaced(compressed) - set(biases)
+    stored = {**body.state_dict(keep_vars=True), **changed}
     rounded: dict[int, Tensor] = {}
     tensors: dict[str, Tensor] = {}
-    for name, original in body.state_dict(keep_vars=True).items():
-        if name in weights:
+    for name, tensor in stored.items():
+        if name in replaced:
             continue
-        tensor = changed.get(name, original)
         if id(tensor) not in rounded:
-            value = tensor.detach()
-            rounded[id(tensor)] = value.to(dtype) if value.is_floating_point() else value
-            if (torch.isfinite(value) & ~torch.isfinite(rounded[id(tensor)])).any():
-                raise ModelError(f'{name} holds values beyond {dtype}: set dense_dtype = "float32" in the recipe')
+            rounded[id(tensor)] = _rounded(name, tensor.detach(), dtype)
         tensors[name] = rounded[id(tensor)]
     return tensors
+
+
+def _rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    rounded = value.to(dtype) if value.is_floating_point() else value
+    if (torch.isfinite(value) & ~torch.isfinite(rounded)).any():
+        raise ModelError(f'{name} holds values beyond {dtype}: set dense_dtype = "float32" in the recipe')
+    return rounded
+
+
+def require_storable(body: nn.Module, names: Collection[str], dtype: torch.dtype) -> None:
+    """Check before long work that tensors of the model, which stay dense whatever the passes do, can be stored.
+
+    Raises:
+        ModelError: a value is too large for `dtype`.
+
+    """
+    for name, tensor in body.state_dict(keep_vars=True).items():
+        if name in names:
+            _rounded(name, tensor.detach(), dtype)

@@ -23,6 +23,7 @@ from edgecomp.text import token_windows
 
 Sample = Mapping[str, np.ndarray]
 LABELS = "labels"  # in a sample, what a loss compares outputs with: no input of the model
+MASK = "attention_mask"  # an input [batch, sequence], 0 for positions that do not count
 
 
 class Tokenizer(Protocol):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import edgecomp
 from edgecomp import calibration as calibration_inputs
-from edgecomp.assembly import dense_tensors, install
-from edgecomp.calibration import LABELS, Sample
+from edgecomp.assembly import dense_tensors, install, require_storable
+from edgecomp.calibration import LABELS, MASK, Sample
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.context import Batch, PassContext
 from edgecomp.draft import Draft
@@ -31,7 +31,7 @@ from edgecomp.progress import ProgressBar
 from edgecomp.recipe import Recipe, load_recipe
 from edgecomp.reconstruction import layer_error
 from edgecomp.resume import Work, open_work
-from edgecomp.tensor import Factor, LayerPlan, TensorSpec
+from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
 
 DEFAULT_SAMPLES = 128
 DEFAULT_SEQUENCE_LENGTH = 512
@@ -113,12 +113,14 @@ def _compress(
 
     body = body_of(loaded.module)
     draft = draft_of(body)
+    dense_dtype: torch.dtype = getattr(torch, resolved.dense_dtype)
+    require_storable(body, draft.dense, dense_dtype)
     originals = dict(draft.matrices)
     context = PassContext(loaded.module, find_layers(body), _batches(inputs, loaded.inputs), progress, loaded.kind, device, work)
     run_passes(passes, draft, context)
     plans, factors = _finish(draft, originals, resolved)
 
-    tensors = dense_tensors(body, plans, draft.tensors, getattr(torch, resolved.dense_dtype))
+    tensors = dense_tensors(body, plans, draft.tensors, dense_dtype)
     module = _skeleton(loaded.module, [body.get_submodule(name) for name in plans], body.state_dict(keep_vars=True).values())
     install(body_of(module), plans, factors, tensors)
     return CompressedModel(
@@ -167,11 +169,13 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 def _batches(samples: Sequence[Sample], inputs: Sequence[TensorSpec]) -> list[Batch]:
     """The samples as tensors; one that a file or factory calls `labels` is no input."""
+    mask = next((position for position, spec in enumerate(inputs) if spec.name == MASK), None)
     return [
         Batch(
             f"sample {number}",
             calibration_inputs.to_tensors(sample, inputs),
             torch.from_numpy(np.asarray(sample[LABELS], order="C")) if LABELS in sample else None,
+            mask,
         )
         for number, sample in enumerate(samples)
     ]
@@ -202,14 +206,12 @@ def _layer_parameters(draft: Draft, plans: Mapping[str, LayerPlan]) -> dict[str,
 def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tuple[dict[str, LayerPlan], dict[str, Factor]]:
     """Plans and factors of the layers that a pass changed; matrices that a pass made and none packed become dense factors."""
 
-    def untouched(factor: str) -> bool:
-        return factor in draft.matrices and draft.matrices[factor] is originals.get(factor)
+    def untouched(name: str, plan: LayerPlan) -> bool:
+        own = draft.layers[name]
+        as_it_was = plan.terms == ((Stage(own.factor, own.op, own.conv),),) and plan.bias == own.bias
+        return as_it_was and draft.matrices.get(own.factor) is originals[own.factor]
 
-    plans = {
-        name: plan
-        for name, plan in draft.plans.items()
-        if not all(untouched(stage.factor) for term in plan.terms for stage in term)
-    }
+    plans = {name: plan for name, plan in draft.plans.items() if not untouched(name, plan)}
     dtype = np.float16 if recipe.dense_dtype == "float16" else np.float32
     factors: dict[str, Factor] = {}
     for stage in (stage for plan in plans.values() for term in plan.terms for stage in term):
@@ -261,9 +263,9 @@ def _device(name: str) -> torch.device:
 
 
 def _work_key(loaded: LoadedModel, recipe: Recipe, provenance: Mapping[str, Any], device: torch.device) -> str:
-    """A digest of all that decides the result. Threads and instruction sets too: they decide the order of floating-point sums."""
+    """A digest of all that decides what passes make, threads and instruction sets too: they decide the order of sums."""
     decisive = {
-        "recipe": recipe.to_json(),
+        "recipe": recipe.model_dump(mode="json", exclude={"name", "dense_dtype"}),
         "provenance": provenance,
         "source": loaded.source,
         "modules": re.sub(" at 0x[0-9a-f]+", "", repr(loaded.module)),
@@ -283,7 +285,8 @@ def _describe_source(module: nn.Module, files: Iterable[Path]) -> dict[str, str]
     if digests:
         return digests
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    # Buffers that no file holds decide outputs too.
+    for name, tensor in {**dict(module.named_buffers()), **module.state_dict()}.items():
         digest.update(f" {name} {tensor.dtype} {list(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return {"tensors": digest.hexdigest()}
@@ -294,6 +297,7 @@ def _describe_calibration(calibration: str | Iterable[Sample] | None, inputs: Se
     digest = hashlib.sha256()
     for sample in inputs:
         for name in sorted(sample):
-            digest.update(name.encode() + np.ascontiguousarray(sample[name]).tobytes())
+            array = np.ascontiguousarray(sample[name])
+            digest.update(f" {name} {array.dtype} {list(np.shape(sample[name]))} ".encode() + array.tobytes())
     source = str(calibration) if isinstance(calibration, str | Path) else None
     return {"source": source, "samples": len(inputs), "sha256": digest.hexdigest() if inputs else None}

@@ -44,12 +44,14 @@ class Batch:
         name: what messages call it, such as `sample 3`.
         inputs: the module's arguments.
         labels: what a loss compares outputs with, where the samples bring labels.
+        mask: which of the inputs is `attention_mask [batch, sequence]`, 0 where a position does not count; None for no such input.
 
     """
 
     name: str
     inputs: Sequence[Tensor]
     labels: Tensor | None = None
+    mask: int | None = None
 
 
 @dataclass(frozen=True)

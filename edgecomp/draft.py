@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -56,22 +56,33 @@ class Draft:
     It starts with one term of one stage per layer, each over the layer's own weight in `matrices`. A pass replaces stages,
     adds terms, and moves factors from `matrices` (`[N, K]`, in the type that the model has them in) to `factors` (packed). The
     matrices are the model's own weights, often mapped from its files: a pass puts another in their place and never changes one in
-    place. `tensors` takes what a pass changes among the tensors that stay dense (biases, norms), by name.
+    place. `tensors` takes what a pass changes among the tensors that stay dense (biases, norms), by name; a layer without a bias
+    may get one there, which its plan names `LAYER.bias`. `dense` has the shapes of the model's own, by name.
     """
 
     layers: Mapping[str, Layer]
     plans: dict[str, LayerPlan]
     matrices: dict[str, Tensor]
+    dense: Mapping[str, tuple[int, ...]]
     factors: dict[str, Factor] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     records: dict[str, dict[str, float]] = field(default_factory=dict)  # per factor, what the pass measured
+    _index: tuple[Mapping[str, LayerPlan], Mapping[str, list[Use]]] = field(default=({}, {}), init=False, repr=False, compare=False)
 
     def uses(self, factor: str) -> list[Use]:
         """Every place where a plan uses the factor."""
-        return self._uses.get(factor, [])
+        return list(self._uses.get(factor, []))
 
     @property
-    def _uses(self) -> dict[str, list[Use]]:
+    def _uses(self) -> Mapping[str, list[Use]]:
+        """The uses of all factors, made anew only where a plan has changed: plans are many, and they are immutable."""
+        plans, found = self._index
+        if plans != self.plans:
+            found = self._indexed()
+            self._index = (dict(self.plans), found)
+        return found
+
+    def _indexed(self) -> dict[str, list[Use]]:
         found: dict[str, list[Use]] = {}
         for name, plan in self.plans.items():
             for t, term in enumerate(plan.terms):
@@ -130,7 +141,7 @@ class Draft:
 
         Raises:
             ModelError: a stage names no factor or two, a factor is used by no stage, or a plan does not lead from its layer's
-                inputs to its outputs.
+                inputs to its outputs; a dense tensor or a bias is neither the model's nor a plan's new one, or of another shape.
 
         """
         uses = self._uses
@@ -146,15 +157,35 @@ class Draft:
         for name, plan in self.plans.items():
             layer = self.layers[name]
             if not leads(plan, known, layer):
-                shapes = [[(stage.op, self.shape(stage.factor)) for stage in term] for term in plan.terms]
+                raise ModelError(must_lead(plan, known, layer))
+        self._check_tensors()
+
+    def _check_tensors(self) -> None:
+        shapes = dict(self.dense)
+        for name, plan in self.plans.items():
+            if plan.bias is None:
+                continue
+            if plan.bias != f"{name}.bias" or plan.bias not in {*self.dense, *self.tensors}:
                 raise ModelError(
-                    f"the plan of {name} must lead from {layer.inputs} inputs to {layer.outputs} outputs by {layer.op}, "
-                    f"got {shapes}"
+                    f"the bias of {name} must be {name}.bias, a tensor of the model or one that a pass adds to the draft's "
+                    f"tensors, got {plan.bias}"
                 )
+            shapes.setdefault(plan.bias, (self.layers[name].outputs,))
+        unknown = self.tensors.keys() - shapes.keys()
+        if unknown:
+            raise ModelError(
+                "tensors that a pass changes must be dense ones of the model or the biases of plans, "
+                f"but {', '.join(sorted(unknown))} is none: a layer's weight is changed in the draft's matrices"
+            )
+        for name, tensor in self.tensors.items():
+            if tuple(tensor.shape) != shapes[name]:
+                raise ModelError(f"{name} must have the shape {list(shapes[name])}, a pass made it {list(tensor.shape)}")
 
 
 def leads(plan: LayerPlan, factors: Mapping[str, Factor | Tensor], layer: Layer) -> bool:
     """Whether each stage of each chain takes what the one before it gives, the first the layer's inputs, the last its outputs.
+
+    The outputs of convolutions have the layer's height and width too, whatever the inputs'.
 
     Args:
         plan: the layer's plan.
@@ -163,6 +194,17 @@ def leads(plan: LayerPlan, factors: Mapping[str, Factor | Tensor], layer: Layer)
 
     """
     return all(_chain_leads(term, factors, layer) for term in plan.terms)
+
+
+def must_lead(plan: LayerPlan, factors: Mapping[str, Factor | Tensor], layer: Layer) -> str:
+    """What to say of a plan that does not."""
+    stages = [
+        [(stage.op, tuple(factors[stage.factor].shape), *([] if stage.conv is None else [stage.conv])) for stage in term]
+        for term in plan.terms
+    ]
+    ends = f"{layer.inputs} inputs to {layer.outputs} outputs by {layer.op}"
+    sizes = "" if layer.conv is None else f" with the heights and widths of {layer.conv}"
+    return f"the plan of {layer.name} must lead from {ends}{sizes}, got {stages}"
 
 
 def _chain_leads(term: tuple[Stage, ...], factors: Mapping[str, Factor | Tensor], layer: Layer) -> bool:
@@ -175,8 +217,27 @@ def _chain_leads(term: tuple[Stage, ...], factors: Mapping[str, Factor | Tensor]
         takes, gives = (n, k) if stage.op == "gather" else (k, n)
         if stage.conv is not None:
             packed = format_of(factor).conv_columns(stage.conv) if isinstance(factor, Factor) else ConvColumns(stage.conv).count
-            takes = stage.conv.in_channels if k == packed else -1
+            takes = stage.conv.in_channels if k == packed and n % stage.conv.groups == 0 else -1
         if takes != width:
             return False
         width = gives
+    if layer.conv is not None and _sizes([stage.conv for stage in term if stage.conv is not None]) != _sizes([layer.conv]):
+        return False
     return width == layer.outputs
+
+
+def _sizes(convs: Sequence[ConvParams]) -> list[tuple[int, int]]:
+    """`(A, P)` for each axis, by which convolutions in turn give ⌊(S + A) / P⌋ positions for S.
+
+    One gives ⌊(S + p - d (k - 1) - 1) / s⌋ + 1 with padding p, dilation d, kernel k and stride s. ⌊(⌊(S + A) / P⌋ + a) / s⌋ is
+    ⌊(S + A + a P) / (P s)⌋, so that chains of equal `(A, P)` agree for all S, and others do not.
+    """
+    found = []
+    for axis in range(2):
+        added, stride = 0, 1
+        for conv in convs:
+            padding = conv.padding[axis] + conv.padding[axis + 2]
+            added += (padding - conv.dilation[axis] * (conv.kernel_size[axis] - 1) - 1 + conv.stride[axis]) * stride
+            stride *= conv.stride[axis]
+        found.append((added, stride))
+    return found

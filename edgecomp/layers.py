@@ -62,7 +62,9 @@ def draft_of(body: nn.Module) -> Draft:
         raise ModelError("a model must hold its layers as submodules, this one is a single layer: wrap it in nn.Sequential")
     if not layers:
         raise ModelError("a model must have nn.Linear, nn.Embedding or nn.Conv2d layers to compress, this one has none")
-    return Draft(layers, plans, matrices)
+    weights = {f"{name}.weight" for name in layers}
+    dense = {name: tuple(tensor.shape) for name, tensor in body.state_dict(keep_vars=True).items() if name not in weights}
+    return Draft(layers, plans, matrices, dense)
 
 
 def matrix_of(module: nn.Module, weight: Tensor) -> Tensor:

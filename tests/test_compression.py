@@ -191,10 +191,11 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         edgecomp.compress(model, recipe(weighting="none"), tiny_models.tokens())
 
 
-def test_dense_values_beyond_float16_are_refused() -> None:
+def test_dense_values_beyond_float16_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_models.tied_tokens()
     model.fc.bias.data[0] = 1e6
-    with pytest.raises(ModelError, match=r"fc\.bias.*dense_dtype"):
+    with monkeypatch.context() as patch, pytest.raises(ModelError, match=r"fc\.bias.*dense_dtype"):
+        patch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
         edgecomp.compress(model, recipe(top_dense_dtype="float16"), tiny_models.tokens())
     assert edgecomp.compress(model, recipe(), tiny_models.tokens()).dense["fc.bias"][0] == 1e6
 
@@ -341,3 +342,53 @@ def test_a_matrix_that_a_pass_replaced_is_kept(monkeypatch: pytest.MonkeyPatch) 
     assert {factor.format for factor in packed.factors.values()} == {"dense"}
     assert not packed(tiny_models.tokens()[0])[0].any()
     assert (packed.dense["fc.bias"] == 2).all()
+
+
+class Scaled(nn.Module):
+    """A buffer decides what it gives that no file holds."""
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(32, 32)
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(x.float().reshape(-1, 32) * self.scale.real)
+        return y
+
+
+def test_digests_tell_buffers_shapes_and_dtypes_apart() -> None:
+    flat = np.arange(64, dtype=np.float32)
+    samples = [flat.reshape(2, 32), flat.reshape(2, 4, 8), flat.reshape(2, 32).view(np.int32)]
+    scales = [torch.tensor(1.0), torch.tensor(2.0), torch.tensor(1.0 + 1.0j)]
+    settings = recipe(8, weighting="none")
+    models = [edgecomp.compress(Scaled(scales[0]), settings, [{"x": sample}]) for sample in samples]
+    models += [edgecomp.compress(Scaled(scale), settings, [{"x": samples[0]}]) for scale in scales[1:]]
+    assert len({model.provenance["calibration"]["sha256"] for model in models}) == 3
+    assert len({model.provenance["source"]["tensors"] for model in models}) == 3
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [
+        ([{"method": "lut-kmeans"}, {"method": "lut-kmeans"}], "the passes before it have left none"),
+        ([{"method": "lut-kmeans", "bits": 8}, {"method": "jlcm", "dense_rate": 0.0}], "those of 1 to 6 bits, and there is none"),
+    ],
+)
+def test_passes_without_work_are_refused_before_anything_runs(
+    passes: list[dict[str, Any]], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
+    with pytest.raises(ConfigError, match=message):
+        edgecomp.compress(tiny_models.tied_tokens(), {"version": 1, "passes": passes}, tiny_models.tokens())
+
+
+def test_a_second_pass_may_pack_what_the_first_has_left() -> None:
+    passes = [
+        {"method": "lut-kmeans", "bits": 8, "skip": ["fc"]},
+        {"method": "lut-kmeans", "bits": 2},
+        {"method": "jlcm", "steps": 1},
+    ]
+    packed = edgecomp.compress(tiny_models.tied_tokens(), {"version": 1, "passes": passes}, tiny_models.tokens())
+    assert {name: factor.attributes["bits"] for name, factor in packed.factors.items()} == {"table.weight": 8, "fc.weight": 2}

@@ -154,11 +154,11 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return shapes
 
 
-def compress(folder: Path, *, bits: int = 4, scale: float = 1) -> edgecomp.CompressedModel:
+def compress(folder: Path, *, bits: int = 4, scale: float = 1, dense_dtype: str = "float32") -> edgecomp.CompressedModel:
     module, specs = deep()
     with torch.no_grad():
         module.get_parameter("layers.0.weight").mul_(scale)
-    overrides = [f"passes.0.bits={bits}", "passes.0.refits=1"]
+    overrides = [f"passes.0.bits={bits}", "passes.0.refits=1", f"dense_dtype={dense_dtype}"]
     calibration = [{specs[0].name: sample["x"] * scale} for sample in vectors()]
     return edgecomp.compress(module, "lut-4bit", calibration, overrides=overrides, work_folder=folder)
 
@@ -201,6 +201,12 @@ def test_what_decides_the_result_decides_whether_it_is_used_again(
     compress(tmp_path / "work", **change)  # type: ignore[arg-type]
     assert len(fitted) == 24
     assert len(results_in(tmp_path / "work")) == 12
+
+
+def test_how_dense_tensors_are_stored_costs_no_finished_work(tmp_path: Path, fitted: list[tuple[int, ...]]) -> None:
+    compress(tmp_path / "work")
+    assert compress(tmp_path / "work", dense_dtype="float16").dense["layers.0.bias"].dtype == torch.float16
+    assert len(fitted) == 12
 
 
 def test_starting_afresh_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

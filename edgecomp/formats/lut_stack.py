@@ -18,9 +18,13 @@ def stack(factors: Sequence[Factor]) -> Factor:
     factor other than the last do not fill its tiles, the result has a `row_index` (4 bytes a row).
 
     Raises:
-        FormatError: the factors differ in K, bits or block size, there is none, or they have more than 65536 codebooks.
+        FormatError: the factors are not `lut`, or differ in K, bits or block size, there is none, or they have more than 65536
+            codebooks.
 
     """
+    others = sorted({factor.format for factor in factors} - {lut.FORMAT})
+    if others:
+        raise FormatError(f"matrices to stack must be of the format {lut.FORMAT}, got {', '.join(others)}")
     kinds = {(factor.format, factor.shape[1], factor.attributes["bits"], factor.attributes["block_size"]) for factor in factors}
     if len(kinds) != 1:
         raise FormatError(f"matrices to stack must agree in format, K, bits and block size, got {sorted(kinds)}")

@@ -25,7 +25,7 @@ from torch import Tensor
 from edgecomp.context import PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError
-from edgecomp.learning.objectives import row_error
+from edgecomp.learning.objectives import counted, row_error
 from edgecomp.learning.optimise import hold_back, optimise, sample_order
 from edgecomp.learning.running import RunningDraft
 from edgecomp.learning.student import (
@@ -89,6 +89,8 @@ class _Block:
                 losses = (partial(self._error, learned[i]) for i in spread(len(learned)))
                 found = reached(running, draft, context.device, names, losses)
             say_unreached(names, found, context, f"what {root} gives")
+            if not found and not tensors:
+                return
             student = Student(running, draft, context, found, tensors, settings)
             stack.enter_context(running.holding([name for name in within if name not in found]))
             stack.enter_context(student.learning())
@@ -115,7 +117,8 @@ class _Block:
                 error.backward()
 
     def _error(self, sample: int) -> Tensor:
-        error = row_error(self._unit.output(sample), self._targets[sample])
+        target = self._targets[sample]
+        error = row_error(self._unit.output(sample), target, counted(self._context.samples[sample], target))
         if not torch.isfinite(error):
             raise CalibrationError(
                 f"what a block gives must be finite, but {self._unit.name} gives NaN or infinity for "

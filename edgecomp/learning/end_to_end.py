@@ -108,8 +108,10 @@ class _Samples:
     def _parts(self, numbers: Sequence[int]) -> Iterator[tuple[list[Batch], float]]:
         """Samples to be joined, and what their mean counts for: rows count alike."""
         stack = self.batch if self.device.type == "cuda" else 1
-        for part in _stacked([self.batches[number] for number in numbers], stack):
-            yield part, sum(_rows(batch) for batch in part) / len(numbers)
+        samples = [self.batches[number] for number in numbers]
+        total = sum(_rows(batch) for batch in samples)
+        for part in _stacked(samples, stack):
+            yield part, sum(_rows(batch) for batch in part) / total
 
     def _loss(self, part: Sequence[Batch]) -> Tensor:
         with self._autocast():
@@ -156,7 +158,7 @@ def _joined(samples: Sequence[Batch], device: torch.device) -> Batch:
         for parts in zip(*(s.inputs for s in samples), strict=True)
     ]
     labels = None if first.labels is None else torch.cat([s.labels for s in samples if s.labels is not None]).to(device)
-    return Batch(_names(samples), inputs, labels)
+    return Batch(_names(samples), inputs, labels, first.mask)
 
 
 def _shapes(sample: Batch) -> list[tuple[int, ...]]:

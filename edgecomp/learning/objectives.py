@@ -8,7 +8,7 @@
 | `cross-entropy` | of the first output and the labels; of language models without labels, of each position and the next token |
 | `package.module:factory` | of the `Objective` that the function returns for a `PassContext` |
 
-A row is a position of a sequence, else a sample.
+A row is a position of a sequence, else a sample. Positions whose `attention_mask` is 0, padding, count nowhere.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class Divergence(Objective):
         with torch.no_grad():
             target = first_tensor(self.context.placed_module(*batch.inputs))
         output = first_tensor(module(*batch.inputs))
-        return (_kullback_leibler if self.context.kind == "causal-lm" else _relative_square)(output, target)
+        distance = _kullback_leibler if self.context.kind == "causal-lm" else _relative_square
+        return distance(output, target, counted(batch, target))
 
 
 class HiddenStates(Objective):
@@ -97,7 +98,8 @@ class HiddenStates(Objective):
         with torch.no_grad():
             targets = self._states(self.context.placed_module, batch)
         states = self._states(module, batch)
-        return torch.stack([row_error(state, target) for state, target in zip(states, targets, strict=True)]).mean()
+        pairs = zip(states, targets, strict=True)
+        return torch.stack([row_error(state, target, counted(batch, target)) for state, target in pairs]).mean()
 
     def _states(self, module: nn.Module, batch: Batch) -> list[Tensor]:
         states: list[Tensor] = []
@@ -112,20 +114,26 @@ class CrossEntropy(Objective):
 
     def check(self) -> None:
         """Refuse samples without labels, without one that counts, or with one that is no class of the model's."""
-        first = self.batches[0]
-        with streamed(self.context.module):
-            output = first_tensor(run_module(self.context.module, first.inputs))
-        classes = self._scores(output, self._labels(first), first.name).shape[1]
+        classes: dict[object, int] = {}
         for batch in self.batches:
             labels = self._labels(batch)
-            counted = labels[labels != _IGNORED]
-            if not counted.numel():
+            # Tokens fit the outputs of any sample as they do those of the first.
+            sizes = None if batch.labels is None else (labels.shape, *(tensor.shape for tensor in batch.inputs))
+            if sizes not in classes:
+                classes[sizes] = self._classes(batch, labels)
+            known = labels[labels != _IGNORED]
+            if not known.numel():
                 raise CalibrationError(f"{batch.name} must hold a label that counts, or a next token, and holds none")
-            if counted.min() < 0 or counted.max() >= classes:
+            if known.min() < 0 or known.max() >= classes[sizes]:
                 raise CalibrationError(
-                    f"labels of {batch.name} must be classes of the model, 0 to {classes - 1}, or {_IGNORED} for none, "
-                    f"got {int(counted.min())} to {int(counted.max())}"
+                    f"labels of {batch.name} must be classes of the model, 0 to {classes[sizes] - 1}, or {_IGNORED} for none, "
+                    f"got {int(known.min())} to {int(known.max())}"
                 )
+
+    def _classes(self, batch: Batch, labels: Tensor) -> int:
+        with streamed(self.context.module):
+            output = first_tensor(run_module(self.context.module, batch.inputs))
+        return self._scores(output, labels, batch.name).shape[1]
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """Mean over the labels that count."""
@@ -134,9 +142,13 @@ class CrossEntropy(Objective):
         return nn.functional.cross_entropy(scores.float(), labels, ignore_index=_IGNORED)
 
     def _labels(self, batch: Batch) -> Tensor:
-        """Labels, of language models those of all positions but the first."""
+        """Labels, of language models those of all positions but the first; where they are the tokens, without padding."""
         causal = self.context.kind == "causal-lm"
         labels = batch.inputs[0] if causal and batch.labels is None else batch.labels
+        mask = _mask(batch) if causal and batch.labels is None else None
+        if labels is not None and mask is not None and mask.ndim == 2 and mask.shape == labels.shape:
+            known = torch.cat([mask[:, :1], mask[:, :-1]], dim=1)  # the position that foretells a token
+            labels = labels.masked_fill(~(mask & known), _IGNORED)
         if labels is None:
             raise CalibrationError(
                 f"cross-entropy needs labels, and {batch.name} has none: give calibration samples an array `labels`, from an .npz "
@@ -230,23 +242,53 @@ def require_usable(batch: Batch) -> None:
             raise CalibrationError(
                 f"inputs to learn from must be finite, but input {position} of {batch.name} holds NaN or infinity"
             )
+    mask = _mask(batch)
+    if mask is not None and mask.ndim == 2 and not mask.any():
+        raise CalibrationError(f"the attention mask of {batch.name} must have a position that counts, and is 0 everywhere")
 
 
-def row_error(output: Tensor, target: Tensor) -> Tensor:
-    """Mean over rows of |output - target|² / |target|²; a row is a position of `[batch, sequence, features]`, else a sample."""
+def _mask(batch: Batch) -> Tensor | None:
+    """Which positions count: bool `[batch, sequence]`, or None where no input tells."""
+    return None if batch.mask is None else batch.inputs[batch.mask] != 0
+
+
+def counted(batch: Batch, target: Tensor) -> Tensor | None:
+    """The positions of a target `[batch, sequence, features]` that count: bool `[batch, sequence]`, or None where all do.
+
+    As `edgecomp.verify` has it: a target of other sizes than the mask, such as one vector a sentence, counts as a whole.
+    """
+    mask = _mask(batch)
+    if mask is None or target.ndim != 3 or target.shape[:2] != mask.shape or bool(mask.all()):
+        return None
+    return mask.to(target.device)
+
+
+def row_error(output: Tensor, target: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Mean over rows of |output - target|² / |target|²; a row is a position of `[batch, sequence, features]`, else a sample.
+
+    Args:
+        output: what is judged.
+        target: what it should be.
+        rows: which positions count (`counted`); None for all.
+
+    """
     first = 2 if target.ndim == 3 else 1
     squares = (output - target).square().flatten(first).sum(dim=-1)
-    return (squares / target.square().flatten(first).sum(dim=-1).clamp_min(1e-30)).mean()
+    errors = squares / target.square().flatten(first).sum(dim=-1).clamp_min(1e-30)
+    return (errors if rows is None else errors[rows]).mean()
 
 
-def _kullback_leibler(output: Tensor, target: Tensor) -> Tensor:
+def _kullback_leibler(output: Tensor, target: Tensor, rows: Tensor | None) -> Tensor:
     """Mean over positions of KL(target || output), of logits `[..., vocabulary]`."""
     log_target = torch.log_softmax(target.float(), dim=-1)
     log_output = torch.log_softmax(output.float(), dim=-1)
-    return (log_target.exp() * (log_target - log_output)).sum(dim=-1).mean()
+    divergence = (log_target.exp() * (log_target - log_output)).sum(dim=-1)
+    return (divergence if rows is None else divergence[rows]).mean()
 
 
-def _relative_square(output: Tensor, target: Tensor) -> Tensor:
+def _relative_square(output: Tensor, target: Tensor, rows: Tensor | None) -> Tensor:
+    if rows is not None:
+        output, target = output[rows], target[rows]
     return (output.float() - target.float()).square().mean() / target.float().square().mean().clamp_min(1e-30)
 
 

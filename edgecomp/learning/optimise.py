@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgecomp.errors import CalibrationError
 from edgecomp.learning.student import Student
 from edgecomp.resume import Kept, Work
 
@@ -50,6 +51,7 @@ def optimise(
         state: its name there, one for each stage of the work.
 
     Raises:
+        CalibrationError: gradients are not finite.
         OutputError: the state cannot be kept.
 
     """
@@ -73,6 +75,7 @@ def optimise(
         student.place()
         backward(batch)
         student.set_gradients()
+        _require_finite(optimiser, step)
         optimiser.step()
         optimiser.zero_grad()
         with torch.no_grad():
@@ -84,6 +87,17 @@ def optimise(
     if judge is not None:
         best.offer(judged(judge))
         best.take()
+
+
+def _require_finite(optimiser: torch.optim.Adam, step: int) -> None:
+    """Refuse gradients that would spoil what is learned for good."""
+    gradients = [parameter.grad for parameter in _parameters(optimiser) if parameter.grad is not None]
+    # One number to wait for on an accelerator: a sum with NaN or infinity times 0 in it is NaN.
+    if gradients and not torch.isfinite(torch.stack([(gradient * 0).sum() for gradient in gradients]).sum()):
+        raise CalibrationError(
+            f"gradients must be finite, but step {step + 1} has NaN or infinite ones from a finite loss: look for an operation "
+            "without a finite slope there, such as a square root or a logarithm at 0 in a loss of your own, or set smaller rates"
+        )
 
 
 def _parameter_groups(student: Student, rates: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ class RunningDraft:
     def __init__(self, draft: Draft, context: PassContext, original: nn.Module) -> None:
         self._draft = draft
         self._device = context.device
-        self._held: dict[str, Tensor] = {}
+        self._matrices = _Matrices(draft, context.device)
         self._prefix = _prefix(context)
         layers = {name: original.get_submodule(self._prefix + name) for name in draft.plans}
         planned = [name for name, layer in layers.items() if not _untouched(draft, name, layer)]
@@ -49,13 +49,18 @@ class RunningDraft:
         self._weights = {id(memo[id(layer.get_parameter("weight"))]) for layer in layers.values()}
         self.module: nn.Module = copy.deepcopy(original, memo).eval()
         for name in planned:
-            set_module(self.module, self._prefix + name, _PlannedLayer(draft.plans[name], biases[name], self._matrix))
+            set_module(self.module, self._prefix + name, _PlannedLayer(draft.plans[name], biases[name], self._matrices))
         for part in self.module.modules():
             if isinstance(part, nn.TransformerEncoderLayer):
                 part.activation_relu_or_gelu = 0  # its fused path reads the linear layers' weights; this says not to take it
 
     def _bias(self, original: nn.Module, plan: LayerPlan, memo: Mapping[int, Any]) -> nn.Parameter | None:
-        return None if plan.bias is None else memo[id(original.get_parameter(self._prefix + plan.bias))]
+        if plan.bias is None:
+            return None
+        if plan.bias in self._draft.dense:
+            own: nn.Parameter = memo[id(original.get_parameter(self._prefix + plan.bias))]
+            return own
+        return nn.Parameter(self._draft.tensors[plan.bias].to(self._device), requires_grad=False)  # one that a pass has added
 
     def factors_within(self, root: str, *, without: Collection[str] = ()) -> list[str]:
         """The factors that layers of the submodule `root` use, and none of the submodules `without`, in the order of the plans."""
@@ -93,23 +98,33 @@ class RunningDraft:
             matrices: float32 `[N, K]` on the device, such as leaves of autograd; they go before the draft's own.
 
         """
-        before = dict(self._held)
-        given = dict(matrices or {})
-        self._held |= {name: self._unpacked(name) for name in factors if name not in given and name not in before} | given
+        held = self._matrices.held
+        before, given = dict(held), dict(matrices or {})
+        held |= {name: self._matrices.unpacked(name) for name in factors if name not in given and name not in before} | given
         try:
             yield
         finally:
-            self._held = before
+            self._matrices.held = before
 
     def hold(self, matrices: Mapping[str, Tensor]) -> None:
         """Exchange matrices that are held; within `holding`."""
-        self._held |= matrices
+        self._matrices.held |= matrices
 
-    def _matrix(self, factor: str) -> Tensor:
-        held = self._held.get(factor)
-        return self._unpacked(factor) if held is None else held
 
-    def _unpacked(self, factor: str) -> Tensor:
+class _Matrices:
+    """The factors' float matrices. Layers hold this, not the running draft, which holds them: a circle would outlive its use."""
+
+    def __init__(self, draft: Draft, device: torch.device) -> None:
+        self._draft, self._device = draft, device
+        self.held: dict[str, Tensor] = {}
+
+    def __call__(self, factor: str) -> Tensor:
+        """The matrix that is held, else the draft's own."""
+        held = self.held.get(factor)
+        return self.unpacked(factor) if held is None else held
+
+    def unpacked(self, factor: str) -> Tensor:
+        """The draft's own: float32 `[N, K]` on the device."""
         if factor in self._draft.factors:
             return torch.from_numpy(formats.unpack(self._draft.factors[factor])).to(self._device)
         return self._draft.matrices[factor].detach().to(self._device, torch.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,16 +77,19 @@ class LoadedModel:
     files: Sequence[Path] = ()
 
     def with_sample(self, sample: Sample) -> LoadedModel:
-        """The model with inputs and outputs filled in from a sample, where they are unknown: axis 0 is a dynamic `batch`."""
-        if not self.inputs:
-            self.inputs = tuple(
+        """A model with inputs and outputs filled in from a sample, where they are unknown: axis 0 is a dynamic `batch`."""
+        model = self
+        if not model.inputs:
+            inputs = tuple(
                 TensorSpec(name, np.asarray(value).dtype.name, ("batch", *np.shape(value)[1:]))
                 for name, value in sample.items()
                 if name != calibration.LABELS
             )
-        if not self.outputs:
-            self.outputs = tuple(f"output_{i}" if i else "output" for i in range(len(self(sample))))
-        return self
+            model = replace(model, inputs=inputs)
+        if not model.outputs:
+            outputs = tuple(f"output_{i}" if i else "output" for i in range(len(model(sample))))
+            model = replace(model, outputs=outputs)
+        return model
 
     def with_outputs(self) -> LoadedModel:
         """The model with outputs filled in from a run on made inputs, where they are unknown; the inputs must be known."""

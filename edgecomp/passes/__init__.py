@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgecomp.context import PassContext
 from edgecomp.draft import Draft
-from edgecomp.passes.base import Candidate, Pass
+from edgecomp.passes.base import Candidate, Foretelling, Pass
 from edgecomp.passes.jlcm import Jlcm
 from edgecomp.passes.lut_kmeans import LutKmeans
 
@@ -25,11 +26,22 @@ def run_passes(passes: Sequence[Pass], draft: Draft, context: PassContext) -> No
     """
     for step in passes:
         step.prepare(draft, context)
+    _require_work(passes, draft)
     for number, step in enumerate(passes):
         step.requires(draft)
         step.run(draft, context.of_pass(number))
         step.ensures(draft)
         draft.check()
+
+
+def _require_work(passes: Sequence[Pass], draft: Draft) -> None:
+    """Hold passes to what they need, as far as those before them foretell what they leave."""
+    ahead = replace(draft, plans=dict(draft.plans), matrices=dict(draft.matrices), factors=dict(draft.factors))
+    for step in passes:
+        if not isinstance(step, Foretelling):
+            return
+        step.requires(ahead)
+        step.foretell(ahead)
 
 
 __all__ = ["PASSES", "Candidate", "Pass", "PassContext", "run_passes"]

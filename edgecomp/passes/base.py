@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from edgecomp.config import PassConfig
 from edgecomp.context import PassContext
@@ -60,3 +60,11 @@ class Pass(Protocol):
             ModelError: it did not.
 
         """
+
+
+@runtime_checkable
+class Foretelling(Protocol):
+    """A pass that can tell beforehand which factors it will leave, so that the ones behind it are refused early if they must be."""
+
+    def foretell(self, draft: Draft) -> None:
+        """Change a copy of the draft as `run` will change the draft, in names, formats and attributes: factors have no arrays."""

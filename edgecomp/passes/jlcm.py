@@ -15,6 +15,7 @@ block or the whole model is learned instead of a layer, as in M. Chen et al., "E
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -77,7 +78,8 @@ class Jlcm:
         context.require_calibration("jlcm learns from calibration inputs")
         if self.config.block_steps and not context.structure.blocks:
             raise ConfigError(f"the block-wise stage of jlcm needs {NEEDS_BLOCKS}: set block_steps = 0")
-        self._objective = make_objective(self.config.objective, context)
+        # The objective has a context of its own: a copy of the model that this makes goes with it.
+        self._objective = make_objective(self.config.objective, replace(context))
 
     def requires(self, draft: Draft) -> None:
         """Refuse a draft without anything to learn."""
@@ -86,6 +88,9 @@ class Jlcm:
                 "jlcm learns factors that an earlier pass has made, of lut and lut_narrow those of 1 to 6 bits, and there is none: "
                 "put lut-kmeans before it"
             )
+
+    def foretell(self, draft: Draft) -> None:
+        """The factors stay the same ones."""
 
     def ensures(self, draft: Draft) -> None:
         """Nothing beyond what holds of every draft."""
@@ -105,7 +110,7 @@ class Jlcm:
         if self.config.block_steps:
             learn_blocks(draft, context, names, self._settings(self.config.block_steps))
         if self.config.steps:
-            objective = self._objective or make_objective(self.config.objective, context)
+            objective, self._objective = self._objective or make_objective(self.config.objective, context), None
             learn_end_to_end(draft, context, names, objective, self._settings(self.config.steps))
 
     def _learnable(self, draft: Draft) -> list[str]:

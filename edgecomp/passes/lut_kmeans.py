@@ -36,7 +36,7 @@ from edgecomp.formats import conv_format, lut, lut_narrow
 from edgecomp.passes.base import Candidate
 from edgecomp.resume import FinishedFactor
 from edgecomp.statistics import StatisticKind
-from edgecomp.tensor import Compute
+from edgecomp.tensor import Compute, Factor
 
 _CANDIDATE_ROWS = 256
 
@@ -150,6 +150,9 @@ class LutKmeans:
 
         """
         work = self._work(draft)
+        left = dict.fromkeys(use.layer for factor in self._wanted(draft) if factor not in work for use in draft.uses(factor))
+        if left:
+            context.progress.say(f"lut-kmeans leaves as they are, since packed they would not be smaller: {', '.join(left)}")
         for factor, settings in work.items():
             for layer in {use.layer for use in draft.uses(factor)}:
                 draft.plans[layer] = replace(draft.plans[layer], compute=settings.compute)
@@ -160,6 +163,15 @@ class LutKmeans:
             packed, total=sum(sizes.values()), label="lut-kmeans", unit="weights", size=lambda item: sizes[item[0]]
         ):
             draft.finish(factor, finished.factor, finished.record)
+
+    def foretell(self, draft: Draft) -> None:
+        """The factors that `run` makes, without arrays."""
+        for factor, settings in self._work(draft).items():
+            kind, _ = _format_of(draft, factor, settings)
+            bits = settings.narrow_bits if kind == lut_narrow.FORMAT else settings.bits
+            attributes = {"bits": bits, "block_size": settings.block_size}
+            draft.factors[factor] = Factor(kind, draft.shape(factor), attributes, {})
+            del draft.matrices[factor]
 
     def ensures(self, draft: Draft) -> None:
         """Check that every matrix is packed, but for what was skipped or would grow.
@@ -245,10 +257,14 @@ class LutKmeans:
             ConfigError: a block size does not fit.
 
         """
-        work = {factor: self._settings_of(draft, factor) for factor in draft.matrices}
-        work = {factor: settings for factor, settings in work.items() if not settings.skip}
-        _require_block_sizes(draft, work)
-        return {factor: settings for factor, settings in work.items() if _saves_bytes(draft, factor, settings)}
+        wanted = self._wanted(draft)
+        _require_block_sizes(draft, wanted)
+        return {factor: settings for factor, settings in wanted.items() if _saves_bytes(draft, factor, settings)}
+
+    def _wanted(self, draft: Draft) -> dict[str, _Resolved]:
+        """The matrices that are not skipped, smaller when they are packed or not."""
+        settings = {factor: self._settings_of(draft, factor) for factor in draft.matrices}
+        return {factor: resolved for factor, resolved in settings.items() if not resolved.skip}
 
     def _settings_of(self, draft: Draft, factor: str) -> _Resolved:
         """The settings of a matrix: what fits one of the layers that share it fits it."""

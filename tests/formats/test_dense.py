@@ -8,6 +8,7 @@ import pytest
 from edgecomp import formats
 from edgecomp.errors import FormatError
 from edgecomp.formats import dense
+from edgecomp.formats.lut_stack import stack
 from edgecomp.tensor import Factor
 
 WEIGHTS = np.array([[1.0, -2.0, 0.1]], np.float32)
@@ -59,3 +60,9 @@ def test_only_matrices_are_packed() -> None:
 def test_unknown_formats_are_refused_by_name() -> None:
     with pytest.raises(FormatError, match=r"lut, lut_narrow, dense.*'sell16'"):
         formats.validate(replace(GOOD, format="sell16"))
+
+
+def test_they_cannot_be_stacked() -> None:
+    factor = dense.pack(np.ones((4, 32)), np.float32)
+    with pytest.raises(FormatError, match="must be of the format lut, got dense"):
+        stack([factor, factor])

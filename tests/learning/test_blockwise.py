@@ -159,3 +159,21 @@ def test_a_block_that_gives_no_number_names_the_sample() -> None:
     unweighted = recipe()["passes"][0] | {"weighting": "none", "skip": ["table", "head"]}
     with pytest.raises(CalibrationError, match=r"blocks.\d gives NaN or infinity for sample 2"):
         edgecomp.compress(model, recipe() | {"passes": [unweighted, recipe()["passes"][1]]}, inputs)
+
+
+def test_a_block_without_anything_to_learn_is_left_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    class Sign(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + (self.fc(x) > 0)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Sequential(nn.Linear(64, 64), nn.Tanh()), Sign(), nn.Sequential(nn.Linear(64, 64), nn.Tanh()))
+    inputs = [{"x": np.full((2, 64), 0.1 * number, np.float32)} for number in range(4)]
+    made = recipe(block_steps=1, dense_rate=0.0)
+    made["passes"][0] |= {"weighting": "none", "layers": []}
+    edgecomp.compress(model, made, inputs, quiet=False)
+    assert "since what 1 gives does not depend on them: 1.fc.weight" in capsys.readouterr().err

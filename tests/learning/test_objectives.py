@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import tiny_models
 import torch
+import toy_methods
 from torch import Tensor, nn
 from toy_methods import SharedBasis, margin
 
 import edgecomp
+from edgecomp import compression
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.context import Batch, PassContext
 from edgecomp.errors import CalibrationError, ConfigError
 from edgecomp.formats import unpack
-from edgecomp.learning.objectives import Objective, make_objective
+from edgecomp.layers import find_layers
+from edgecomp.learning.end_to_end import _Samples
+from edgecomp.learning.objectives import Objective, make_objective, require_usable
+from edgecomp.learning.running import RunningDraft
 from edgecomp.passes import PASSES
 from edgecomp.progress import ProgressBar
+from edgecomp.walk import first_tensor
 
 Samples = list[dict[str, np.ndarray]]
 
@@ -200,6 +208,7 @@ def put(name: str, value: Any) -> Callable[[dict[str, np.ndarray]], None]:
         (put("x", np.float32("nan")), "input 0 of sample 3 holds NaN or infinity"),
         (lambda sample: sample.update(x=np.zeros((0, 32), np.float32)), "input 0 of sample 3 is \\[0, 32\\]"),
         (put("labels", [1, 2, 3, 4, 5, 6, 7, 10]), "labels of sample 3 must be classes of the model, 0 to 9.*got 1 to 10"),
+        (put("labels", [1, 2, 3]), "labels of sample 3 must have the shape of the first output"),
         (put("labels", [-100] * 8), "sample 3 must hold a label that counts"),
         (put("labels", [0.5] * 8), "labels of sample 3 must be integers"),
         (lambda sample: sample.pop("labels"), "needs labels, and sample 3 has none"),
@@ -222,3 +231,93 @@ def test_a_loss_that_is_not_finite_names_the_sample() -> None:
         edgecomp.compress(
             heads(), recipe() | {"passes": [recipe()["passes"][0] | {"weighting": "none"}, recipe()["passes"][1]]}, inputs
         )
+
+
+def test_gradients_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(CalibrationError, match=r"gradients must be finite, but step 1 has NaN .* smaller rates"):
+        edgecomp.compress(heads(), recipe("toy_methods:steep"), samples())
+
+
+class Tokens(nn.Module):
+    """A model of tokens, each by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(24, 32)
+        self.blocks = nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 32))
+
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        y: Tensor = self.blocks(self.table(ids)) * (2 - attention_mask[..., None])
+        return y
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("divergence", "causal-lm"),
+        ("divergence", "encoder"),
+        ("hidden-states", "encoder"),
+        ("cross-entropy", "causal-lm"),  # others have labels, which say by -100 what does not count
+    ],
+)
+def test_padding_does_not_count(name: str, kind: str) -> None:
+    torch.manual_seed(0)
+    original, other = Tokens().eval(), Tokens().eval()
+    ids = torch.randint(1, 24, (2, 9))
+    mask = torch.ones_like(ids)
+    pad = torch.zeros(2, 3, dtype=torch.int64)
+    padded = [torch.cat([pad, ids, pad], dim=1), torch.cat([pad, mask, pad], dim=1)]
+    batches = [Batch("whole", [ids, mask], mask=1), Batch("padded", padded, mask=1)]
+    context = PassContext(original, find_layers(original), batches, ProgressBar(quiet=True), kind)
+    objective = make_objective(name, context)
+    with torch.no_grad():
+        whole, short, unmasked = (float(objective.loss(other, batch)) for batch in [*batches, Batch("all", padded)])
+    assert short == pytest.approx(whole, rel=1e-5)
+    assert unmasked != pytest.approx(whole, rel=1e-2)
+    with pytest.raises(CalibrationError, match="the attention mask of empty must have a position that counts"):
+        require_usable(Batch("empty", [ids, 0 * mask], mask=1))
+
+
+def test_padding_counts_nowhere_in_a_whole_run() -> None:
+    """What stands in padded positions changes nothing: the mask of the samples reaches both stages."""
+    torch.manual_seed(0)
+    original = Tokens().eval()
+    runs = []
+    for token in (3, 7):
+        inputs = []
+        for number in range(8):
+            ids = np.random.default_rng(number).integers(1, 24, (1, 9))
+            mask = (np.arange(9)[None] < 5).astype(np.int64)
+            inputs.append({"ids": np.where(mask, ids, token), "attention_mask": mask})
+        passes = recipe("divergence", steps=3, block_steps=3)["passes"]
+        passes[0] |= {"weighting": "none", "skip": ["table"]}
+        runs.append(edgecomp.compress(original, recipe() | {"passes": passes}, inputs))
+    for name, factor in runs[0].factors.items():
+        assert np.array_equal(unpack(factor), unpack(runs[1].factors[name])), name
+
+
+def test_rows_count_alike_in_the_mean_over_samples() -> None:
+    class First(Objective):
+        def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+            return batch.inputs[0].mean()
+
+    batches = [Batch("one", [torch.full((6, 4), 1.0)]), Batch("other", [torch.full((2, 4), 3.0)])]
+    context = PassContext(nn.Identity(), {}, batches, ProgressBar(quiet=True))
+    running = cast(RunningDraft, SimpleNamespace(module=nn.Identity()))
+    learned = _Samples(running, First(context), batches, torch.device("cpu"), 2)
+    assert float(learned.loss([0, 1])) == learned.judge([0, 1]) == 1.5
+
+
+def test_the_copy_of_the_model_that_an_objective_makes_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = []
+
+    class Kept(Objective):
+        def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+            copies.append(weakref.ref(self.context.placed_module))
+            return first_tensor(module(*batch.inputs)).float().square().mean()
+
+    monkeypatch.setattr(toy_methods, "kept", Kept, raising=False)
+    finish, ended = compression._finish, []
+    monkeypatch.setattr(compression, "_finish", lambda *arguments: ended.append(copies[-1]()) or finish(*arguments))
+    edgecomp.compress(heads().half(), recipe("toy_methods:kept", steps=1), samples(labels=False))
+    assert ended == [None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -122,3 +124,13 @@ def test_a_student_s_gradients_are_those_of_its_weights() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
     assert draft.records["basis"].keys() == {"change"}
     draft.check()
+
+
+def test_a_running_draft_is_freed_when_it_is_let_go() -> None:
+    model, _, draft, context = chains(4)
+    gc.disable()
+    try:
+        module = weakref.ref(RunningDraft(draft, context, model).module)
+        assert module() is None
+    finally:
+        gc.enable()

@@ -59,7 +59,9 @@ def test_a_factory_may_describe_its_inputs() -> None:
 
 
 def test_inputs_and_outputs_are_told_by_a_sample() -> None:
-    loaded = load_model("tiny_models:convolutional").with_sample(IMAGE)
+    plain = load_model("tiny_models:convolutional")
+    loaded = plain.with_sample(IMAGE)
+    assert (plain.inputs, plain.outputs) == ((), ())  # what others hold stays as it is
     assert loaded.inputs == (TensorSpec("image", "float32", ("batch", 3, 16, 16)),)
     assert loaded.outputs == ("output",)
 

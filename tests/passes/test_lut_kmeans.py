@@ -329,3 +329,12 @@ def test_candidates_tell_bytes_and_errors_before_anything_runs() -> None:
     run_on(draft, context_of(model), bits=4, refits=0, weighting="none")
     assert draft.factors["fc.weight"].packed_bytes == candidates[3].packed_bytes
     assert draft.records["fc.weight"]["relative_error"] == pytest.approx(candidates[3].relative_error, rel=0.05)
+
+
+def test_layers_that_would_not_become_smaller_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    model = nn.Sequential(nn.Linear(32, 4), nn.Linear(64, 64))
+    draft = draft_of(model)
+    context = replace(context_of(model), progress=ProgressBar(quiet=False))
+    run_on(draft, context, weighting="none", refits=0)
+    assert "leaves as they are, since packed they would not be smaller: 0\n" in capsys.readouterr().err
+    assert [*draft.matrices] == ["0.weight"]
