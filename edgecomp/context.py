@@ -83,9 +83,9 @@ class PassContext:
 
     @property
     def structure(self) -> Structure:
-        """The model's blocks; the model is run once, when this is first asked for."""
+        """The model's blocks; the model is run on the first sample for them, when this is first asked for."""
         if "structure" not in self._found:
-            self._found["structure"] = find_structure(self.module, self.samples[0].inputs, self.modules)
+            self._found["structure"] = find_structure(self.module, self.samples[0].inputs, self.modules, self.progress.say)
         return self._found["structure"]
 
     @cached_property

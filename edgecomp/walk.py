@@ -20,6 +20,8 @@ from torch.utils import _pytree as pytree
 from edgecomp.calibration import run_module
 from edgecomp.weights import materialised, streamed, trim_heap
 
+_TOLERANCE = 1e-4  # of what a walk gives, relative: the operations are the same, their order in memory need not be
+
 
 @dataclass(frozen=True)
 class Call:
@@ -51,13 +53,19 @@ def first_tensor(output: Any) -> Tensor:
     return first
 
 
-def find_structure(module: nn.Module, inputs: Sequence[Tensor], layers: Mapping[str, nn.Module]) -> Structure:
+def find_structure(
+    module: nn.Module, inputs: Sequence[Tensor], layers: Mapping[str, nn.Module], say: Callable[[str], None] | None = None
+) -> Structure:
     """The blocks of a model, the children of the largest `ModuleList` or `Sequential` that run one after the other.
 
+    That they are called so does not say that nothing else passes between or behind them, as in feature pyramids: a walk over the
+    inputs must give what the model gives, else the model counts as one without blocks.
+
     Args:
-        module: the model, which is run once.
+        module: the model, which is run once at once and once by units.
         inputs: what to run it on.
         layers: modules of it, by any name, to tell which of them run before the blocks.
+        say: is told why blocks that run in order are not taken for blocks.
 
     Raises:
         CalibrationError: the model does not take the inputs.
@@ -68,18 +76,61 @@ def find_structure(module: nn.Module, inputs: Sequence[Tensor], layers: Mapping[
     lists.sort(key=lambda item: -sum(parameter.numel() for parameter in item[1].parameters()))
     calls: list[nn.Module] = []
     chains = {name: _Chain(list(part)) for name, part in lists}
-    watched = {id(layer): layer for layer in layers.values()}
-    notes = [layer.register_forward_pre_hook(lambda layer, _: calls.append(layer)) for layer in watched.values()]
-    with _hooks([notes, *(chain.attach(calls) for chain in chains.values())]), streamed(module):
-        run_module(module, inputs)
+    parts = {id(part): part for part in module.modules()} | {id(layer): layer for layer in layers.values()}
+    with ExitStack() as stack, streamed(module):
+        # A chain's hooks come first, so that its blocks' own calls lie within their spans.
+        stack.enter_context(_hooks([chain.attach(calls) for chain in chains.values()]))
+        stack.enter_context(
+            _hooks([[part.register_forward_pre_hook(lambda part, _: calls.append(part)) for part in parts.values()]])
+        )
+        expected = run_module(module, inputs)
     for name, part in lists:
         chain = chains[name]
-        if chain.holds and not _shares_modules(list(part)):
-            behind = {id(layer) for layer in calls[chain.ended :]}
-            before = {id(layer) for layer in calls[: chain.began]} - behind
-            names = tuple(f"{name}.{child}" if name else child for child, _ in part.named_children())
-            return Structure(names, tuple(chain.widths), frozenset(key for key, layer in layers.items() if id(layer) in before))
+        if not chain.holds or _shares_modules(list(part)):
+            continue
+        (began, _), (_, ended) = chain.spans[0], chain.spans[-1]
+        before = {id(layer) for layer in calls[:began]} - {id(layer) for layer in calls[ended:]}
+        names = tuple(f"{name}.{child}" if name else child for child, _ in part.named_children())
+        found = Structure(names, tuple(chain.widths), frozenset(key for key, layer in layers.items() if id(layer) in before))
+        reused = chain.reused(calls)
+        doubt = "since modules of theirs are used outside of them too" if reused else _doubt(module, found, inputs, expected)
+        if doubt is None:
+            return found
+        if say is not None:
+            say(
+                f"the model runs as a whole, and needs the memory for that: {names[0]} to {names[-1]} run one after the other, but "
+                f"cannot be run one by one, {doubt}"
+            )
+        break
     return Structure((), (), frozenset())
+
+
+def _doubt(module: nn.Module, structure: Structure, inputs: Sequence[Tensor], expected: Any) -> str | None:
+    """Why a walk over the inputs does not give what the model gives for them; None where it does."""
+    try:
+        for unit in Walk(module, structure, {}, [inputs], torch.device("cpu")).units():
+            (output,) = unit.run()
+    except Exception as error:  # whatever a model's code may raise when it is given less than it expects
+        return f"which fails: {type(error).__name__}: {error}"
+    return (
+        None if _agree(output, expected) else "since more than one value passes between or behind them: the outputs would be others"
+    )
+
+
+def _agree(output: Any, expected: Any) -> bool:
+    """Whether the same operations gave both: tensors that are alike but for rounding."""
+    pairs = [[leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)] for value in (output, expected)]
+    return 0 < len(pairs[1]) == len(pairs[0]) and all(_close(a, b) for a, b in zip(*pairs, strict=True))
+
+
+def _close(value: Tensor, expected: Tensor) -> bool:
+    if value.shape != expected.shape or value.dtype != expected.dtype:
+        return False
+    if not expected.is_floating_point():
+        return torch.equal(value, expected)
+    finite = expected[expected.isfinite()].double()
+    scale = float(finite.square().mean().sqrt()) if len(finite) else 0.0
+    return torch.allclose(value, expected, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True)
 
 
 def _shares_modules(blocks: Sequence[nn.Module]) -> bool:
@@ -95,16 +146,23 @@ class _Chain:
         self._parts = parts
         self._value: Tensor | None = None
         self._broken = False
+        self._began = 0
         self.widths: list[int] = []
-        self.began = self.ended = 0  # how many watched layers had been called then
+        self.spans: list[tuple[int, int]] = []  # of each part, the calls of modules from its own to the last within it
 
     @property
     def holds(self) -> bool:
         return not self._broken and len(self.widths) == len(self._parts)
 
+    def reused(self, calls: Sequence[nn.Module]) -> bool:
+        """Whether a module of a part that holds parameters is also called outside of the parts, which a walk does not see."""
+        inner = {id(module) for part in self._parts for module in part.modules() if any(True for _ in module.parameters(False))}
+        outside = [0, *(place for span in self.spans for place in span), len(calls)]
+        return any(id(call) in inner for i in range(0, len(outside), 2) for call in calls[outside[i] : outside[i + 1]])
+
     def attach(self, calls: Sequence[nn.Module]) -> list[Any]:
         def before(_: nn.Module, __: Any) -> None:
-            self.began = len(calls)
+            self._began = len(calls)
 
         def after(number: int, arguments: tuple[Any, ...], output: Any) -> None:
             taken = arguments[0] if arguments else None
@@ -114,10 +172,11 @@ class _Chain:
             self._broken = self._broken or not expected or not isinstance(value, Tensor)
             self.widths.append(len(output) if several else 0)
             self._value = value if isinstance(value, Tensor) else None
-            self.ended = len(calls)
+            self.spans.append((self._began, len(calls)))
 
-        hooks: list[Any] = [self._parts[0].register_forward_pre_hook(before)]
+        hooks: list[Any] = []
         for number, part in enumerate(self._parts):
+            hooks.append(part.register_forward_pre_hook(before))
             hooks.append(part.register_forward_hook(lambda _, arguments, output, n=number: after(n, arguments, output)))
         return hooks
 

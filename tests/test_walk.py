@@ -153,3 +153,85 @@ def test_a_unit_can_be_run_with_gradients() -> None:
         first.output(0).sum().backward()
     assert model.blocks[0].fc.weight.grad is not None
     assert model.table.weight.grad is None and model.blocks[1].fc.weight.grad is None
+
+
+class Pyramid(nn.Module):
+    """What every block gives goes to the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(3))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = []
+        for block in self.blocks:
+            x = block(x)
+            given.append(x)
+        y: Tensor = self.head(torch.stack(given).sum(dim=0))
+        return y
+
+
+class Bias(nn.Module):
+    """A block that takes a bias, or makes it where there is none yet, as T5's first one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        bias = self.fc.bias if bias is None else bias
+        return self.fc(x) + bias, bias
+
+
+class Biased(nn.Module):
+    """All blocks take the bias that the first one makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Bias() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None
+        for block in self.blocks:
+            x, bias = block(x, bias)
+        return x
+
+
+class Demanding(Biased):
+    """The same, with code between the blocks that does not run without the bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None
+        for block in self.blocks:
+            x, bias = block(x, bias)
+            bias = bias.clone()
+        return x
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(Pyramid, "the outputs would be others"), (Biased, "the outputs would be others"), (Demanding, "which fails: AttributeError")],
+)
+def test_blocks_between_which_more_passes_than_one_value_are_one_unit(kind: type[nn.Module], why: str) -> None:
+    torch.manual_seed(0)
+    model, said = kind().eval(), list[str]()
+    assert find_structure(model, [torch.ones(2, 8)], {}, said.append) == Structure((), (), frozenset())
+    (message,) = said
+    assert "blocks.0 to blocks.2 run one after the other" in message and why in message
+
+
+def test_a_module_that_is_used_in_a_block_and_outside_makes_one_unit() -> None:
+    class Reusing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x)
+            y: Tensor = self.blocks[0][0](x)
+            return y
+
+    model = Reusing().eval()
+    assert find_structure(model, [torch.ones(2, 8)], find_layers(model)).blocks == ()

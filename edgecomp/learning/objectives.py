@@ -170,7 +170,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 NEEDS_BLOCKS = (
     "a model with blocks in an nn.ModuleList or nn.Sequential that run one after the other, each on the output of the one before "
-    "it, and this one has none"
+    "it and nothing else, and this one has none"
 )
 
 
