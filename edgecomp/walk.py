@@ -80,9 +80,8 @@ def find_structure(
     with ExitStack() as stack, streamed(module):
         # A chain's hooks come first, so that its blocks' own calls lie within their spans.
         stack.enter_context(_hooks([chain.attach(calls) for chain in chains.values()]))
-        stack.enter_context(
-            _hooks([[part.register_forward_pre_hook(lambda part, _: calls.append(part)) for part in parts.values()]])
-        )
+        notes = [part.register_forward_pre_hook(lambda part, _: calls.append(part)) for part in parts.values()]
+        stack.enter_context(_hooks([notes]))
         expected = run_module(module, inputs)
     for name, part in lists:
         chain = chains[name]
@@ -110,11 +109,9 @@ def _doubt(module: nn.Module, structure: Structure, inputs: Sequence[Tensor], ex
     try:
         for unit in Walk(module, structure, {}, [inputs], torch.device("cpu")).units():
             (output,) = unit.run()
-    except Exception as error:  # whatever a model's code may raise when it is given less than it expects
+    except Exception as error:  # noqa: BLE001  (whatever a model's code raises where it is given less than it expects)
         return f"which fails: {type(error).__name__}: {error}"
-    return (
-        None if _agree(output, expected) else "since more than one value passes between or behind them: the outputs would be others"
-    )
+    return None if _agree(output, expected) else "since more than one value passes between or behind them (other outputs)"
 
 
 def _agree(output: Any, expected: Any) -> bool:
@@ -306,12 +303,12 @@ class Walk:
         return first[0]
 
     def _run_block(self, block: int, number: int) -> Tensor:
-        call = self.calls[number][block]
-        return first_tensor(self._blocks[block](self.values[number], *call.arguments, **call.keywords))
+        call, value = self.calls[number][block], self.values[number].clone()  # a block may change what it is given
+        return first_tensor(self._blocks[block](value, *call.arguments, **call.keywords))
 
     def _run_behind(self, number: int) -> Any:
         def stub(block: int, *arguments: Any, **_: Any) -> Any:
-            return self._returned(block, self.values[number] if block == len(self._blocks) - 1 else arguments[0])
+            return self._returned(block, self.values[number].clone() if block == len(self._blocks) - 1 else arguments[0])
 
         with self._stubbed(stub):
             return run_module(self._module, self._placed(number))

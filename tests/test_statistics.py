@@ -201,3 +201,29 @@ def test_a_factor_of_several_layers_comes_when_the_last_is_known() -> None:
             assert gram is not None
             torch.testing.assert_close(gram, sum(rows.T @ rows / 5 for rows in given))
     assert names == ["c0", "c1", "basis", "c2"]
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_inputs_that_change_in_place_count_as_they_were(inference: bool) -> None:
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(4, 4) for _ in range(3))
+
+        @torch.inference_mode(inference)
+        def forward(self, x: Tensor) -> Tensor:
+            x -= 1
+            x = x + 0  # of the inference mode, where that is on
+            y = self.q(x) + self.k(x)
+            x *= 2
+            y += self.v(x)
+            return y
+
+    torch.manual_seed(0)
+    model, x = Changing(), torch.randn(5, 4)
+    given = x.clone()
+    found = dict(context_of(model, x).inputs_of(draft_of(model), [f"{name}.weight" for name in "qkv"], "gram"))
+    for name, seen in (("q", given - 1), ("k", given - 1), ("v", 2 * given - 2)):
+        torch.testing.assert_close(found[f"{name}.weight"], seen.T @ seen / 5)
+    assert torch.equal(x, given)
+    assert (found["q.weight"] is found["k.weight"]) != inference

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgecomp.calibration import import_attribute, run_module
+from edgecomp.calibration import copies, import_attribute, run_module
 from edgecomp.context import Batch, PassContext
 from edgecomp.errors import CalibrationError, ConfigError, EdgecompError, first_line
 from edgecomp.walk import first_tensor
@@ -79,8 +79,8 @@ class Divergence(Objective):
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """KL divergence of language models, relative mean square of others."""
         with torch.no_grad():
-            target = first_tensor(self.context.placed_module(*batch.inputs))
-        output = first_tensor(module(*batch.inputs))
+            target = first_tensor(self.context.placed_module(*copies(batch.inputs)))
+        output = first_tensor(module(*copies(batch.inputs)))
         return (_kullback_leibler if self.context.kind == "causal-lm" else _relative_square)(output, target)
 
 
@@ -103,7 +103,7 @@ class HiddenStates(Objective):
         states: list[Tensor] = []
         blocks = [module.get_submodule(name) for name in self.context.structure.blocks]
         with _hooks([block.register_forward_hook(lambda *call: states.append(first_tensor(call[2]))) for block in blocks]):
-            module(*batch.inputs)
+            module(*copies(batch.inputs))
         return states
 
 
@@ -130,7 +130,7 @@ class CrossEntropy(Objective):
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """Mean over the labels that count."""
         labels = self._labels(batch)
-        scores = self._scores(first_tensor(module(*batch.inputs)), labels, batch.name)
+        scores = self._scores(first_tensor(module(*copies(batch.inputs))), labels, batch.name)
         return nn.functional.cross_entropy(scores.float(), labels, ignore_index=_IGNORED)
 
     def _labels(self, batch: Batch) -> Tensor:
