@@ -101,7 +101,7 @@ class PassContext:
         """A walk over the original model, or over another module of the same structure."""
         module = self.module if module is None else module
         layers = self.modules if module is self.module else {}
-        return Walk(module, self.structure, layers, self.batches, self.device)
+        return Walk(module, self.structure, layers, self.batches, self.device, [sample.name for sample in self.samples])
 
     def of_pass(self, number: int) -> PassContext:
         """The same for one pass of the recipe, whose finished work has names of its own."""

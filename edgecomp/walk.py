@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgecomp.calibration import run_module
+from edgecomp.errors import CalibrationError
 from edgecomp.weights import materialised, streamed, trim_heap
 
 _TOLERANCE = 1e-4  # of what a walk gives, relative: the operations are the same, their order in memory need not be
@@ -227,6 +228,7 @@ class Walk:
         layers: the layers to be watched, by name.
         batches: the model's inputs.
         device: where units run.
+        names: what messages call the batches.
 
     """
 
@@ -237,11 +239,13 @@ class Walk:
         layers: Mapping[str, nn.Module],
         batches: Sequence[Sequence[Tensor]],
         device: torch.device,
+        names: Sequence[str] | None = None,
     ) -> None:
         self._module = module
         self._structure = structure
         self._blocks = [module.get_submodule(name) for name in structure.blocks]
         self.batches = batches
+        self._names = [f"sample {number}" for number in range(len(batches))] if names is None else names
         self._device = device
         self._layers = layers
         self.values: list[Tensor] = []  # the running value of each sample before the next unit
@@ -288,6 +292,8 @@ class Walk:
         first: list[Tensor] = []
 
         def stub(block: int, *arguments: Any, **keywords: Any) -> Any:
+            if block != len(calls):
+                raise _Reached
             if block == 0:
                 first.append(arguments[0].detach())
             calls.append(self._interned(Call(arguments[1:], keywords)))
@@ -297,6 +303,7 @@ class Walk:
 
         with self._stubbed(stub), suppress(_Reached):
             run_module(self._module, self._placed(number))
+        self._require_order(number, range(len(calls)))
         if number == len(self.values):
             self.values.append(first[0])
             self.calls.append(calls)
@@ -307,11 +314,24 @@ class Walk:
         return first_tensor(self._blocks[block](value, *call.arguments, **call.keywords))
 
     def _run_behind(self, number: int) -> Any:
+        called: list[int] = []
+
         def stub(block: int, *arguments: Any, **_: Any) -> Any:
+            called.append(block)
             return self._returned(block, self.values[number].clone() if block == len(self._blocks) - 1 else arguments[0])
 
         with self._stubbed(stub):
-            return run_module(self._module, self._placed(number))
+            output = run_module(self._module, self._placed(number))
+        self._require_order(number, called)
+        return output
+
+    def _require_order(self, number: int, called: Sequence[int]) -> None:
+        if list(called) != list(range(len(self._blocks))):
+            first, *_, last = self._structure.blocks
+            raise CalibrationError(
+                f"every sample must run the blocks {first} to {last} once each and in order, as the first sample does, but "
+                f"{self._names[number]} does not: give samples that the model treats alike"
+            )
 
     def _returned(self, block: int, value: Tensor) -> Any:
         width = self._structure.widths[block]

@@ -9,6 +9,7 @@ import tiny_models
 import torch
 from torch import Tensor, nn
 
+from edgecomp.errors import CalibrationError
 from edgecomp.layers import find_layers
 from edgecomp.models import body_of, load_model
 from edgecomp.walk import Structure, Unit, Walk, find_structure
@@ -263,3 +264,22 @@ def test_blocks_and_models_that_change_their_inputs_can_run_again() -> None:
             assert torch.equal(once, again)
         torch.testing.assert_close(again, module(given.clone()).detach(), rtol=0, atol=0)
         assert torch.equal(x, given)
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_a_sample_that_does_not_run_the_blocks_as_the_first_does_is_named(rounds: int) -> None:
+    class Varying(Pyramid):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(1 if len(x) == 1 else rounds):
+                for block in self.blocks:
+                    x = block(x)
+            y: Tensor = self.head(x)
+            return y
+
+    batches = [[torch.ones(1, 8)], [torch.ones(2, 8)]]
+    model = Varying().eval()
+    structure = find_structure(model, batches[0], {})
+    walk = Walk(model, structure, {}, batches, CPU, ["sample a", "sample b"])
+    units = walk.units()
+    with pytest.raises(CalibrationError, match=r"blocks.0 to blocks.2 once each and in order.*but sample b does not"):
+        outputs(units)
