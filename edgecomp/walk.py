@@ -7,6 +7,7 @@ statistics in memory, at a time. A model without blocks (`find_structure`) is on
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -248,6 +249,7 @@ class Walk:
         self._names = [f"sample {number}" for number in range(len(batches))] if names is None else names
         self._device = device
         self._layers = layers
+        self._parts = {id(part): part for part in module.modules()}
         self.values: list[Tensor] = []  # the running value of each sample before the next unit
         self.calls: list[list[Call]] = []  # of each sample, the call of each block
         self._seen: list[Tensor] = []  # tensors of calls: equal ones, such as masks, are kept once
@@ -310,7 +312,10 @@ class Walk:
         return first[0]
 
     def _run_block(self, block: int, number: int) -> Tensor:
-        call, value = self.calls[number][block], self.values[number].clone()  # a block may change what it is given
+        call, value = (
+            self._for_one_run(self.calls[number][block]),
+            self.values[number].clone(),
+        )  # a block may change what it is given
         return first_tensor(self._blocks[block](value, *call.arguments, **call.keywords))
 
     def _run_behind(self, number: int) -> Any:
@@ -347,6 +352,11 @@ class Walk:
         finally:
             for block in self._blocks:
                 del block.forward
+
+    def _for_one_run(self, call: Call) -> Call:
+        """The call with copies of the objects in it that a block may write to, such as caches of keys and values; tensors stay."""
+        stay = {id(tensor): tensor for tensor in pytree.tree_leaves((call.arguments, call.keywords)) if isinstance(tensor, Tensor)}
+        return Call(*copy.deepcopy((call.arguments, call.keywords), {**self._parts, **stay}))
 
     def _interned(self, call: Call) -> Call:
         return Call(*pytree.tree_map_only(Tensor, self._intern, (call.arguments, call.keywords)))

@@ -283,3 +283,55 @@ def test_a_sample_that_does_not_run_the_blocks_as_the_first_does_is_named(rounds
     units = walk.units()
     with pytest.raises(CalibrationError, match=r"blocks.0 to blocks.2 once each and in order.*but sample b does not"):
         outputs(units)
+
+
+class Cache:
+    """What blocks have seen, kept by the block."""
+
+    def __init__(self) -> None:
+        self.seen: dict[nn.Module, list[Tensor]] = {}
+
+    def with_all(self, block: nn.Module, x: Tensor) -> Tensor:
+        self.seen.setdefault(block, []).append(x)
+        return torch.cat(self.seen[block]).sum(dim=0)
+
+
+class Caching(nn.Module):
+    """A block that writes to a cache, and keeps to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, cache: Cache, mask: Tensor) -> Tensor:
+        y: Tensor = self.fc(x) + mask * cache.with_all(self, x)
+        return y
+
+
+class Cached(Pyramid):
+    """Its blocks are given a new cache at each run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Caching() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        cache, mask = Cache(), torch.full((8,), 0.5)
+        for block in self.blocks:
+            x = block(x, cache, mask)
+        y: Tensor = self.head(x)
+        return y
+
+
+def test_blocks_that_write_to_a_cache_find_it_as_it_was() -> None:
+    torch.manual_seed(0)
+    model, batch = Cached().eval(), [torch.randn(2, 8)]
+    walk = walk_over(model, find_layers(model), [batch])
+    before, *units = walk.units()
+    list(before.run())
+    assert [unit.name for unit in units] == ["blocks.0", "blocks.1", "blocks.2", ""]
+    for unit in units:
+        (once,) = unit.run(keep=False)
+        (again,) = unit.run()
+        assert torch.equal(once, again)
+    torch.testing.assert_close(again, model(*batch).detach(), rtol=0, atol=0)
