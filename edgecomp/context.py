@@ -224,7 +224,7 @@ def _parts(draft: Draft, uses: Iterable[Use], kind: StatisticKind) -> list[list[
     """
     parts: list[list[Use]] = [[]]
     left = _STATISTIC_BYTES
-    for use in sorted(uses, key=lambda use: (use.stage, draft.stage(use).conv is not None)):
+    for use in sorted(uses, key=lambda use: (use.stage, use.stage > 0 and draft.stage(use).conv is not None)):
         gathered, place = _gathered(draft, use, kind)
         columns = draft.shape(draft.stage(place).factor)[1]
         needed = 4 * columns * (columns if gathered == "gram" else 1)

@@ -312,10 +312,8 @@ class Walk:
         return first[0]
 
     def _run_block(self, block: int, number: int) -> Tensor:
-        call, value = (
-            self._for_one_run(self.calls[number][block]),
-            self.values[number].clone(),
-        )  # a block may change what it is given
+        call = self._for_one_run(self.calls[number][block])
+        value = self.values[number].clone()  # a block may change what it is given
         return first_tensor(self._blocks[block](value, *call.arguments, **call.keywords))
 
     def _run_behind(self, number: int) -> Any:
