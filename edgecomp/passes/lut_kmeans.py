@@ -160,11 +160,10 @@ class LutKmeans:
             packed, total=sum(sizes.values()), label="lut-kmeans", unit="weights", size=lambda item: sizes[item[0]]
         ):
             draft.finish(factor, finished.factor, finished.record)
-        for (
-            factor
-        ) in work:  # they came in the order of the walk, or as an interrupted run had left them: later passes see one order
-            for kept in (draft.factors, draft.records):
-                kept[factor] = kept.pop(factor)
+        # They came in the order of the walk, or as an interrupted run had left them; later passes see one order.
+        for factor in work:
+            draft.factors[factor] = draft.factors.pop(factor)
+            draft.records[factor] = draft.records.pop(factor)
 
     def ensures(self, draft: Draft) -> None:
         """Check that every matrix is packed, but for what was skipped or would grow.
