@@ -102,7 +102,11 @@ class HiddenStates(Objective):
     def _states(self, module: nn.Module, batch: Batch) -> list[Tensor]:
         states: list[Tensor] = []
         blocks = [module.get_submodule(name) for name in self.context.structure.blocks]
-        with _hooks([block.register_forward_hook(lambda *call: states.append(first_tensor(call[2]))) for block in blocks]):
+
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            states.append(first_tensor(output).clone())  # the next block may change it in place
+
+        with _hooks([block.register_forward_hook(keep) for block in blocks]):
             module(*copies(batch.inputs))
         return states
 
