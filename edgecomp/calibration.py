@@ -166,8 +166,13 @@ def _as_dtype(spec: TensorSpec, value: np.ndarray) -> np.ndarray:
         ) from error
 
 
+def copies(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Inputs for one run of a module, which may change them in place."""
+    return [tensor.clone() for tensor in inputs]
+
+
 def run_module(module: nn.Module, batch: Sequence[Tensor]) -> Any:
-    """What the module returns for a batch of inputs, without gradients.
+    """What the module returns for a batch of inputs, without gradients; the inputs stay as they are, whatever it does to its own.
 
     Raises:
         CalibrationError: the module does not take such inputs.
@@ -175,7 +180,7 @@ def run_module(module: nn.Module, batch: Sequence[Tensor]) -> Any:
     """
     try:
         with torch.no_grad():
-            return module(*batch)
+            return module(*copies(batch))
     except (RuntimeError, TypeError, ValueError, LookupError) as error:
         given = ", ".join(f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}" for tensor in batch)
         raise CalibrationError(

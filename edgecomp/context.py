@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Protocol, TypeVar
@@ -85,9 +86,9 @@ class PassContext:
 
     @property
     def structure(self) -> Structure:
-        """The model's blocks; the model is run once, when this is first asked for."""
+        """The model's blocks; the model is run on the first sample for them, when this is first asked for."""
         if "structure" not in self._found:
-            self._found["structure"] = find_structure(self.module, self.samples[0].inputs, self.modules)
+            self._found["structure"] = find_structure(self.module, self.samples[0].inputs, self.modules, self.progress.say)
         return self._found["structure"]
 
     @cached_property
@@ -102,7 +103,7 @@ class PassContext:
         """A walk over the original model, or over another module of the same structure."""
         module = self.module if module is None else module
         layers = self.modules if module is self.module else {}
-        return Walk(module, self.structure, layers, self.batches, self.device)
+        return Walk(module, self.structure, layers, self.batches, self.device, [sample.name for sample in self.samples])
 
     def of_pass(self, number: int) -> PassContext:
         """The same for one pass of the recipe, whose finished work has names of its own."""
@@ -134,7 +135,8 @@ class PassContext:
         Where several layers share a factor their statistics are added up; the factor comes when the last of them is known. Of an
         embedding there is none, since every row is an output by itself: a factor that only embeddings use comes with None. What a
         later stage of a linear chain is given follows from the layer's own inputs: M H Mᵀ, with M the product of the stages before
-        it as the draft has them then. Stages of convolution chains are run for it.
+        it as the draft has them when the factor comes. In a unit, factors come in the order of their stages: what a pass makes of
+        the first counts for the next. Stages of convolution chains are run for it.
 
         Args:
             draft: the draft; it may change between two factors.
@@ -146,71 +148,112 @@ class PassContext:
 
         """
         uses = {factor: [use for use in draft.uses(factor) if draft.stage(use).op != "gather"] for factor in factors}
+        of_tables = {factor: [use for use in found if _follows_table(draft, use)] for factor, found in uses.items()}
+        waiting = {factor: [use for use in found if use not in of_tables[factor]] for factor, found in uses.items()}
         sums: dict[str, Tensor] = {}
-        waiting: dict[str, list[Use]] = {}
-        for factor, found in uses.items():
-            for use in (use for use in found if _follows_table(draft, use)):
+        behind: dict[str, list[tuple[Use, Tensor]]] = {}  # Grams of layers' inputs, of later stages
+
+        def finished(factor: str) -> tuple[str, Tensor | None]:
+            for use in of_tables[factor]:
                 _add(sums, factor, _of_table(draft, use, kind))
-            waiting[factor] = [use for use in found if not _follows_table(draft, use)]
-        for factor in [factor for factor in factors if not waiting[factor]]:
+            for use, gram in behind.pop(factor, []):
+                _add(sums, factor, _multiplied(draft, use, gram, kind))
+            return factor, sums.pop(factor, None)
+
+        at_once = [factor for factor in factors if not waiting[factor]]
+        for factor in sorted(at_once, key=lambda factor: max((use.stage for use in uses[factor]), default=0)):
             del waiting[factor]
-            yield factor, sums.get(factor)
+            yield finished(factor)
         if not waiting:
             return
         self.require_calibration("this pass weights errors by activations and needs calibration inputs")
         units = self.walk().units()
         while waiting:
             unit = units.pop(0)
-            parts = self._parts(draft, unit, waiting, kind)
+            parts = _parts(draft, [use for found in waiting.values() for use in found if use.layer in unit.layers], kind)
             for number, part in enumerate(parts):
                 gathered = self._gather(draft, unit, part, kind, keep=number == len(parts) - 1)
-                for use, statistic in gathered.items():
-                    _add(sums, draft.stage(use).factor, statistic)
-                for factor in dict.fromkeys(draft.stage(use).factor for use in part):
-                    waiting[factor] = [use for use in waiting[factor] if use not in part]
+                for use in part:  # by stage: what a stage is given follows from those before it as they are then
+                    factor, statistic = draft.stage(use).factor, gathered.pop(use)
+                    if _is_multiplied(draft, use):
+                        behind.setdefault(factor, []).append((use, statistic))
+                    else:
+                        _add(sums, factor, statistic)
+                    waiting[factor].remove(use)
                     if not waiting[factor]:
                         del waiting[factor]
-                        yield factor, sums.pop(factor)
-
-    def _parts(self, draft: Draft, unit: Unit, waiting: Mapping[str, Sequence[Use]], kind: StatisticKind) -> list[list[Use]]:
-        """The uses in a unit whose statistics are wanted, in parts that fit into the memory meant for them; at least one part."""
-        parts: list[list[Use]] = [[]]
-        left = _STATISTIC_BYTES
-        for use in (use for found in waiting.values() for use in found if use.layer in unit.layers):
-            columns = draft.shape(draft.stage(use).factor)[1]
-            needed = 4 * columns * (columns if kind == "gram" else 1)
-            if parts[-1] and needed > left:
-                parts.append([])
-                left = _STATISTIC_BYTES
-            parts[-1].append(use)
-            left -= needed
-        return parts
+                        yield finished(factor)
 
     def _gather(self, draft: Draft, unit: Unit, uses: Sequence[Use], kind: StatisticKind, *, keep: bool) -> dict[Use, Tensor]:
-        """Run a unit, and gather the statistics of what some stages in it are given."""
-        multiplied = {use for use in uses if use.stage > 0 and draft.stage(use).conv is None}
-        at_layer = {use: use._replace(stage=0) if use in multiplied else use for use in uses}
-        statistics = InputStatistics(
-            "gram" if multiplied else kind, [_site(draft, use) for use in dict.fromkeys(at_layer.values())]
-        )
-        runs = unit.run(keep=keep, context=lambda: statistics.watching(self.modules))
+        """Run a unit, and gather statistics: of what stages are given, or the Gram of the layer's inputs that it follows from."""
+        looked_at: dict[StatisticKind, dict[Use, Use]] = {}  # by kind and use, where to look
+        for use in uses:
+            gathered, place = _gathered(draft, use, kind)
+            looked_at.setdefault(gathered, {})[use] = place
+        statistics = {
+            gathered: InputStatistics(gathered, [_site(draft, place) for place in dict.fromkeys(places.values())])
+            for gathered, places in looked_at.items()
+        }
+
+        @contextmanager
+        def watching() -> Iterator[None]:
+            with ExitStack() as stack:
+                for watched in statistics.values():
+                    stack.enter_context(watched.watching(self.modules))
+                yield
+
         label = f"calibration, {unit.name or 'outside the blocks'}"
-        for _ in self.progress(runs, total=len(self.samples), label=label, unit="sample"):
+        for _ in self.progress(unit.run(keep=keep, context=watching), total=len(self.samples), label=label, unit="sample"):
             pass
-        results = statistics.results()
         found = {}
-        for use, first in at_layer.items():
-            if first not in results:
-                raise CalibrationError(
-                    f"every layer that is compressed must see calibration inputs, but {use.layer} was never called: "
-                    f'give inputs that reach it, or leave it out with skip = ["{use.layer}"]'
-                )
-            statistic = results[first]
-            if use in multiplied:
-                before = _product_before(draft, use).to(statistic.device)
-                statistic = before @ statistic @ before.T
-            found[use] = statistic.diagonal().clone() if kind == "energy" and statistic.ndim == 2 else statistic
+        for gathered, places in looked_at.items():
+            results = statistics[gathered].results()
+            for use, place in places.items():
+                if place not in results:
+                    raise CalibrationError(
+                        f"every layer that is compressed must see calibration inputs, but {use.layer} was never called: "
+                        f'give inputs that reach it, or leave it out with skip = ["{use.layer}"]'
+                    )
+                found[use] = results[place]
         return found
+
+
+def _parts(draft: Draft, uses: Iterable[Use], kind: StatisticKind) -> list[list[Use]]:
+    """The uses in a unit whose statistics are wanted, in parts that fit into the memory meant for them; at least one part.
+
+    They are in the order of their stages, whichever are left, so that a run that goes on after an interruption finds each stage's
+    predecessors as an unbroken run does. Later stages of convolution chains run what is before them: that must be packed by then.
+    """
+    parts: list[list[Use]] = [[]]
+    left = _STATISTIC_BYTES
+    for use in sorted(uses, key=lambda use: (use.stage, use.stage > 0 and draft.stage(use).conv is not None)):
+        gathered, place = _gathered(draft, use, kind)
+        columns = draft.shape(draft.stage(place).factor)[1]
+        needed = 4 * columns * (columns if gathered == "gram" else 1)
+        after = use.stage > 0 and draft.stage(use).conv is not None and parts[-1] and parts[-1][0].stage < use.stage
+        if parts[-1] and (needed > left or after):
+            parts.append([])
+            left = _STATISTIC_BYTES
+        parts[-1].append(use)
+        left -= needed
+    return parts
+
+
+def _is_multiplied(draft: Draft, use: Use) -> bool:
+    """Whether what a stage is given follows from the Gram of its layer's inputs."""
+    return use.stage > 0 and draft.stage(use).conv is None
+
+
+def _gathered(draft: Draft, use: Use, kind: StatisticKind) -> tuple[StatisticKind, Use]:
+    """What is gathered for a use, and where."""
+    return ("gram", use._replace(stage=0)) if _is_multiplied(draft, use) else (kind, use)
+
+
+def _multiplied(draft: Draft, use: Use, gram: Tensor, kind: StatisticKind) -> Tensor:
+    """M H Mᵀ or its diagonal, of the stages before a use as the draft has them now."""
+    before = _product_before(draft, use).to(gram.device)
+    product = before @ gram @ before.T
+    return product.diagonal().clone() if kind == "energy" else product
 
 
 def _add(sums: dict[str, Tensor], factor: str, statistic: Tensor) -> None:

@@ -57,7 +57,7 @@ class InputStatistics:
         for site in sites:
             self._sites.setdefault(site.use.layer, []).append(site)
         self._sums: dict[tuple[Use, ...], tuple[Tensor, int]] = {}  # by the uses that share a sum: the sum, and its rows
-        self._latest: tuple[Tensor, ConvColumns | None, list[Use]] | None = None  # uses of one tensor come one after the other
+        self._latest: _Latest | None = None  # uses of one tensor come one after the other
 
     @contextmanager
     def watching(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
@@ -107,25 +107,46 @@ class InputStatistics:
     def _record(self, layer: str, x: Tensor) -> None:
         for site in self._sites[layer]:
             value = x if site.before is None else site.before(x)
-            if self._latest is not None and self._latest[0] is value and self._latest[1] == site.columns:
-                self._latest[2].append(site.use)
+            if self._latest is not None and self._latest.is_of(value, site.columns):
+                self._latest.uses.append(site.use)
                 continue
             self._settle()
-            self._latest = (value, site.columns, [site.use])
+            with torch.no_grad():  # at once: what runs next may change the input in place
+                total, rows = (_energy if self._kind == "energy" else _gram)(value, site.columns)
+            self._latest = _Latest(value, _version(value), site.columns, total, rows, [site.use])
 
-    @torch.no_grad()
     def _settle(self) -> None:
         """Add the latest input to the sum of those that were given it."""
         if self._latest is None:
             return
-        x, columns, uses = self._latest
+        total, rows, key = self._latest.total, self._latest.rows, tuple(self._latest.uses)
         self._latest = None
-        total, rows = _energy(x, columns) if self._kind == "energy" else _gram(x, columns)
-        key = tuple(uses)
         if key in self._sums:
             self._sums[key][0].add_(total)
             total, rows = self._sums[key][0], rows + self._sums[key][1]
         self._sums[key] = (total, rows)
+
+
+@dataclass(frozen=True)
+class _Latest:
+    """An input, what was summed over it, and the uses that were given it so far."""
+
+    value: Tensor
+    version: int | None
+    columns: ConvColumns | None
+    total: Tensor
+    rows: int
+    uses: list[Use]
+
+    def is_of(self, value: Tensor, columns: ConvColumns | None) -> bool:
+        """Whether a site is given the same tensor, and nothing changed that in place since."""
+        same = self.value is value and self.version is not None and self.version == _version(value)
+        return same and self.columns == columns
+
+
+def _version(value: Tensor) -> int | None:
+    """Counts changes in place; PyTorch does not count those of tensors of its inference mode."""
+    return None if value.is_inference() else value._version
 
 
 def _energy(x: Tensor, columns: ConvColumns | None) -> tuple[Tensor, int]:

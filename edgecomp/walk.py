@@ -7,6 +7,7 @@ statistics in memory, at a time. A model without blocks (`find_structure`) is on
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgecomp.calibration import run_module
+from edgecomp.errors import CalibrationError
 from edgecomp.weights import materialised, streamed, trim_heap
+
+_TOLERANCE = 1e-4  # of what a walk gives, relative: the operations are the same, their order in memory need not be
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,19 @@ def first_tensor(output: Any) -> Tensor:
     return first
 
 
-def find_structure(module: nn.Module, inputs: Sequence[Tensor], layers: Mapping[str, nn.Module]) -> Structure:
+def find_structure(
+    module: nn.Module, inputs: Sequence[Tensor], layers: Mapping[str, nn.Module], say: Callable[[str], None] | None = None
+) -> Structure:
     """The blocks of a model, the children of the largest `ModuleList` or `Sequential` that run one after the other.
 
+    That they are called so does not say that nothing else passes between or behind them, as in feature pyramids: a walk over the
+    inputs must give what the model gives, else the model counts as one without blocks.
+
     Args:
-        module: the model, which is run once.
+        module: the model, which is run once at once and once by units.
         inputs: what to run it on.
         layers: modules of it, by any name, to tell which of them run before the blocks.
+        say: is told why blocks that run in order are not taken for blocks.
 
     Raises:
         CalibrationError: the model does not take the inputs.
@@ -68,18 +78,58 @@ def find_structure(module: nn.Module, inputs: Sequence[Tensor], layers: Mapping[
     lists.sort(key=lambda item: -sum(parameter.numel() for parameter in item[1].parameters()))
     calls: list[nn.Module] = []
     chains = {name: _Chain(list(part)) for name, part in lists}
-    watched = {id(layer): layer for layer in layers.values()}
-    notes = [layer.register_forward_pre_hook(lambda layer, _: calls.append(layer)) for layer in watched.values()]
-    with _hooks([notes, *(chain.attach(calls) for chain in chains.values())]), streamed(module):
-        run_module(module, inputs)
+    parts = {id(part): part for part in module.modules()} | {id(layer): layer for layer in layers.values()}
+    with ExitStack() as stack, streamed(module):
+        # A chain's hooks come first, so that its blocks' own calls lie within their spans.
+        stack.enter_context(_hooks([chain.attach(calls) for chain in chains.values()]))
+        notes = [part.register_forward_pre_hook(lambda part, _: calls.append(part)) for part in parts.values()]
+        stack.enter_context(_hooks([notes]))
+        expected = run_module(module, inputs)
     for name, part in lists:
         chain = chains[name]
-        if chain.holds and not _shares_modules(list(part)):
-            behind = {id(layer) for layer in calls[chain.ended :]}
-            before = {id(layer) for layer in calls[: chain.began]} - behind
-            names = tuple(f"{name}.{child}" if name else child for child, _ in part.named_children())
-            return Structure(names, tuple(chain.widths), frozenset(key for key, layer in layers.items() if id(layer) in before))
+        if not chain.holds or _shares_modules(list(part)):
+            continue
+        (began, _), (_, ended) = chain.spans[0], chain.spans[-1]
+        before = {id(layer) for layer in calls[:began]} - {id(layer) for layer in calls[ended:]}
+        names = tuple(f"{name}.{child}" if name else child for child, _ in part.named_children())
+        found = Structure(names, tuple(chain.widths), frozenset(key for key, layer in layers.items() if id(layer) in before))
+        reused = chain.reused(calls)
+        doubt = "since modules of theirs are used outside of them too" if reused else _doubt(module, found, inputs, expected)
+        if doubt is None:
+            return found
+        if say is not None:
+            say(
+                f"the model runs as a whole, and needs the memory for that: {names[0]} to {names[-1]} run one after the other, but "
+                f"cannot be run one by one, {doubt}"
+            )
+        break
     return Structure((), (), frozenset())
+
+
+def _doubt(module: nn.Module, structure: Structure, inputs: Sequence[Tensor], expected: Any) -> str | None:
+    """Why a walk over the inputs does not give what the model gives for them; None where it does."""
+    try:
+        for unit in Walk(module, structure, {}, [inputs], torch.device("cpu")).units():
+            (output,) = unit.run()
+    except Exception as error:  # noqa: BLE001  (whatever a model's code raises where it is given less than it expects)
+        return f"which fails: {type(error).__name__}: {error}"
+    return None if _agree(output, expected) else "since more than one value passes between or behind them (other outputs)"
+
+
+def _agree(output: Any, expected: Any) -> bool:
+    """Whether the same operations gave both: tensors that are alike but for rounding."""
+    pairs = [[leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)] for value in (output, expected)]
+    return 0 < len(pairs[1]) == len(pairs[0]) and all(_close(a, b) for a, b in zip(*pairs, strict=True))
+
+
+def _close(value: Tensor, expected: Tensor) -> bool:
+    if value.shape != expected.shape or value.dtype != expected.dtype:
+        return False
+    if not expected.is_floating_point():
+        return torch.equal(value, expected)
+    finite = expected[expected.isfinite()].double()
+    scale = float(finite.square().mean().sqrt()) if len(finite) else 0.0
+    return torch.allclose(value, expected, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True)
 
 
 def _shares_modules(blocks: Sequence[nn.Module]) -> bool:
@@ -95,16 +145,23 @@ class _Chain:
         self._parts = parts
         self._value: Tensor | None = None
         self._broken = False
+        self._began = 0
         self.widths: list[int] = []
-        self.began = self.ended = 0  # how many watched layers had been called then
+        self.spans: list[tuple[int, int]] = []  # of each part, the calls of modules from its own to the last within it
 
     @property
     def holds(self) -> bool:
         return not self._broken and len(self.widths) == len(self._parts)
 
+    def reused(self, calls: Sequence[nn.Module]) -> bool:
+        """Whether a module of a part that holds parameters is also called outside of the parts, which a walk does not see."""
+        inner = {id(module) for part in self._parts for module in part.modules() if any(True for _ in module.parameters(False))}
+        outside = [0, *(place for span in self.spans for place in span), len(calls)]
+        return any(id(call) in inner for i in range(0, len(outside), 2) for call in calls[outside[i] : outside[i + 1]])
+
     def attach(self, calls: Sequence[nn.Module]) -> list[Any]:
         def before(_: nn.Module, __: Any) -> None:
-            self.began = len(calls)
+            self._began = len(calls)
 
         def after(number: int, arguments: tuple[Any, ...], output: Any) -> None:
             taken = arguments[0] if arguments else None
@@ -114,10 +171,11 @@ class _Chain:
             self._broken = self._broken or not expected or not isinstance(value, Tensor)
             self.widths.append(len(output) if several else 0)
             self._value = value if isinstance(value, Tensor) else None
-            self.ended = len(calls)
+            self.spans.append((self._began, len(calls)))
 
-        hooks: list[Any] = [self._parts[0].register_forward_pre_hook(before)]
+        hooks: list[Any] = []
         for number, part in enumerate(self._parts):
+            hooks.append(part.register_forward_pre_hook(before))
             hooks.append(part.register_forward_hook(lambda _, arguments, output, n=number: after(n, arguments, output)))
         return hooks
 
@@ -171,6 +229,7 @@ class Walk:
         layers: the layers to be watched, by name.
         batches: the model's inputs.
         device: where units run.
+        names: what messages call the batches.
 
     """
 
@@ -181,13 +240,16 @@ class Walk:
         layers: Mapping[str, nn.Module],
         batches: Sequence[Sequence[Tensor]],
         device: torch.device,
+        names: Sequence[str] | None = None,
     ) -> None:
         self._module = module
         self._structure = structure
         self._blocks = [module.get_submodule(name) for name in structure.blocks]
         self.batches = batches
+        self._names = [f"sample {number}" for number in range(len(batches))] if names is None else names
         self._device = device
         self._layers = layers
+        self._parts = {id(part): part for part in module.modules()}
         self.values: list[Tensor] = []  # the running value of each sample before the next unit
         self.calls: list[list[Call]] = []  # of each sample, the call of each block
         self._seen: list[Tensor] = []  # tensors of calls: equal ones, such as masks, are kept once
@@ -232,6 +294,8 @@ class Walk:
         first: list[Tensor] = []
 
         def stub(block: int, *arguments: Any, **keywords: Any) -> Any:
+            if block != len(calls):
+                raise _Reached
             if block == 0:
                 first.append(arguments[0].detach())
             calls.append(self._interned(Call(arguments[1:], keywords)))
@@ -241,21 +305,36 @@ class Walk:
 
         with self._stubbed(stub), suppress(_Reached):
             run_module(self._module, self._placed(number))
+        self._require_order(number, range(len(calls)))
         if number == len(self.values):
             self.values.append(first[0])
             self.calls.append(calls)
         return first[0]
 
     def _run_block(self, block: int, number: int) -> Tensor:
-        call = self.calls[number][block]
-        return first_tensor(self._blocks[block](self.values[number], *call.arguments, **call.keywords))
+        call = self._for_one_run(self.calls[number][block])
+        value = self.values[number].clone()  # a block may change what it is given
+        return first_tensor(self._blocks[block](value, *call.arguments, **call.keywords))
 
     def _run_behind(self, number: int) -> Any:
+        called: list[int] = []
+
         def stub(block: int, *arguments: Any, **_: Any) -> Any:
-            return self._returned(block, self.values[number] if block == len(self._blocks) - 1 else arguments[0])
+            called.append(block)
+            return self._returned(block, self.values[number].clone() if block == len(self._blocks) - 1 else arguments[0])
 
         with self._stubbed(stub):
-            return run_module(self._module, self._placed(number))
+            output = run_module(self._module, self._placed(number))
+        self._require_order(number, called)
+        return output
+
+    def _require_order(self, number: int, called: Sequence[int]) -> None:
+        if list(called) != list(range(len(self._blocks))):
+            first, *_, last = self._structure.blocks
+            raise CalibrationError(
+                f"every sample must run the blocks {first} to {last} once each and in order, as the first sample does, but "
+                f"{self._names[number]} does not: give samples that the model treats alike"
+            )
 
     def _returned(self, block: int, value: Tensor) -> Any:
         width = self._structure.widths[block]
@@ -271,6 +350,11 @@ class Walk:
         finally:
             for block in self._blocks:
                 del block.forward
+
+    def _for_one_run(self, call: Call) -> Call:
+        """The call with copies of the objects in it that a block may write to, such as caches of keys and values; tensors stay."""
+        stay = {id(tensor): tensor for tensor in pytree.tree_leaves((call.arguments, call.keywords)) if isinstance(tensor, Tensor)}
+        return Call(*copy.deepcopy((call.arguments, call.keywords), {**self._parts, **stay}))
 
     def _interned(self, call: Call) -> Call:
         return Call(*pytree.tree_map_only(Tensor, self._intern, (call.arguments, call.keywords)))

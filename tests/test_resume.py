@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,13 +22,17 @@ import torch
 from torch import nn
 
 import edgecomp
+from edgecomp import context
 from edgecomp.cli import INTERRUPTED, main
+from edgecomp.config import PassConfig
+from edgecomp.context import PassContext
+from edgecomp.draft import Draft
 from edgecomp.errors import OutputError
 from edgecomp.fitting.lut_fit import LutFit
 from edgecomp.formats import lut
-from edgecomp.passes import lut_kmeans
+from edgecomp.passes import PASSES, lut_kmeans
 from edgecomp.resume import FinishedFactor, Kept, Work, discard, open_work
-from edgecomp.tensor import Factor, TensorSpec
+from edgecomp.tensor import ConvParams, Factor, Stage, TensorSpec
 
 TESTS = Path(tiny_models.__file__).parent
 KEY, OTHER_KEY = "a" * 64, "b" * 64
@@ -263,3 +269,83 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert message is None
     with pytest.raises(OutputError, match="to keep finished work in"):
         work.keep("name", Kept({}, {}))
+
+
+class SplitConfig(PassConfig):
+    """Settings of `Split`."""
+
+    method: Literal["split"] = "split"
+
+
+class Split:
+    """Replaces each layer by a chain of two stages; it finishes nothing that could be kept."""
+
+    Config = SplitConfig
+
+    def __init__(self, config: PassConfig) -> None:
+        del config
+
+    def prepare(self, draft: Draft, context: PassContext) -> None:
+        """Nothing."""
+
+    def requires(self, draft: Draft) -> None:
+        """Nothing."""
+
+    def ensures(self, draft: Draft) -> None:
+        """Nothing."""
+
+    def run(self, draft: Draft, context: PassContext) -> None:
+        """Split each matrix by its singular values."""
+        for name, layer in draft.layers.items():
+            u, values, v = torch.linalg.svd(draft.matrices.pop(layer.factor).double(), full_matrices=False)
+            first, second = values[:32, None] * v[:32], u[:, :32]
+            if layer.op == "gather":  # a row is an output
+                first, second = u[:, :32] * values[:32], v[:32].T
+            draft.matrices |= {f"{name}.b": first.float().contiguous(), f"{name}.c": second.float().contiguous()}
+            later = None if layer.conv is None else ConvParams(32, (1, 1))
+            stages = Stage(f"{name}.b", layer.op, layer.conv), Stage(f"{name}.c", "conv" if later else "linear", later)
+            draft.plans[name] = replace(draft.plans[name], terms=(stages,))
+
+
+class StoppedError(Exception):
+    """Raised in the place of a kill."""
+
+
+@pytest.mark.parametrize(
+    ("layers", "sample"),
+    [
+        (lambda: [nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64)], np.random.default_rng(0).normal(size=(64, 64))),
+        (lambda: [nn.Conv2d(64, 64, 1), nn.Tanh(), nn.Conv2d(64, 64, 1)], np.random.default_rng(0).normal(size=(1, 64, 8, 8))),
+        (lambda: [nn.Embedding(96, 64), nn.Tanh(), nn.Linear(64, 64)], np.arange(96)[None]),
+    ],
+)
+@pytest.mark.parametrize("memory", [1 << 30, 1])
+def test_chains_end_with_the_same_bytes_wherever_it_stopped(
+    layers: Callable[[], list[nn.Module]], sample: np.ndarray, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PASSES, "split", Split)
+    monkeypatch.setattr(context, "_STATISTIC_BYTES", memory)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Sequential(*layers()), nn.Identity())  # one unit
+    recipe = {"version": 1, "passes": [{"method": "split"}, {"method": "lut-kmeans", "bits": 2, "weighting": "hessian"}]}
+    calibration = [{"x": sample if sample.dtype == np.int64 else sample.astype(np.float32)}]
+    expected = edgecomp.compress(model, recipe, calibration)
+    keep = PassContext.keep
+    for awaited in range(1, 4):
+        left = iter(range(awaited - 1))
+
+        def stop(self: PassContext, factor: str, finished: FinishedFactor, left: Iterator[int] = left) -> FinishedFactor:
+            kept = keep(self, factor, finished)
+            if next(left, None) is None:
+                raise StoppedError
+            return kept
+
+        work = tmp_path / str(awaited)
+        with monkeypatch.context() as patched, pytest.raises(StoppedError):
+            patched.setattr(PassContext, "keep", stop)
+            edgecomp.compress(model, recipe, calibration, work_folder=work)
+        continued = edgecomp.compress(model, recipe, calibration, work_folder=work)
+        assert list(continued.factors) == list(expected.factors)  # what learns goes by their order
+        for name, factor in expected.factors.items():
+            for key, array in factor.arrays.items():
+                assert np.array_equal(array, continued.factors[name].arrays[key]), (awaited, name, key)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgecomp import context
 from edgecomp.calibration import run_module
 from edgecomp.columns import ConvColumns, stage_output
 from edgecomp.context import Batch, PassContext
@@ -201,3 +202,54 @@ def test_a_factor_of_several_layers_comes_when_the_last_is_known() -> None:
             assert gram is not None
             torch.testing.assert_close(gram, sum(rows.T @ rows / 5 for rows in given))
     assert names == ["c0", "c1", "basis", "c2"]
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_inputs_that_change_in_place_count_as_they_were(inference: bool) -> None:
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(4, 4) for _ in range(3))
+
+        @torch.inference_mode(inference)
+        def forward(self, x: Tensor) -> Tensor:
+            x -= 1
+            x = x + 0  # of the inference mode, where that is on
+            y = self.q(x) + self.k(x)
+            x *= 2
+            y += self.v(x)
+            return y
+
+    torch.manual_seed(0)
+    model, x = Changing(), torch.randn(5, 4)
+    given = x.clone()
+    found = dict(context_of(model, x).inputs_of(draft_of(model), [f"{name}.weight" for name in "qkv"], "gram"))
+    for name, seen in (("q", given - 1), ("k", given - 1), ("v", 2 * given - 2)):
+        torch.testing.assert_close(found[f"{name}.weight"], seen.T @ seen / 5)
+    assert torch.equal(x, given)
+    assert (found["q.weight"] is found["k.weight"]) != inference
+
+
+@pytest.mark.parametrize(("memory", "parts"), [(1 << 30, 1), (4 * (8 + 8 + 2), 2)])
+def test_of_a_chain_s_layer_alone_a_gram_is_gathered_and_counted(memory: int, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered: list[tuple[StatisticKind, list[str]]] = []
+
+    class Noted(InputStatistics):
+        def __init__(self, kind: StatisticKind, sites: Sequence[Site]) -> None:
+            super().__init__(kind, sites)
+            gathered.append((kind, [site.use.layer for site in sites]))
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), nn.Identity())
+    draft = chained(model, "0.1", [(Stage("a", "linear"), torch.randn(2, 8)), (Stage("b", "linear"), torch.randn(8, 2))])
+    monkeypatch.setattr(context, "_STATISTIC_BYTES", memory)
+    monkeypatch.setattr(context, "InputStatistics", Noted)
+    x = torch.randn(5, 8)
+    asked = context_of(model, x)
+    assert asked.structure.blocks == ("0", "1")
+    runs: list[nn.Module] = []
+    model[0][0].register_forward_hook(lambda module, *_: runs.append(module))
+    found = dict(asked.inputs_of(draft, ["b", "0.0.weight", "a"], "energy"))
+    assert len(runs) == parts
+    assert sorted(gathered) == [("energy", ["0.0", "0.1"]), ("gram", ["0.1"])]
+    assert torch.equal(found["0.0.weight"], x.double().square().mean(dim=0).float())

@@ -9,6 +9,7 @@ import tiny_models
 import torch
 from torch import Tensor, nn
 
+from edgecomp.errors import CalibrationError
 from edgecomp.layers import find_layers
 from edgecomp.models import body_of, load_model
 from edgecomp.walk import Structure, Unit, Walk, find_structure
@@ -153,3 +154,184 @@ def test_a_unit_can_be_run_with_gradients() -> None:
         first.output(0).sum().backward()
     assert model.blocks[0].fc.weight.grad is not None
     assert model.table.weight.grad is None and model.blocks[1].fc.weight.grad is None
+
+
+class Pyramid(nn.Module):
+    """What every block gives goes to the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(3))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = []
+        for block in self.blocks:
+            x = block(x)
+            given.append(x)
+        y: Tensor = self.head(torch.stack(given).sum(dim=0))
+        return y
+
+
+class Bias(nn.Module):
+    """A block that takes a bias, or makes it where there is none yet, as T5's first one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        bias = self.fc.bias if bias is None else bias
+        return self.fc(x) + bias, bias
+
+
+class Biased(nn.Module):
+    """All blocks take the bias that the first one makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Bias() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None
+        for block in self.blocks:
+            x, bias = block(x, bias)
+        return x
+
+
+class Demanding(Biased):
+    """The same, with code between the blocks that does not run without the bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None
+        for block in self.blocks:
+            x, bias = block(x, bias)
+            bias = bias.clone()
+        return x
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(Pyramid, "more than one value passes"), (Biased, "more than one value passes"), (Demanding, "which fails: AttributeError")],
+)
+def test_blocks_between_which_more_passes_than_one_value_are_one_unit(kind: type[nn.Module], why: str) -> None:
+    torch.manual_seed(0)
+    model, said = kind().eval(), list[str]()
+    assert find_structure(model, [torch.ones(2, 8)], {}, said.append) == Structure((), (), frozenset())
+    (message,) = said
+    assert "blocks.0 to blocks.2 run one after the other" in message and why in message
+
+
+def test_a_module_that_is_used_in_a_block_and_outside_makes_one_unit() -> None:
+    class Reusing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x)
+            y: Tensor = self.blocks[0][0](x)
+            return y
+
+    model = Reusing().eval()
+    assert find_structure(model, [torch.ones(2, 8)], find_layers(model)).blocks == ()
+
+
+class InPlace(nn.Module):
+    """A block that changes what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x += self.fc(x)
+        return x
+
+
+def test_blocks_and_models_that_change_their_inputs_can_run_again() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), InPlace(), InPlace()).eval()
+    behind = nn.Sequential(nn.Sequential(InPlace(), nn.Linear(8, 8)), InPlace()).eval()
+    for module in (model, behind):
+        given = torch.randn(2, 8)
+        x = given.clone()
+        units = walk_over(module, find_layers(module), [[x]]).units()
+        for unit in units:
+            (once,) = [output.clone() for output in unit.run(keep=False) if output is not None]
+            (again,) = unit.run()
+            assert torch.equal(once, again)
+        torch.testing.assert_close(again, module(given.clone()).detach(), rtol=0, atol=0)
+        assert torch.equal(x, given)
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_a_sample_that_does_not_run_the_blocks_as_the_first_does_is_named(rounds: int) -> None:
+    class Varying(Pyramid):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(1 if len(x) == 1 else rounds):
+                for block in self.blocks:
+                    x = block(x)
+            y: Tensor = self.head(x)
+            return y
+
+    batches = [[torch.ones(1, 8)], [torch.ones(2, 8)]]
+    model = Varying().eval()
+    structure = find_structure(model, batches[0], {})
+    walk = Walk(model, structure, {}, batches, CPU, ["sample a", "sample b"])
+    units = walk.units()
+    with pytest.raises(CalibrationError, match=r"blocks.0 to blocks.2 once each and in order.*but sample b does not"):
+        outputs(units)
+
+
+class Cache:
+    """What blocks have seen, kept by the block."""
+
+    def __init__(self) -> None:
+        self.seen: dict[nn.Module, list[Tensor]] = {}
+
+    def with_all(self, block: nn.Module, x: Tensor) -> Tensor:
+        self.seen.setdefault(block, []).append(x)
+        return torch.cat(self.seen[block]).sum(dim=0)
+
+
+class Caching(nn.Module):
+    """A block that writes to a cache, and keeps to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, cache: Cache, mask: Tensor) -> Tensor:
+        y: Tensor = self.fc(x) + mask * cache.with_all(self, x)
+        return y
+
+
+class Cached(Pyramid):
+    """Its blocks are given a new cache at each run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Caching() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        cache, mask = Cache(), torch.full((8,), 0.5)
+        for block in self.blocks:
+            x = block(x, cache, mask)
+        y: Tensor = self.head(x)
+        return y
+
+
+def test_blocks_that_write_to_a_cache_find_it_as_it_was() -> None:
+    torch.manual_seed(0)
+    model, batch = Cached().eval(), [torch.randn(2, 8)]
+    walk = walk_over(model, find_layers(model), [batch])
+    before, *units = walk.units()
+    list(before.run())
+    assert [unit.name for unit in units] == ["blocks.0", "blocks.1", "blocks.2", ""]
+    for unit in units:
+        (once,) = unit.run(keep=False)
+        (again,) = unit.run()
+        assert torch.equal(once, again)
+    torch.testing.assert_close(again, model(*batch).detach(), rtol=0, atol=0)

@@ -154,7 +154,7 @@ def _joined(samples: Sequence[Batch], device: torch.device) -> Batch:
     """Samples joined along axis 0, on the device."""
     first = samples[0]
     inputs = [
-        torch.cat(parts).to(device) if len(parts) > 1 else parts[0].to(device)
+        torch.cat(parts).to(device) if len(parts) > 1 else parts[0].to(device, copy=True)  # an objective may change it
         for parts in zip(*(s.inputs for s in samples), strict=True)
     ]
     labels = None if first.labels is None else torch.cat([s.labels for s in samples if s.labels is not None]).to(device)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgecomp.calibration import import_attribute, run_module
+from edgecomp.calibration import copies, import_attribute, run_module
 from edgecomp.context import Batch, PassContext
 from edgecomp.errors import CalibrationError, ConfigError, EdgecompError, first_line
 from edgecomp.walk import first_tensor
@@ -79,8 +79,8 @@ class Divergence(Objective):
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """KL divergence of language models, relative mean square of others."""
         with torch.no_grad():
-            target = first_tensor(self.context.placed_module(*batch.inputs))
-        output = first_tensor(module(*batch.inputs))
+            target = first_tensor(self.context.placed_module(*copies(batch.inputs)))
+        output = first_tensor(module(*copies(batch.inputs)))
         distance = _kullback_leibler if self.context.kind == "causal-lm" else _relative_square
         return distance(output, target, counted(batch, target))
 
@@ -104,8 +104,12 @@ class HiddenStates(Objective):
     def _states(self, module: nn.Module, batch: Batch) -> list[Tensor]:
         states: list[Tensor] = []
         blocks = [module.get_submodule(name) for name in self.context.structure.blocks]
-        with _hooks([block.register_forward_hook(lambda *call: states.append(first_tensor(call[2]))) for block in blocks]):
-            module(*batch.inputs)
+
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            states.append(first_tensor(output).clone())  # the next block may change it in place
+
+        with _hooks([block.register_forward_hook(keep) for block in blocks]):
+            module(*copies(batch.inputs))
         return states
 
 
@@ -138,7 +142,7 @@ class CrossEntropy(Objective):
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """Mean over the labels that count."""
         labels = self._labels(batch)
-        scores = self._scores(first_tensor(module(*batch.inputs)), labels, batch.name)
+        scores = self._scores(first_tensor(module(*copies(batch.inputs))), labels, batch.name)
         return nn.functional.cross_entropy(scores.float(), labels, ignore_index=_IGNORED)
 
     def _labels(self, batch: Batch) -> Tensor:
@@ -182,7 +186,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 NEEDS_BLOCKS = (
     "a model with blocks in an nn.ModuleList or nn.Sequential that run one after the other, each on the output of the one before "
-    "it, and this one has none"
+    "it and nothing else, and this one has none"
 )
 
 

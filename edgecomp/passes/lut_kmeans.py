@@ -163,6 +163,10 @@ class LutKmeans:
             packed, total=sum(sizes.values()), label="lut-kmeans", unit="weights", size=lambda item: sizes[item[0]]
         ):
             draft.finish(factor, finished.factor, finished.record)
+        # They came in the order of the walk, or as an interrupted run had left them; later passes see one order.
+        for factor in work:
+            draft.factors[factor] = draft.factors.pop(factor)
+            draft.records[factor] = draft.records.pop(factor)
 
     def foretell(self, draft: Draft) -> None:
         """The factors that `run` makes, without arrays."""

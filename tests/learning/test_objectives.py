@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -120,6 +121,27 @@ def test_hidden_states_are_those_of_all_blocks() -> None:
     assert errors[1] < 0.9 * errors[0]
     with pytest.raises(ConfigError, match=r'hidden-states needs a model with blocks.*objective = "divergence"'):
         edgecomp.compress(tiny_models.tied_tokens(), recipe("hidden-states"), tiny_models.tokens())
+
+
+def test_hidden_states_count_as_they_were_when_a_later_block_changes_them() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x += self.fc(x)
+            return x
+
+    torch.manual_seed(0)
+    original = nn.Sequential(*(InPlace() for _ in range(3))).eval().requires_grad_(False)
+    other = copy.deepcopy(original)
+    other[2].fc.bias += 1
+    x = torch.randn(5, 4)
+    context = context_of(original, [{"x": x.numpy()}])
+    loss = make_objective("hidden-states", context).loss(other, context.samples[0])
+    y, target = other(x.clone()), original(x.clone())
+    torch.testing.assert_close(loss, ((y - target).square().sum(dim=1) / target.square().sum(dim=1)).mean() / 3)
 
 
 def test_language_models_learn_the_next_token_without_labels(llama_folder: str, text_file: str) -> None:
