@@ -32,6 +32,7 @@ from edgecomp.recipe import Recipe, load_recipe
 from edgecomp.reconstruction import layer_error
 from edgecomp.resume import Work, open_work
 from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
+from edgecomp.weights import trim_heap
 
 DEFAULT_SAMPLES = 128
 DEFAULT_SEQUENCE_LENGTH = 512
@@ -234,6 +235,7 @@ def _layer_errors(
     for name, plan in plans.items():
         error = layer_error(plan, factors, originals[draft.layers[name].factor], draft.layers[name].conv)
         errors[name] = {"relative_error": error}
+        trim_heap()
         if error >= 1:
             progress.say(f"warning: {name} is farther from its original than zeros would be (relative error {error:.3g})")
     return errors
