@@ -64,6 +64,21 @@ def conv_output(
     return [max(0, length) if x.shape[2 + axis] == 0 else length for axis, length in enumerate(lengths)]
 
 
+def convolved(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+) -> Tensor:
+    """A convolution with paddings (top, left, bottom, right), also of an image that is nothing but padding."""
+    top, left, bottom, right = pads
+    padded = torch.nn.functional.pad(x, (left, right, top, bottom))
+    return torch.nn.functional.conv2d(padded, kernel, bias, list(strides), 0, list(dilations), group)
+
+
 def fake_conv2d(
     x: Tensor,
     *_: Tensor | None,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edgecomp.errors import FormatError
 from edgecomp.formats import lut
-from edgecomp.references.common import Reference, activated, added, conv_output, fake_conv2d
+from edgecomp.references.common import Reference, activated, added, conv_output, convolved, fake_conv2d
 from edgecomp.tensor import COMPUTE_MODES
 
 
@@ -163,14 +163,13 @@ def _lut_conv2d(
     if 0 in (len(x), height, width):
         return x.new_empty(len(x), N, height, width)
     weights = decode(codes, codebooks, tile_book, scales, row_scale, row_index, shape=(N, K), bits=bits)
-    top, left, bottom, right = pads
-    padded = torch.nn.functional.pad(x, (left, right, top, bottom))
     channels = x.shape[1] // group
     kernel = weights.reshape(N, *kernel_shape, -1)[..., :channels].permute(0, 3, 1, 2)
     if compute == "float" or group > 1:
-        y = torch.nn.functional.conv2d(padded, kernel, bias, list(strides), 0, list(dilations), group)
-        return activated(added(y, addend), activation)
+        return activated(added(convolved(x, kernel, bias, strides, pads, dilations, group), addend), activation)
     # Quantised per block of a patch in the factor's column order, as the kernel does.
+    top, left, bottom, right = pads
+    padded = torch.nn.functional.pad(x, (left, right, top, bottom))
     patches = torch.nn.functional.unfold(padded, tuple(kernel_shape), tuple(dilations), 0, tuple(strides))
     patches = patches.reshape(len(x), channels, -1, patches.shape[-1]).permute(0, 3, 2, 1)
     patches = torch.nn.functional.pad(patches, (0, K // (kernel_shape[0] * kernel_shape[1]) - channels))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edgecomp.formats import lut_narrow
 from edgecomp.formats.lut import storage_bits
-from edgecomp.references.common import Reference, activated, added, conv_output, fake_conv2d
+from edgecomp.references.common import Reference, activated, added, conv_output, convolved, fake_conv2d
 
 
 def decode_narrow(
@@ -57,9 +57,7 @@ def _lut_narrow_conv2d(
         return x.new_empty(len(x), N, height, width)
     weights = decode_narrow(codes, codebook, row_scale, shape=(N, K), bits=bits, exponent=exponent)
     kernel = weights.reshape(N, *kernel_shape, -1).permute(0, 3, 1, 2)
-    top, left, bottom, right = pads
-    padded = torch.nn.functional.pad(x, (left, right, top, bottom))
-    z = torch.nn.functional.conv2d(padded, kernel, bias, list(strides), 0, list(dilations), group)
+    z = convolved(x, kernel, bias, strides, pads, dilations, group)
     return activated(added(z, addend), activation)
 
 
