@@ -189,6 +189,31 @@ def load(folder: str | Path, *, model: str | nn.Module | None = None) -> Compres
         raise ModelError(f"the model of {folder} cannot be built: {error}") from error
 
 
+def unround(model: CompressedModel, original: nn.Module) -> bool:
+    """Give the model's module the original's values of dense tensors that the checkpoint has in float16.
+
+    So the module becomes a reference for what rounding did. Tensors that are not the original's rounded, since a pass changed
+    them, stay; so do dense factors.
+
+    Args:
+        model: a model whose module may be changed.
+        original: what was compressed.
+
+    Returns:
+        Whether the original has any of the tensors.
+
+    """
+    body, exact = body_of(model.module), body_of(original).state_dict(keep_vars=True)
+    found = False
+    for name, stored in model.dense.items():
+        value = exact.get(name)
+        if stored.dtype == torch.float16 and value is not None and torch.equal(value.detach().to(torch.float16), stored):
+            parent, _, leaf = name.rpartition(".")
+            getattr(body.get_submodule(parent), leaf).data = value.detach().float()
+            found = True
+    return found
+
+
 def read_contents(folder: Path) -> Contents:
     """Read and check a checkpoint's files; builds no model and runs nothing that they name.
 

@@ -31,6 +31,7 @@ from edgecomp.progress import ProgressBar
 from edgecomp.recipe import Recipe, load_recipe
 from edgecomp.reconstruction import layer_error
 from edgecomp.resume import Work, open_work
+from edgecomp.rounding import Rounding
 from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
 from edgecomp.weights import trim_heap
 
@@ -114,14 +115,15 @@ def _compress(
 
     body = body_of(loaded.module)
     draft = draft_of(body)
-    dense_dtype: torch.dtype = getattr(torch, resolved.dense_dtype)
-    require_storable(body, draft.dense, dense_dtype)
+    rounding = Rounding(getattr(torch, resolved.dense_dtype))
+    require_storable(body, draft.dense)
     originals = dict(draft.matrices)
     context = PassContext(loaded.module, find_layers(body), _batches(inputs, loaded.inputs), progress, loaded.kind, device, work)
     run_passes(passes, draft, context)
-    plans, factors = _finish(draft, originals, resolved)
+    plans, factors = _finish(draft, originals, rounding)
 
-    tensors = dense_tensors(body, plans, draft.tensors, dense_dtype)
+    tensors = dense_tensors(body, plans, draft.tensors, rounding)
+    progress.say(rounding.notice())
     module = _skeleton(loaded.module, [body.get_submodule(name) for name in plans], body.state_dict(keep_vars=True).values())
     install(body_of(module), plans, factors, tensors)
     return CompressedModel(
@@ -144,6 +146,7 @@ def _compress(
                 name: draft.records[name] for name in factors if name in draft.records
             },  # in the model's order, resumed or not
             "layers": _layer_errors(draft, plans, factors, originals, progress),
+            **({"dense": rounding.to_json()} if resolved.dense_dtype == "float16" else {}),
         },
     )
 
@@ -204,7 +207,7 @@ def _layer_parameters(draft: Draft, plans: Mapping[str, LayerPlan]) -> dict[str,
     return parameters
 
 
-def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tuple[dict[str, LayerPlan], dict[str, Factor]]:
+def _finish(draft: Draft, originals: Mapping[str, Tensor], rounding: Rounding) -> tuple[dict[str, LayerPlan], dict[str, Factor]]:
     """Plans and factors of the layers that a pass changed; matrices that a pass made and none packed become dense factors."""
 
     def untouched(name: str, plan: LayerPlan) -> bool:
@@ -213,13 +216,13 @@ def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tu
         return as_it_was and draft.matrices.get(own.factor) is originals[own.factor]
 
     plans = {name: plan for name, plan in draft.plans.items() if not untouched(name, plan)}
-    dtype = np.float16 if recipe.dense_dtype == "float16" else np.float32
     factors: dict[str, Factor] = {}
     for stage in (stage for plan in plans.values() for term in plan.terms for stage in term):
         if stage.factor in draft.factors:
             factors[stage.factor] = draft.factors[stage.factor]
         elif stage.factor not in factors:
-            factors[stage.factor] = dense_format.pack(draft.matrices[stage.factor].cpu().float().numpy(), dtype)
+            values = rounding(stage.factor, draft.matrices[stage.factor].detach().cpu()).numpy()
+            factors[stage.factor] = dense_format.pack(values, values.dtype.type)
     return plans, factors
 
 

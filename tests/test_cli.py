@@ -177,6 +177,45 @@ def test_a_model_goes_from_factory_to_verified_onnx(
     assert result_of("compress", *source, *quick, "-o", "m.ec", "--force", "--quiet")["size"]["bits_per_weight"] < 6
 
 
+def test_what_float16_lost_shows_against_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint has lost it too: the original's tensors are compared with, where they are at hand."""
+    monkeypatch.chdir(tmp_path)
+    settings = ("--set", 'dense_dtype="float16"', "--set", "passes.0.weighting=none", "--set", "passes.0.compute=float")
+    assert main(["compress", "tiny_models:scaled", *settings, "-o", "m.ec", "--quiet"]) == 0
+    model = ("--model", "tiny_models:scaled")
+    assert main(["export", "m.ec", *model, "-o", "m.onnx", "--quiet"]) == 0
+    capsys.readouterr()
+    verify = ("verify", "m.onnx", "--against", "m.ec", "--inputs", "tiny_models:scaled_inputs", "--json")
+    assert main([*verify, *model]) == 0
+    found = json.loads(capsys.readouterr().out)["comparisons"][-1]["outputs"][0]
+    assert found["relative"] > 0.03  # one of 128 outputs is 0
+
+
+def test_that_the_original_is_not_at_hand_is_said(
+    bert_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(bert_folder, "bert")
+    (tmp_path / "inputs.txt").write_text("the quick fox\n")
+    settings = ("--set", 'dense_dtype="float16"', "--set", "passes.0.weighting=none", "--set", "passes.0.compute=float")
+    assert main(["compress", "bert", *settings, "-o", "m.ec", "--quiet"]) == 0
+    assert main(["export", "m.ec", "-o", "m.onnx", "--quiet"]) == 0
+    verify = ("verify", "m.onnx", "--against", "m.ec", "--inputs", "inputs.txt", "--no-stock", "--json")
+
+    capsys.readouterr()
+    assert main(verify) == 0
+    printed = capsys.readouterr()
+    assert "notice" not in printed.err
+    assert json.loads(printed.out)["comparisons"][0]["outputs"][0]["relative"] > 1e-5
+    shutil.rmtree("bert")
+    assert main(verify) == 0
+    printed = capsys.readouterr()
+    assert "not at hand" in printed.err
+    assert json.loads(printed.out)["comparisons"][0]["outputs"][0]["relative"] < 1e-5
+
+
 README = (TESTS.parent / "README.md").read_text(encoding="utf-8")
 
 

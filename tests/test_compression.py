@@ -191,13 +191,49 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         edgecomp.compress(model, recipe(weighting="none"), tiny_models.tokens())
 
 
-def test_dense_values_beyond_float16_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_models.tied_tokens()
+class Gains(nn.Module):
+    """A layer between a gain and a bound that float16 holds neither of, and a head that stays dense."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(64, 64), nn.Linear(64, 8, bias=False)
+        self.gain = nn.Parameter(torch.tensor(2e-8))
+        self.register_buffer("eps", torch.tensor(1e-8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc(x) * 1e8 * self.gain
+        y: Tensor = self.head(x) / (self.head(x).abs() + self.eps)
+        return y
+
+
+def test_what_float16_loses_stays_float32_and_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = Gains()
     model.fc.bias.data[0] = 1e6
-    with monkeypatch.context() as patch, pytest.raises(ModelError, match=r"fc\.bias.*dense_dtype"):
-        patch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
-        edgecomp.compress(model, recipe(top_dense_dtype="float16"), tiny_models.tokens())
-    assert edgecomp.compress(model, recipe(), tiny_models.tokens()).dense["fc.bias"][0] == 1e6
+    settings = recipe(8, compute="float", weighting="none", skip=["head"], top_dense_dtype="float16")
+    packed = edgecomp.compress(model, settings, [X], quiet=False)
+    said = capsys.readouterr().err
+    assert "3 dense tensors stay float32" in said
+    for name in ("gain (of 1 values 1 become 0)", "eps (of 1 values 1 become 0)", "fc.bias (of 64 values 1 become infinite)"):
+        assert name in said
+    assert {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in packed.dense.items()} == {
+        "gain": "float32",
+        "eps": "float32",
+        "fc.bias": "float32",
+        "head.weight": "float16",
+    }
+    assert packed.provenance["dense"]["gain"]["zeroed"] == 1
+    assert 0 < packed.provenance["dense"]["head.weight"]["relative_error"] < 2**-11
+    outputs = packed(X)[0]
+    torch.testing.assert_close(outputs, model(torch.from_numpy(X["x"])), rtol=1e-2, atol=0)
+
+
+def test_values_beyond_float32_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.tied_tokens()
+    model.fc.bias = nn.Parameter(torch.full((64,), 1e300, dtype=torch.float64))
+    monkeypatch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
+    with pytest.raises(ModelError, match=r"fc\.bias must hold values of float32"):
+        edgecomp.compress(model, recipe(), tiny_models.tokens())
 
 
 class Idle(nn.Module):

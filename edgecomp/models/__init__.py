@@ -56,4 +56,13 @@ def build_skeleton(source: Mapping[str, Any], folder: Path, model: str | nn.Modu
     )
 
 
-__all__ = ["Adapter", "LoadedModel", "body_of", "build_skeleton", "load_model"]
+def local_source(source: Mapping[str, Any]) -> str | None:
+    """The folder or file that a checkpoint says a Hugging Face model is from, where it is on this machine still; else None.
+
+    No other kind of source is loaded by the checkpoint's word alone: see `build_skeleton`.
+    """
+    spec = source.get("model")
+    return spec if source["kind"] == "huggingface" and isinstance(spec, str) and Path(spec).exists() else None
+
+
+__all__ = ["Adapter", "LoadedModel", "body_of", "build_skeleton", "load_model", "local_source"]
