@@ -34,8 +34,8 @@ class Recipe(Strict):
         version: of the recipe format.
         name: shown in reports.
         dense_dtype: how tensors that stay dense are stored: `float32`, exactly, or `float16`, half as large, but for those that
-            would lose more than 1 % of their values. From float16 an ONNX Runtime makes float32 in memory when it loads a model,
-            and the ExecuTorch export when it writes one.
+            would lose more than 1 % of their values. From float16 other than of tables an ONNX Runtime makes float32 in memory
+            when it loads a model, and the ExecuTorch export when it writes one.
         passes: the methods, in the order in which they run.
 
     """
