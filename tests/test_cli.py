@@ -166,6 +166,10 @@ def test_a_model_goes_from_factory_to_verified_onnx(
         return json.loads(capsys.readouterr().out)
 
     assert result_of("inspect", "m.onnx")["bytes"] == files["total_bytes"]
+    assert main(["inspect", "m.onnx"]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    ratio = 4 * files["parameters"] / files["total_bytes"]
+    assert f"total: {files['total_bytes']:,} bytes in the files for {files['parameters']:,} parameters, {ratio:.2f}x" in told
     assert result_of("inspect", "m.ec", *model)["size"]["bits_per_weight"] < 10
     verify = ("verify", "m.onnx", "--against", "m.ec", *model, "--inputs", "tiny_models:images")
     assert main([*verify, "--json"]) == 0

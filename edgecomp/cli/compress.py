@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise
         raise KeyboardInterrupt(f"what is finished is in {work_folder}: run the same command again to continue") from interrupt
     discard(work_folder)
-    inspection = inspect_model(model, arguments.output.name)
+    inspection = inspect_model(model, arguments.output.name, arguments.output)
     if arguments.json:
         print_json(inspection.to_json())
     else:

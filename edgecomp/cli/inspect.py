@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
         from edgecomp.checkpoint import load
         from edgecomp.inspect.model import inspect_model
 
-        found = inspect_model(load(arguments.checkpoint, model=arguments.model), arguments.checkpoint.name)
+        found = inspect_model(load(arguments.checkpoint, model=arguments.model), arguments.checkpoint.name, arguments.checkpoint)
     if arguments.json:
         print_json(found.to_json())
     else:

@@ -19,6 +19,7 @@ from edgecomp.ops import DOMAIN
 
 # Metadata of an exported model: a JSON object of the SHA-256 of each data file that was written with it, by location.
 DATA_DIGESTS = "edgecomp.data"
+PARAMETERS = "edgecomp.parameters"  # of the uncompressed model
 
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5

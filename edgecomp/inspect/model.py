@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from edgecomp.checkpoint import CompressedModel
 
 
-def inspect_model(model: CompressedModel, name: str) -> Inspection:
+def inspect_model(model: CompressedModel, name: str, folder: Path | None = None) -> Inspection:
     """Inspect a compressed model.
 
     Args:
         model: the model; errors come from what its passes recorded in `provenance["factors"]`.
         name: what to call it, such as the file name of the checkpoint.
+        folder: the checkpoint, if it is one, whose files are counted too.
 
     """
     dense = unique_tensors(model.dense)
@@ -35,6 +37,8 @@ def inspect_model(model: CompressedModel, name: str) -> Inspection:
         dense_tensors=len(dense),
         dense_bytes=sum(tensor.nbytes for tensor in dense.values()),
         size=size,
+        kept_float32=tuple(name for name, note in model.provenance.get("dense", {}).items() if note.get("kept")),
+        file_bytes=None if folder is None else sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )
 
 

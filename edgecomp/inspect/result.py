@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgecomp.exported.files import FileInfo
-from edgecomp.size import SizeReport
+from edgecomp.exported.onnx_file import PARAMETERS
+from edgecomp.size import SizeReport, compared, shipped
 
 SCHEMA_VERSION = 1
 
@@ -45,7 +46,20 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A compressed model: its layers and the sum of everything."""
+    """A compressed model: its layers and the sum of everything.
+
+    Args:
+        name: what to call it.
+        source: what was compressed.
+        recipe: the resolved recipe.
+        layers: the compressed ones.
+        dense_tensors: how many tensors no method packed.
+        dense_bytes: of these.
+        size: of all arrays.
+        kept_float32: dense tensors that a recipe of float16 keeps in float32.
+        file_bytes: of the checkpoint's files; None for a model that is not from one.
+
+    """
 
     name: str
     source: str | None
@@ -54,6 +68,8 @@ class Inspection:
     dense_tensors: int
     dense_bytes: int
     size: SizeReport
+    kept_float32: tuple[str, ...] = ()
+    file_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The inspection as JSON values; `inspect*.json` of a run folder."""
@@ -81,13 +97,15 @@ class Inspection:
         return "\n".join([*lines, "", self.summary()]) + "\n"
 
     def summary(self) -> str:
-        """The totals, in two lines."""
+        """The totals, a line each."""
         size = self.size
-        return (
-            f"{len(self.layers)} packed layers; {self.dense_tensors} dense tensors: {self.dense_bytes:,} bytes\n"
-            f"total: {size.packed_bytes:,} bytes for {size.parameters:,} parameters, {size.bits_per_weight:.3f} bits per weight, "
-            f"{size.ratio_to(32):.2f}x smaller than float32, {size.ratio_to(16):.2f}x than float16"
-        )
+        kept = f", {len(self.kept_float32)} of them float32 for what float16 would lose" if self.kept_float32 else ""
+        lines = [
+            f"{len(self.layers)} packed layers; {self.dense_tensors} dense tensors: {self.dense_bytes:,} bytes{kept}",
+            f"weights: {size.packed_bytes:,} bytes for {size.parameters:,} parameters, {size.bits_per_weight:.3f} bits per weight, "
+            f"{compared(size.packed_bytes, size.parameters)}; exported files hold the graph too, and tell their own bytes",
+        ]
+        return "\n".join([*lines, *([] if self.file_bytes is None else [f"checkpoint: {self.file_bytes:,} bytes"])])
 
 
 @dataclass(frozen=True)
@@ -107,6 +125,12 @@ class OnnxInspection:
         """Bytes of all files."""
         return sum(file.bytes for file in self.files)
 
+    @property
+    def parameters(self) -> int | None:
+        """Of the uncompressed model, as its exporter wrote them."""
+        told = self.metadata.get(PARAMETERS, "")
+        return int(told) if told.isdecimal() else None
+
     def to_json(self) -> dict[str, Any]:
         """The inspection as JSON values."""
         return {"kind": "inspect-onnx", "schema_version": SCHEMA_VERSION, **asdict(self), "bytes": self.bytes}
@@ -119,7 +143,7 @@ class OnnxInspection:
             f"- producer: {self.producer}",
         ]
         lines += [f"- {key}: {value}" for key, value in self.metadata.items()]
-        return "\n".join(lines) + f"\ntotal: {self.bytes} bytes\n"
+        return "\n".join([*lines, shipped(self.bytes, self.parameters)]) + "\n"
 
 
 @dataclass(frozen=True)
@@ -166,7 +190,8 @@ class ExecutorchInspection:
         ]
         left_out = {"inputs", "outputs", "provenance"}
         lines += [f"- {key}: {json.dumps(value)}" for key, value in self.manifest.items() if key not in left_out]
-        return "\n".join(lines) + f"\ntotal: {self.bytes} bytes\n"
+        told = self.manifest.get("parameters")
+        return "\n".join([*lines, shipped(self.bytes, told if isinstance(told, int) else None)]) + "\n"
 
 
 def _common_lines(files: tuple[FileInfo, ...], inputs: Mapping[str, str], outputs: Mapping[str, str]) -> list[str]:

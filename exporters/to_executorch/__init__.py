@@ -50,4 +50,4 @@ def export(model: CompressedModel, output: Path, progress: ProgressBar, options:
             f"notice: ExecuTorch takes dense tensors other than tables as float32: {widened:,} bytes that the checkpoint has in "
             f"float16 are {2 * widened:,} in the program"
         )
-    return ExportResult(files, sum(path.stat().st_size for path in files))
+    return ExportResult(files, sum(path.stat().st_size for path in files), model.parameters)
