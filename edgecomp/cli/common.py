@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from edgecomp.files import is_utf8
 
 
 def add_output(parser: argparse.ArgumentParser, what: str) -> None:
@@ -35,6 +38,23 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 def print_json(value: Any) -> None:
     """One JSON value on stdout."""
     print(json.dumps(value, indent=1))
+
+
+def require_utf8(arguments: Mapping[str, Any]) -> None:
+    """Refuse names that are not UTF-8: model files hold names in it, and runtimes and safetensors open no others.
+
+    Raises:
+        ConfigError: naming the argument.
+
+    """
+    from edgecomp.errors import ConfigError
+
+    for value in arguments.values():
+        for item in value if isinstance(value, list) else [value]:
+            text = str(item) if isinstance(item, str | Path) else ""
+            if not is_utf8(text):
+                shown = os.fsencode(text).decode("utf-8", "backslashreplace")
+                raise ConfigError(f"names must be UTF-8, got {shown}: rename it, or give a link to it")
 
 
 def parse_sizes(assignments: Sequence[str]) -> dict[str, int]:

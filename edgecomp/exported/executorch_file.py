@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.exported.files import data_missing
 from edgecomp.exported.flatbuffer import Table
 from edgecomp.exported.inputs import InputSpec
 from edgecomp.ops import DOMAIN_VERSION, NAMESPACE
@@ -272,9 +273,7 @@ def _check_data(program: ExecutorchFile) -> None:
     if Path(str(program.manifest["data"])).name != program.manifest["data"]:
         raise CheckpointError(f"{program.path} refers to constants outside its folder ({program.manifest['data']}); it is not run")
     if not data.is_file():
-        raise CheckpointError(
-            f"{program.path} needs its data file {data.name} beside it, and there is none; copy both files together"
-        )
+        raise CheckpointError(data_missing(program.path, data.name))
     try:
         _check_complete(_map(data), _DATA_IDENTIFIER, _DATA_HEADER)
     except ValueError as error:

@@ -56,8 +56,8 @@ class ExecutorchModel:
             stderr=self._log,
         )
         request = {
-            "program": str(path.resolve()),
-            "data": None if self.file.data is None else str(self.file.data.resolve()),
+            "program": str(path.absolute()),
+            "data": None if self.file.data is None else str(self.file.data.absolute()),
             "library": None if self.library is None else str(self.library),
             "threads": threads,
         }

@@ -36,4 +36,4 @@ def resolve_library(choice: str, artifact: OnnxFile | ExecutorchFile) -> Path | 
     path = Path(choice)
     if not path.is_file():
         raise RuntimeUnavailableError(f"no library of operators at {path}: give `auto`, `none`, or the path of a library")
-    return path.resolve()
+    return path.absolute()

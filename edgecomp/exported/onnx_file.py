@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from edgecomp.errors import CheckpointError, ModelError
-from edgecomp.exported.files import digest_of
+from edgecomp.exported.files import data_missing, digest_of
 from edgecomp.ops import DOMAIN
 
 # Metadata of an exported model: a JSON object of the SHA-256 of each data file that was written with it, by location.
@@ -91,7 +91,7 @@ def _check_data_file(model: Path, location: str, needed: int, digest: str | None
     data = model.parent / location
     # A name that no file system takes is an OSError to pathlib, not an absent file.
     if not os.path.isfile(data):  # noqa: PTH113
-        raise CheckpointError(f"{model} needs its data file {location} beside it, and there is none; copy both files together")
+        raise CheckpointError(data_missing(model, location))
     size = data.stat().st_size
     if size < needed:
         raise CheckpointError(f"{data} must hold at least {needed} bytes and holds {size}; copy or export it again")
