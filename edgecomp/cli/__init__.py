@@ -12,6 +12,7 @@ from pathlib import Path
 
 import edgecomp
 from edgecomp.cli.common import require_utf8
+from edgecomp.cli.interrupts import interruptible
 from edgecomp.cli.streams import drop, standard_streams
 from edgecomp.errors import EdgecompError, OutputError, RuntimeUnavailableError
 
@@ -71,15 +72,16 @@ def _run(argv: Sequence[str] | None) -> int:
     sys.path.append(str(Path.cwd()))
     try:
         require_utf8(vars(arguments))
-        arguments.run(arguments)
-        sys.stdout.flush()
+        with interruptible():
+            arguments.run(arguments)
+            sys.stdout.flush()
     except EdgecompError as error:
         if arguments.debug:
             traceback.print_exc()
         print(f"edgecomp {arguments.verb}: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
-        print(f"edgecomp {arguments.verb}: interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
+        print("; ".join([f"edgecomp {arguments.verb}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: say nothing.
