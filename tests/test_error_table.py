@@ -247,7 +247,7 @@ def test_a_model_without_our_nodes_is_benched_and_says_so(
     assert main(["bench", "plain.onnx", *quick]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)[0]["artifact"]["uses_edgecomp"] is False
-    assert printed.err == "edgecomp bench: plain.onnx has no nodes of ours: ONNX Runtime's own kernels ran\n"
+    assert printed.err == "edgecomp bench: plain.onnx has no nodes of ours: the runtime's own kernels ran\n"
 
 
 def test_our_library_for_another_machine(

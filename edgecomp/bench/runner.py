@@ -61,7 +61,7 @@ def run_benches(
     A device that fails ends its own measurements: the records say so, and hold what was measured until then.
 
     Args:
-        artifacts: `.onnx` and `.pte` files; external data lies beside them.
+        artifacts: `.onnx`, `.ort` and `.pte` files; external data lies beside them.
         options: what to measure.
         devices: URLs, see `edgecomp.devices`.
         bundle: what is brought to devices of another architecture; None for the default place.
@@ -238,6 +238,7 @@ def _artifact(model: OnnxFile | ExecutorchFile, library: Path | None) -> Artifac
         bytes=sum(file.bytes for file in files),
         files=files,
         uses_edgecomp=model.uses_edgecomp,
+        unknown_operators=model.unknown_operators if isinstance(model, OnnxFile) else [],
         library=None if library is None else library.name,
     )
 

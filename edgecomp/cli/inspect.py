@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp inspect`."""
-    parser.add_argument("checkpoint", type=Path, metavar="PATH", help="a checkpoint folder, or an exported .onnx or .pte")
+    parser.add_argument("checkpoint", type=Path, metavar="PATH", help="a checkpoint folder, or an exported .onnx, .ort or .pte")
     add_model(parser)
     add_json(parser)
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Inspect and print."""
     found: Inspection | OnnxInspection | ExecutorchInspection
-    if arguments.checkpoint.suffix == ".onnx":
+    if arguments.checkpoint.suffix in (".onnx", ".ort"):
         from edgecomp.inspect.exported import inspect_onnx
 
         found = inspect_onnx(arguments.checkpoint)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp verify`."""
-    parser.add_argument("artifact", type=Path, metavar="MODEL", help="an exported model, .onnx or .pte")
+    parser.add_argument("artifact", type=Path, metavar="MODEL", help="an exported model, .onnx, .ort or .pte")
     parser.add_argument(
         "--against",
         required=True,

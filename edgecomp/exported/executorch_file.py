@@ -19,12 +19,13 @@ from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.exported.files import data_missing
 from edgecomp.exported.flatbuffer import Table
 from edgecomp.exported.inputs import InputSpec
-from edgecomp.ops import DOMAIN_VERSION, NAMESPACE
+from edgecomp.ops import DOMAIN_VERSION, NAMESPACE, OPERATORS
 
 METHOD = "forward"
 # Methods without inputs, for every reader of programs: our manifest as JSON, and the names of inputs and outputs by position.
 MANIFEST_METHOD, INPUT_NAMES_METHOD, OUTPUT_NAMES_METHOD = "edgecomp_manifest", "edgecomp_input_names", "edgecomp_output_names"
 MANIFEST_SCHEMA = 1
+_OWN_NAMES = frozenset(operator.executorch_name for operator in OPERATORS.values())
 
 _PROGRAM_IDENTIFIER, _PROGRAM_HEADER = b"ET12", b"eh00"
 _DATA_IDENTIFIER, _DATA_HEADER = b"FT01", b"FH01"
@@ -110,7 +111,7 @@ class ExecutorchFile:
     @property
     def own_operators(self) -> list[str]:
         """The operators of ours that it calls."""
-        return sorted(name for name in self.operators if name.startswith(f"{NAMESPACE}::"))
+        return sorted(self.operators & _OWN_NAMES)
 
     @property
     def data(self) -> Path | None:
@@ -144,6 +145,12 @@ def read_executorch(path: Path) -> ExecutorchFile:
             f"{path} is not a complete ExecuTorch program ({error}; {path.stat().st_size} bytes); copy or export it again"
         ) from error
     _check_manifest(program)
+    unknown = sorted(name for name in program.operators - _OWN_NAMES if name.startswith(f"{NAMESPACE}::"))
+    if unknown:
+        raise CheckpointError(
+            f"{path} calls {', '.join(unknown)}, which this edgecomp's library does not have: install the edgecomp that it was "
+            "exported by, or export the model again"
+        )
     _check_data(program)
     return program
 

@@ -27,6 +27,11 @@ def resolve_library(choice: str, artifact: OnnxFile | ExecutorchFile) -> Path | 
             f"{artifact.path} calls operators of edgecomp ({', '.join(artifact.own_operators)}), which our library registers: "
             'load it by torch.ops.load_library(edgecomp.get_library_path("executorch")), or leave out --library none'
         )
+    if choice == NONE and isinstance(artifact, OnnxFile) and artifact.needs_library:
+        raise RuntimeUnavailableError(
+            f"{artifact.path} calls {', '.join(artifact.own_operators)} of edgecomp without their functions, as models do that "
+            "ONNX Runtime optimised with our library registered: leave out --library none"
+        )
     if choice == NONE or (choice == AUTO and not artifact.uses_edgecomp):
         return None
     if choice == AUTO:

@@ -110,7 +110,21 @@ class Inspection:
 
 @dataclass(frozen=True)
 class OnnxInspection:
-    """An exported model, as far as its files tell without the onnx package."""
+    """An exported model, as far as its files tell without the onnx package.
+
+    Args:
+        name: file name.
+        files: the model and its external data.
+        domains: of what its nodes call.
+        inputs: type and shape by name.
+        outputs: as above.
+        producer: the tool that wrote it.
+        metadata: by key.
+        own_operators: of our library, that its nodes call.
+        unknown_operators: of our domain, that our library does not have: they run by their functions.
+        needs_library: whether operators of ours have no functions, so that a stock runtime cannot run the model.
+
+    """
 
     name: str
     files: tuple[FileInfo, ...]
@@ -119,6 +133,9 @@ class OnnxInspection:
     outputs: Mapping[str, str]
     producer: str
     metadata: Mapping[str, str]
+    own_operators: tuple[str, ...] = ()
+    unknown_operators: tuple[str, ...] = ()
+    needs_library: bool = False
 
     @property
     def bytes(self) -> int:
@@ -137,9 +154,13 @@ class OnnxInspection:
 
     def to_markdown(self) -> str:
         """Files, signature and metadata."""
+        unknown = ", ".join(self.unknown_operators)
         lines = _common_lines(self.files, self.inputs, self.outputs)
         lines += [
             f"- operator domains: {', '.join(domain or 'ai.onnx' for domain in self.domains)}",
+            f"- operators of edgecomp's library: {', '.join(self.own_operators) or 'none'}"
+            f"{', without functions: no stock runtime runs the model' if self.needs_library else ''}",
+            *([f"- not in the library, run by their functions, slowly: {unknown}"] if unknown else []),
             f"- producer: {self.producer}",
         ]
         lines += [f"- {key}: {value}" for key, value in self.metadata.items()]

@@ -113,7 +113,9 @@ def verify(
     runners = {}
     if session.library is not None:
         runners[LIBRARY] = session.run
-    if session.library is None or options.stock:
+    if session.library is not None and options.stock and session.file.needs_library:
+        ProgressBar(quiet).say(f"notice: {artifact} has no functions for a stock runtime: it is run with the library alone")
+    elif session.library is None or options.stock:
         runners[STOCK] = session.run if session.library is None else OnnxModel(artifact, NONE, options.threads).run
     runners[REFERENCE] = reference
     return _verify(session, runners, inputs, options, tokens, quiet=quiet)

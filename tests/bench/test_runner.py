@@ -173,7 +173,7 @@ def test_failures_are_one_clear_error_each(tmp_path: Path) -> None:
     model = save_encoder(tmp_path / "m.onnx", embedding_table(), external=True)
     with pytest.raises(ModelError, match="no ONNX model"):
         run_bench(tmp_path / "none.onnx", QUICK)
-    with pytest.raises(ModelError, match=r"must be a file \*\.onnx or \*\.pte, got .*x\.toml"):
+    with pytest.raises(ModelError, match=r"must be a file \*\.onnx or \*\.ort or \*\.pte, got .*x\.toml"):
         run_bench(tmp_path / "x.toml", QUICK)
 
     cut = tmp_path / "cut.onnx"
