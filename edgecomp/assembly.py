@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecomp.draft import leads, must_lead
-from edgecomp.errors import CheckpointError
+from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.layers import find_layers, layer_of
 from edgecomp.modules import PackedFactor, PackedLayer, set_module
 from edgecomp.rounding import Rounding, require_float32
@@ -120,9 +120,14 @@ def require_storable(body: nn.Module, names: Collection[str]) -> None:
     """Check before long work that tensors of the model, which stay dense whatever the passes do, can be stored.
 
     Raises:
-        ModelError: a value is too large for float32.
+        ModelError: a value is too large for float32, or a tensor holds complex numbers.
 
     """
     for name, tensor in body.state_dict(keep_vars=True).items():
         if name in names:
+            if tensor.is_complex():
+                raise ModelError(
+                    f"{name} holds complex numbers, which checkpoints and runtimes do not store: keep real and imaginary parts "
+                    "(torch.view_as_real), or register the buffer with persistent=False"
+                )
             require_float32(name, tensor.detach())

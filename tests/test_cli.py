@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import tiny_models
+from onnx_models import embedding_table, save_encoder
 
 import edgecomp
 import edgecomp.recipe
@@ -191,6 +192,7 @@ def test_a_model_goes_from_factory_to_verified_onnx(
     ratio = 4 * files["parameters"] / files["total_bytes"]
     assert f"total: {files['total_bytes']:,} bytes in the files for {files['parameters']:,} parameters, {ratio:.2f}x" in told
     assert result_of("inspect", "m.ec", *model)["size"]["bits_per_weight"] < 10
+    assert result_of("inspect", "m.ec") == result_of("inspect", "m.ec", *model)
     verify = ("verify", "m.onnx", "--against", "m.ec", *model, "--inputs", "tiny_models:images")
     assert main([*verify, "--json"]) == 0
     assert "verify: 100%" in capsys.readouterr().err
@@ -275,6 +277,28 @@ def test_the_readme_lists_every_exit_code() -> None:
     listed = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", README, re.MULTILINE)}
     assert listed == {error.__name__: error.exit_code for error in ERRORS}
     assert f"| {INTERRUPTED} |" in README
+
+
+@pytest.mark.parametrize("what", ["recipe", "lut-4bit", "--schema", "m.ec", "m.onnx", "m.pte"])
+def test_recipes_and_files_are_shown_without_pytorch(what: str, tmp_path: Path, tied_program: Path) -> None:
+    """Which takes seconds to import."""
+    if what == "m.ec":
+        model = edgecomp.compress(
+            tiny_models.described()[0], "lut-8bit", tiny_models.images(), overrides=["passes.0.weighting=none", "passes.0.refits=0"]
+        )
+        model.save(tmp_path / what)
+    elif what == "m.onnx":
+        save_encoder(tmp_path / what, embedding_table())
+    elif what == "m.pte":
+        shutil.copy(tied_program, tmp_path / what)
+    arguments = ["recipe"] if what == "recipe" else ["recipe", what] if "." not in what else ["inspect", what]
+    code = (
+        "import sys; from edgecomp.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or ', '.join({'torch', 'onnx', 'transformers', 'onnxruntime', 'executorch'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
 
 
 def test_importing_the_package_is_quick(tmp_path: Path) -> None:

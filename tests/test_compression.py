@@ -236,6 +236,14 @@ def test_values_beyond_float32_are_refused_before_anything_runs(monkeypatch: pyt
         edgecomp.compress(model, recipe(), tiny_models.tokens())
 
 
+def test_complex_tensors_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.tied_tokens()
+    model.register_buffer("frequencies", torch.ones(4, dtype=torch.complex64))
+    monkeypatch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
+    with pytest.raises(ModelError, match="frequencies holds complex numbers"):
+        edgecomp.compress(model, recipe(), tiny_models.tokens())
+
+
 class Idle(nn.Module):
     """Has a layer that it never calls."""
 

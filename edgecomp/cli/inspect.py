@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecomp.cli.common import add_json, add_model, print_json
+from edgecomp.cli.common import add_json, print_json
 
 if TYPE_CHECKING:
     from edgecomp.inspect.result import ExecutorchInspection, Inspection, OnnxInspection
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp inspect`."""
     parser.add_argument("checkpoint", type=Path, metavar="PATH", help="a checkpoint folder, or an exported .onnx, .ort or .pte")
-    add_model(parser)
+    parser.add_argument("--model", metavar="MODEL", help="what was compressed: check too that the checkpoint makes it up whole")
     add_json(parser)
 
 
@@ -31,10 +31,13 @@ def run(arguments: argparse.Namespace) -> None:
 
         found = inspect_executorch(arguments.checkpoint)
     else:
-        from edgecomp.checkpoint import load
-        from edgecomp.inspect.model import inspect_model
+        from edgecomp.inspect.model import inspect_checkpoint
 
-        found = inspect_model(load(arguments.checkpoint, model=arguments.model), arguments.checkpoint.name, arguments.checkpoint)
+        if arguments.model is not None:
+            from edgecomp.checkpoint import load
+
+            load(arguments.checkpoint, model=arguments.model)
+        found = inspect_checkpoint(arguments.checkpoint)
     if arguments.json:
         print_json(found.to_json())
     else:

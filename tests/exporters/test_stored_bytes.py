@@ -45,7 +45,8 @@ def factor(kind: str, stage: str, shape: tuple[int, int]) -> Factor:
 
 
 def counted(model: CompressedModel) -> int:
-    return count_bytes(model.factors, unique_tensors(model.dense), model.parameters).packed_bytes
+    dense = {name: tensor.numpy() for name, tensor in unique_tensors(model.dense).items()}
+    return count_bytes(model.factors, dense, model.parameters).packed_bytes
 
 
 def weight_bytes(path: Path) -> int:
