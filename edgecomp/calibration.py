@@ -59,7 +59,7 @@ def text_windows(text: str, tokenizer: Tokenizer, length: int, count: int, where
     if not len(windows):
         raise CalibrationError(
             f"{where} must hold at least one window of {length} tokens, got {len(ids)} tokens: "
-            "give more text or a shorter sequence length"
+            "give more text or a shorter --sequence-length"
         )
     return windows
 
@@ -141,7 +141,16 @@ def import_attribute(spec: str, error_type: type[Exception]) -> Any:
             raise ImportError("the module must be named in full")
         return getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise error_type(f"{spec!r} must name an importable package.module:attribute: {error}") from error
+        raise error_type(f"{spec!r} must name an importable package.module:attribute: {error}{_path_hint(module_name)}") from error
+
+
+def _path_hint(module_name: str) -> str:
+    """What to do where a module is named by its file."""
+    if not module_name.endswith(".py") and "/" not in module_name:
+        return ""
+    folder, _, name = module_name.removesuffix(".py").rpartition("/")
+    where = f", and run in {folder} or put that folder into PYTHONPATH" if folder else ""
+    return f". A module is named without its folder and without .py: give {name}:FUNCTION{where}"
 
 
 def to_tensors(sample: Sample, inputs: Sequence[TensorSpec]) -> list[Tensor]:

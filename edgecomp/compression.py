@@ -74,7 +74,10 @@ def compress(
     """
     resolved = load_recipe(recipe, overrides)
     if samples < 1 or sequence_length < 2:
-        raise ConfigError(f"samples must be at least 1 and sequence_length at least 2, got {samples} and {sequence_length}")
+        raise ConfigError(
+            "samples (--samples) must be at least 1 and sequence_length (--sequence-length) at least 2, got "
+            f"{samples} and {sequence_length}"
+        )
     where = _device(device)
     loaded = _loaded(model)
     files = loaded.files if isinstance(model, str) else ()  # a model in memory may have been changed since it was loaded
@@ -108,7 +111,8 @@ def _compress(
         loaded = loaded.with_sample(inputs[0])
     if not loaded.inputs:
         raise CalibrationError(
-            "the inputs of this model are unknown: give calibration inputs, or TensorSpecs with the factory's model"
+            "the inputs of this model are unknown: give calibration inputs (--calibration FILE; calibration=... in Python), or "
+            "let the factory return (model, [TensorSpec(...), ...])"
         )
 
     loaded = loaded.with_outputs()

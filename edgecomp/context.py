@@ -127,7 +127,7 @@ class PassContext:
 
         """
         if not self.samples:
-            raise CalibrationError(f"{why}: pass --calibration FILE (calibration=... in Python)")
+            raise CalibrationError(f"{why}: give --calibration FILE (calibration=... in Python)")
 
     def inputs_of(self, draft: Draft, factors: Collection[str], kind: StatisticKind) -> Iterator[tuple[str, Tensor | None]]:
         """Walk over the model, and yield each factor with the statistic of what its stages are given.

@@ -262,7 +262,7 @@ X = {"x": np.ones((1, 64), np.float32)}
 @pytest.mark.parametrize(
     ("model", "calibration", "message"),
     [
-        ("tiny_models:described", None, "needs calibration inputs: pass --calibration"),
+        ("tiny_models:described", None, "--set passes.0.weighting=none .*needs calibration inputs: give --calibration"),
         ("tiny_models:convolutional", None, "inputs of this model are unknown"),
         ("tiny_models:described", [], "at least one sample"),
         ("tiny_models:described", "missing.npz", "missing.npz"),
@@ -283,7 +283,7 @@ def test_calibration_text_must_fill_a_window(llama_folder: str, text_file: str) 
 
 @pytest.mark.parametrize("options", [{"samples": 0}, {"sequence_length": 1}])
 def test_impossible_amounts_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="samples must be at least 1 and sequence_length at least 2"):
+    with pytest.raises(ConfigError, match=r"\(--samples\) must be at least 1 and sequence_length \(--sequence-length\) at least 2"):
         edgecomp.compress("tiny_models:described", recipe(), IMAGES, **options)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from edgecomp.errors import CheckpointError
+from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.models import factory, huggingface, program
 from edgecomp.models.base import Adapter, LoadedModel, body_of
 
@@ -22,6 +22,10 @@ def load_model(spec: str) -> LoadedModel:
 
     """
     path = Path(spec)
+    if path.suffix == ".py":
+        raise ModelError(
+            f"a model in Python is named by a function that makes it, without .py: give {path.stem}:FUNCTION, not {spec}"
+        )
     if path.suffix == ".pt2":
         return program.load(spec)
     if ":" in spec and not path.exists():

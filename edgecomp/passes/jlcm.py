@@ -43,7 +43,9 @@ class Jlcm:
         """Refuse to learn without samples that the objective can use, and block by block without blocks."""
         context.require_calibration("jlcm learns from calibration inputs")
         if self.config.block_steps and not context.structure.blocks:
-            raise ConfigError(f"the block-wise stage of jlcm needs {NEEDS_BLOCKS}: set block_steps = 0")
+            raise ConfigError(
+                f"the block-wise stage of jlcm needs {NEEDS_BLOCKS}: set block_steps = 0 (--set passes.N.block_steps=0)"
+            )
         # The objective has a context of its own: a copy of the model that this makes goes with it.
         self._objective = make_objective(self.config.objective, replace(context))
 

@@ -79,7 +79,8 @@ class LutKmeans:
         multiplied = any(draft.stage(use).op != "gather" for factor in work for use in draft.uses(factor))
         if self.config.weighting != "none" and multiplied:
             context.require_calibration(
-                'lut-kmeans weights errors by activations, unless weighting is "none", and needs calibration inputs'
+                f'lut-kmeans weights errors by activations (weighting = "{self.config.weighting}"; --set passes.N.weighting=none '
+                "weights all alike) and needs calibration inputs"
             )
 
     def requires(self, draft: Draft) -> None:

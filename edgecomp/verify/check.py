@@ -134,7 +134,9 @@ def _verify(
     total = len(inputs) if isinstance(inputs, Sized) else None
     batches, comparisons = _compare(runners, progress(inputs, total=total, label="verify", unit="input"))
     if not batches and tokens is None:
-        raise CalibrationError("a verification needs inputs or tokens, and got neither")
+        raise CalibrationError(
+            "a verification needs inputs or tokens, and got neither: give --inputs FILE, or for a language model --perplexity FILE"
+        )
     perplexity = None if tokens is None else _perplexity(artifact, runners, tokens, options, progress)
     return VerifyResult(
         artifact=artifact.file.path.name,
@@ -195,7 +197,8 @@ def _perplexity(
     needed = options.window * options.windows
     if tokens.ndim != 1 or len(tokens) < needed:
         raise CalibrationError(
-            f"{options.windows} windows of {options.window} tokens need a text of {needed} tokens, got shape {list(tokens.shape)}"
+            f"{options.windows} windows of {options.window} tokens need a text of {needed} tokens, got shape {list(tokens.shape)}: "
+            "give more text, or fewer or shorter windows (--windows, --window)"
         )
     # Masks, positions and the empty past are as the model declares them; only the tokens are the text's.
     sizes = InputSizes(batch=1, sequence=options.window)
