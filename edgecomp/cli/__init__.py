@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 
 import edgecomp
 from edgecomp.errors import EdgecompError, RuntimeUnavailableError
@@ -50,8 +49,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, the error's own, 2 for wrong usage, 130 when interrupted."""
     arguments = build_parser().parse_args(argv)
-    # So that package.module:factory is found in the current folder, behind everything that is installed.
-    sys.path.append(str(Path.cwd()))
     try:
         arguments.run(arguments)
     except EdgecompError as error:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecomp.cli.common import add_json, add_model, print_json
+from edgecomp.cli.common import add_json, add_model, add_trust, print_json, trust_of
 
 if TYPE_CHECKING:
     from edgecomp.inspect.result import ExecutorchInspection, Inspection, OnnxInspection
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp inspect`."""
     parser.add_argument("checkpoint", type=Path, metavar="PATH", help="a checkpoint folder, or an exported .onnx or .pte")
     add_model(parser)
+    add_trust(parser)
     add_json(parser)
 
 
@@ -34,7 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
         from edgecomp.checkpoint import load
         from edgecomp.inspect.model import inspect_model
 
-        found = inspect_model(load(arguments.checkpoint, model=arguments.model), arguments.checkpoint.name)
+        model = load(arguments.checkpoint, model=arguments.model, trust=trust_of(arguments))
+        found = inspect_model(model, arguments.checkpoint.name)
     if arguments.json:
         print_json(found.to_json())
     else:

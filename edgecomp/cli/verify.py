@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecomp.cli.common import add_json, add_model, add_quiet, print_json
+from edgecomp.cli.common import add_json, add_model, add_quiet, add_trust, print_json, trust_of
 
 if TYPE_CHECKING:
     from edgecomp.models import LoadedModel
+    from edgecomp.trust import Trust
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-perplexity-ratio", type=float, metavar="X", help="fail if the perplexity grows by more than this factor"
     )
     add_model(parser)
+    add_trust(parser)
     add_json(parser)
     add_quiet(parser)
 
@@ -57,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
         window=arguments.window,
         windows=arguments.windows,
     )
-    reference = _reference(arguments.against, arguments.model)
+    reference = _reference(arguments.against, arguments.model, trust_of(arguments))
     inputs = []
     if arguments.inputs is not None:
         inputs = reference.samples(arguments.inputs, count=arguments.samples, sequence_length=arguments.sequence_length)
@@ -75,8 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
     raise_on_failure(result)
 
 
-def _reference(spec: str, model: str | None) -> LoadedModel:
+def _reference(spec: str, model: str | None, trust: Trust) -> LoadedModel:
     from edgecomp.checkpoint import MANIFEST, load
     from edgecomp.models import load_model
 
-    return load(spec, model=model) if (Path(spec) / MANIFEST).is_file() else load_model(spec)
+    return load(spec, model=model, trust=trust) if (Path(spec) / MANIFEST).is_file() else load_model(spec, trust)
