@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import edgecomp
-from edgecomp.errors import EdgecompError, RuntimeUnavailableError
+from edgecomp.errors import EdgecompError, RuntimeUnavailableError, visible
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
 VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "device-bundle", "doctor")
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgecompError as error:
         if arguments.debug:
             traceback.print_exc()
-        print(f"edgecomp {arguments.verb}: error: {error}", file=sys.stderr)
+        print(visible(f"edgecomp {arguments.verb}: error: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         print(f"edgecomp {arguments.verb}: interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
