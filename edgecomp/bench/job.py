@@ -52,8 +52,10 @@ class Job:
         self._session, self._model, self._options = session, model, options
         self.url = session.device.url
         folder = model.path.parent
-        named = zip(model.files, model.checked, strict=True)
-        files = session.push({path.relative_to(folder).as_posix(): real for path, real in named})
+        # What is sent is what was checked, wherever a link leads by now.
+        sources = model.checked if session.copies else model.files
+        names = [path.relative_to(folder).as_posix() for path in model.files]
+        files = session.push(dict(zip(names, sources, strict=True)))
         self._request: list[tuple[str, object]] = [
             ("artifact", files[model.path.name]),
             *(("file", path) for path in files.values()),
@@ -66,11 +68,11 @@ class Job:
         description = session.ask(model.path, [*self._request, ("action", "describe")], options.timeout_s)
         self.machine = validated(Machine, part_of(description, "machine", url=self.url), self.url)
         self.inputs = _make_inputs(_specs(model, part_of(description, "description", "inputs", url=self.url), self.url), options)
-        names = {name: f"input-{number}.npy" for number, name in enumerate(self.inputs)}
+        arrays = {name: f"input-{number}.npy" for number, name in enumerate(self.inputs)}
         for name, array in self.inputs.items():
-            np.save(scratch / names[name], np.ascontiguousarray(array), allow_pickle=False)
-        paths = session.push({name: scratch / name for name in names.values()})
-        self._request += [("input", f"{name}={paths[file]}") for name, file in names.items()]
+            np.save(scratch / arrays[name], np.ascontiguousarray(array), allow_pickle=False)
+        paths = session.push({name: scratch / name for name in arrays.values()})
+        self._request += [("input", f"{name}={paths[file]}") for name, file in arrays.items()]
 
     def run_round(self) -> Round:
         """Cool down, and measure in a fresh process.

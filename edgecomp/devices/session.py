@@ -11,6 +11,7 @@ from edgecomp import errors
 from edgecomp.bounded import parse_json
 from edgecomp.devices.base import Completed, Device, Probe
 from edgecomp.devices.bundle import LOADER, Bundle, bundle_for
+from edgecomp.devices.shell import ShellDevice
 from edgecomp.errors import ConfigError, DeviceError, EdgecompError, visible
 
 _CANNOT_EXECUTE, _NOT_FOUND = 126, 127  # exit codes of shells
@@ -38,6 +39,11 @@ class Session:
         self.probe: Probe = device.probe()
         self.bundle: Bundle = bundle_for(self.probe.architecture, bundle)
         self._paths = device.push(self.bundle.files)
+
+    @property
+    def copies(self) -> bool:
+        """Whether files are copied to the device, or run where they are."""
+        return isinstance(self.device, ShellDevice)
 
     def push(self, files: Mapping[str, Path]) -> dict[str, str]:
         """Bring files, side by side under their names; see `Device.push`."""

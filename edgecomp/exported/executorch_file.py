@@ -7,17 +7,18 @@ Python package imports PyTorch, and a device has neither. Field numbers are thos
 from __future__ import annotations
 
 import itertools
-import json
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgecomp.bounded import parse_json
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.exported.flatbuffer import Table
 from edgecomp.exported.inputs import InputSpec
+from edgecomp.files import outside
 from edgecomp.ops import DOMAIN_VERSION, NAMESPACE
 
 METHOD = "forward"
@@ -89,6 +90,7 @@ class ExecutorchFile:
         instructions: what each instruction calls: an operator or a backend; empty where it only moves values or jumps.
         activation_bytes: what the program plans for its activations.
         manifest: ours, or empty for a program of another tool.
+        checked: the files themselves, links followed, as they were when they were checked, in the order of `files`.
 
     """
 
@@ -100,6 +102,7 @@ class ExecutorchFile:
     instructions: tuple[str, ...]
     activation_bytes: int
     manifest: Mapping[str, Any]
+    checked: tuple[Path, ...] = ()
 
     @property
     def uses_edgecomp(self) -> bool:
@@ -144,7 +147,7 @@ def read_executorch(path: Path) -> ExecutorchFile:
         ) from error
     _check_manifest(program)
     _check_data(program)
-    return program
+    return replace(program, checked=tuple(file.resolve() for file in program.files))
 
 
 def _map(path: Path) -> memoryview:
@@ -196,7 +199,7 @@ def _read_manifest(plan: Table) -> dict[str, Any]:
     outputs = plan.numbers(_PLAN_OUTPUTS, "i")
     values = list(plan.tables(_PLAN_VALUES))
     text = _value(values, outputs[0], _STRING).text(0) if outputs else ""
-    manifest = json.loads(text)  # JSONDecodeError is a ValueError
+    manifest = parse_json(text)
     if not isinstance(manifest, dict):
         raise ValueError("its manifest is no JSON object")
     return manifest
@@ -271,6 +274,10 @@ def _check_data(program: ExecutorchFile) -> None:
         return
     if Path(str(program.manifest["data"])).name != program.manifest["data"]:
         raise CheckpointError(f"{program.path} refers to constants outside its folder ({program.manifest['data']}); it is not run")
+    if outside(data, program.path.parent):
+        raise CheckpointError(
+            f"{program.path} refers to constants outside its folder ({data.name} is a link to {data.resolve()}); it is not run"
+        )
     if not data.is_file():
         raise CheckpointError(
             f"{program.path} needs its data file {data.name} beside it, and there is none; copy both files together"

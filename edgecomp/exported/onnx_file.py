@@ -6,26 +6,28 @@ weight, and the device side has no onnx. Field numbers are those of onnx.proto, 
 
 from __future__ import annotations
 
-import json
 import mmap
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from edgecomp.bounded import parse_json
 from edgecomp.errors import CheckpointError, ModelError
-from edgecomp.exported.files import digest_of
+from edgecomp.exported.external_data import check_data_file, place_of
 from edgecomp.ops import DOMAIN
 
 # Metadata of an exported model: a JSON object of the SHA-256 of each data file that was written with it, by location.
 DATA_DIGESTS = "edgecomp.data"
 
-_MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
-_FUNCTION_NODE = 7
+_MODEL_GRAPH, _MODEL_METADATA, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 14, 20, 25
+_TRAINING_GRAPHS = (1, 2)
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE_INITIALIZER = 1, 5, 15
+_FUNCTION_NODE, _FUNCTION_ATTRIBUTE = 7, 11
 _NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
-_TENSOR_EXTERNAL_DATA = 13
+_ATTRIBUTE_SPARSE_TENSOR, _ATTRIBUTE_SPARSE_TENSORS = 22, 23
+_SPARSE_PARTS = (1, 2)  # values and indices, each a tensor
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_EXTERNAL_DATA = 1, 2, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2  # of external data and of metadata alike
 
 
@@ -37,12 +39,14 @@ class OnnxFile:
         path: the `.onnx` file.
         domains: domains of the nodes in the graph and in the functions; `""` is ONNX's own.
         external: bytes that each external data file must have at least, by its location relative to the model.
+        checked: the files themselves, links followed, as they were when they were checked, in the order of `files`.
 
     """
 
     path: Path
     domains: frozenset[str]
     external: Mapping[str, int] = field(default_factory=dict)
+    checked: tuple[Path, ...] = ()
 
     @property
     def uses_edgecomp(self) -> bool:
@@ -78,27 +82,8 @@ def read_onnx(path: Path) -> OnnxFile:
         raise CheckpointError(
             f"{path} is not a complete ONNX model ({error}; {path.stat().st_size} bytes); copy or export it again"
         ) from error
-    for location, needed in external.items():
-        _check_data_file(path, location, needed, digests.get(location))
-    return OnnxFile(path, frozenset(domains), external)
-
-
-def _check_data_file(model: Path, location: str, needed: int, digest: str | None) -> None:
-    relative = PurePosixPath(location)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise CheckpointError(f"{model} refers to external data outside its folder ({location}); such a model is not run")
-    data = model.parent / location
-    # A name that no file system takes is an OSError to pathlib, not an absent file.
-    if not os.path.isfile(data):  # noqa: PTH113
-        raise CheckpointError(f"{model} needs its data file {location} beside it, and there is none; copy both files together")
-    size = data.stat().st_size
-    if size < needed:
-        raise CheckpointError(f"{data} must hold at least {needed} bytes and holds {size}; copy or export it again")
-    if digest is not None and digest_of(data) != digest:
-        raise CheckpointError(
-            f"{data} must be the file that was exported with {model.name}, and its content is another (expected SHA-256 "
-            f"{digest[:12]}...): copy both files of one export together, or export the model again"
-        )
+    data = [check_data_file(path, location, needed, digests.get(location)) for location, needed in external.items()]
+    return OnnxFile(path, frozenset(domains), external, (path.resolve(), *data))
 
 
 def _visit_model(data: memoryview, domains: set[str], external: dict[str, int]) -> dict[str, str]:
@@ -109,10 +94,16 @@ def _visit_model(data: memoryview, domains: set[str], external: dict[str, int]) 
         if number == _MODEL_GRAPH:
             has_graph = True
             _visit_graph(value, domains, external)
+        elif number == _MODEL_TRAINING:
+            for inner, graph in _fields(value):
+                if inner in _TRAINING_GRAPHS:
+                    _visit_graph(graph, domains, external)
         elif number == _MODEL_FUNCTIONS:
-            for inner, node in _fields(value):
+            for inner, part in _fields(value):
                 if inner == _FUNCTION_NODE:
-                    _visit_node(node, domains, external)
+                    _visit_node(part, domains, external)
+                elif inner == _FUNCTION_ATTRIBUTE:
+                    _visit_attribute(part, domains, external)
         elif number == _MODEL_METADATA:
             key, text = _entry(value)
             if key == DATA_DIGESTS:
@@ -123,7 +114,7 @@ def _visit_model(data: memoryview, domains: set[str], external: dict[str, int]) 
 
 
 def _digests(text: str) -> dict[str, str]:
-    digests = json.loads(text)  # JSONDecodeError is a ValueError
+    digests = parse_json(text)
     if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
         raise ValueError(f"its metadata {DATA_DIGESTS} is no JSON object of digests")
     return digests
@@ -135,6 +126,8 @@ def _visit_graph(data: memoryview, domains: set[str], external: dict[str, int]) 
             _visit_node(value, domains, external)
         elif number == _GRAPH_INITIALIZER:
             _visit_tensor(value, external)
+        elif number == _GRAPH_SPARSE_INITIALIZER:
+            _visit_sparse_tensor(value, external)
 
 
 def _visit_node(data: memoryview, domains: set[str], external: dict[str, int]) -> None:
@@ -143,23 +136,48 @@ def _visit_node(data: memoryview, domains: set[str], external: dict[str, int]) -
         if number == _NODE_DOMAIN:
             domain = _text(value)
         elif number == _NODE_ATTRIBUTE:
-            for inner, attribute in _fields(value):
-                if inner in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
-                    _visit_graph(attribute, domains, external)
-                elif inner in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-                    _visit_tensor(attribute, external)
+            _visit_attribute(value, domains, external)
     domains.add(domain)
 
 
+def _visit_attribute(data: memoryview, domains: set[str], external: dict[str, int]) -> None:
+    single = []
+    for number, value in _fields(data):
+        if number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
+            _visit_graph(value, domains, external)
+        elif number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
+            _visit_tensor(value, external)
+        elif number in (_ATTRIBUTE_SPARSE_TENSOR, _ATTRIBUTE_SPARSE_TENSORS):
+            _visit_sparse_tensor(value, external)
+        if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_SPARSE_TENSOR):
+            single.append(number)
+    if len(single) > 1:
+        raise ValueError("an attribute has a tensor in parts")  # which readers of protobuf put together
+
+
+def _visit_sparse_tensor(data: memoryview, external: dict[str, int]) -> None:
+    parts = [(number, value) for number, value in _fields(data) if number in _SPARSE_PARTS]
+    if len(parts) > len({number for number, _ in parts}):
+        raise ValueError("a sparse tensor has values or indices in parts")
+    for _, part in parts:
+        _visit_tensor(part, external)
+
+
 def _visit_tensor(data: memoryview, external: dict[str, int]) -> None:
-    entries = {}
+    entries: list[tuple[str, str]] = []
+    dims: list[int] = []
+    element_type = 0
     for number, value in _fields(data):
         if number == _TENSOR_EXTERNAL_DATA:
-            key, text = _entry(value)
-            entries[key] = text
-    if "location" in entries:
-        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-        external[entries["location"]] = max(external.get(entries["location"], 0), end)
+            entries.append(_entry(value))
+        elif number == _TENSOR_DIMS:
+            dims += _numbers(value)
+        elif number == _TENSOR_TYPE:
+            element_type = _numbers(value)[-1]
+    place = place_of(entries, dims, element_type)
+    if place is not None:
+        location, end = place
+        external[location] = max(external.get(location, 0), end)
 
 
 def _entry(data: memoryview) -> tuple[str, str]:
@@ -173,7 +191,7 @@ def _text(value: memoryview) -> str:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and bytes of each field of a message; the bytes of a number field are empty, since no caller reads numbers."""
+    """Number and bytes of each field of a message; a number's are a varint (`_numbers`), or empty where it is of fixed size."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)
@@ -181,7 +199,6 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         match key & 7:
             case 0:
                 _, position = _varint(data, position)
-                start = position
             case 1:
                 start = position = position + 8
             case 2:
@@ -194,6 +211,15 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         if position > len(data):
             raise ValueError("a field runs past the end")
         yield key >> 3, data[start:position]
+
+
+def _numbers(data: memoryview) -> list[int]:
+    """The numbers of a field, one or packed."""
+    numbers, position = [], 0
+    while position < len(data):
+        number, position = _varint(data, position)
+        numbers.append(number)
+    return numbers
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
