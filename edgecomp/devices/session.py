@@ -13,6 +13,7 @@ from edgecomp.devices.base import Completed, Device, Probe
 from edgecomp.devices.bundle import LOADER, Bundle, bundle_for
 from edgecomp.devices.shell import ShellDevice
 from edgecomp.errors import ConfigError, DeviceError, EdgecompError, visible
+from edgecomp.exported.messages import ending
 
 _CANNOT_EXECUTE, _NOT_FOUND = 126, 127  # exit codes of shells
 # Seconds beyond the program's own deadline after which the device counts as gone.
@@ -121,7 +122,7 @@ class Session:
             case signal.SIGALRM:
                 return DeviceError(f"{who} did not end within {timeout_s:g} s: give more time by --timeout.{tail}")
             case number if 0 < number < signal.NSIG:
-                return DeviceError(f"{who} was ended by {signal.Signals(number).name}.{tail}")
+                return DeviceError(f"{who} {ending(number)}.{tail}")
         if done.exit_code == _CANNOT_EXECUTE:
             return DeviceError(
                 f"{who} may not be run in {self.probe.folder}: the folder must allow it (no `noexec` mount); "

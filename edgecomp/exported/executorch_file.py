@@ -248,10 +248,13 @@ def _instructions(plan: Table, called: Mapping[int, list[str]]) -> Iterator[str]
     for chain in itertools.islice(plan.tables(_PLAN_CHAINS), 1):
         for instruction in chain.tables(_CHAIN_INSTRUCTIONS):
             names, call = called.get(instruction.number(_INSTRUCTION_TYPE, "B"), []), instruction.table(_INSTRUCTION)
-            index = -1 if call is None or not names else call.number(_CALLED, "i")
-            if index >= len(names):
+            if call is None or instruction.number(_INSTRUCTION_TYPE, "B") not in called:
+                yield ""
+                continue
+            index = call.number(_CALLED, "i")
+            if not 0 <= index < len(names):
                 raise ValueError(f"an instruction calls number {index} of {len(names)}")
-            yield names[index] if index >= 0 else ""
+            yield names[index]
 
 
 def _check_manifest(program: ExecutorchFile) -> None:
