@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from edgecomp import formats
 from edgecomp.array_file import map_arrays, write_arrays
 from edgecomp.assembly import install, require_complete
+from edgecomp.bounded import read_json
 from edgecomp.errors import CheckpointError, ModelError, OutputError
 from edgecomp.files import replace_folder, require_writable_target
 from edgecomp.models import LoadedModel, body_of, build_skeleton
@@ -221,7 +222,7 @@ def _naming_what_is_missing(folder: Path) -> Iterator[None]:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except OSError as error:
         raise CheckpointError(
             f"{folder} must be a checkpoint folder written by edgecomp compress, but {path} cannot be read: {error}"

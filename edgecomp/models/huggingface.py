@@ -24,6 +24,7 @@ from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, LARGEST_TOKENIZER_BYTE
 from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
 from edgecomp.models import configuration, gguf
 from edgecomp.models.base import Adapter, CausalLM, Encoder, LoadedModel, ModelKind
+from edgecomp.models.gguf_header import check_header
 from edgecomp.tensor import TensorSpec
 from edgecomp.trust import Trust
 
@@ -75,7 +76,9 @@ def load(spec: str, trust: Trust) -> LoadedModel:
         location, packed = str(path.parent), {"gguf_file": path.name}
     options = {**packed, "trust_remote_code": trust.remote_code}
     try:
-        if not packed:
+        if packed:
+            check_header(path)
+        else:
             _check_described(location, trust)
         config = transformers.AutoConfig.from_pretrained(location, **options)
         if packed:

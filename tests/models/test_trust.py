@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -295,3 +296,45 @@ def test_the_current_folder_is_no_place_for_modules_that_nobody_named(llama: Pat
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=llama, capture_output=True, text=True, check=True)
     assert str(llama) not in done.stdout
     assert not (tmp_path / "ran").exists()
+
+
+def gguf_of(count_tensors: int, count_entries: int, rest: bytes = b"", version: int = 3) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, count_tensors, count_entries) + rest
+
+
+def gguf_text(value: bytes) -> bytes:
+    return struct.pack("<Q", len(value)) + value
+
+
+def gguf_tensor(*shape: int, kind: int = 0, offset: int = 0) -> bytes:
+    return gguf_text(b"t") + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+
+
+GGUF: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "empty"),
+    "no header": (b"GGUF", "ends before its header"),
+    "another version": (gguf_of(0, 0, version=99), "version must be one of"),
+    "tensors without end": (gguf_of(2**60, 0), "131,072 tensors at most"),
+    "entries without end": (gguf_of(0, 2**60), "65,536 entries at most"),
+    "a name without end": (gguf_of(0, 1, struct.pack("<Q", 2**62)), "bytes at most"),
+    "a name beyond the end": (gguf_of(0, 1, struct.pack("<Q", 1000)), "ends before its header"),
+    "a list without end": (gguf_of(0, 1, gguf_text(b"k") + struct.pack("<IIQ", 9, 4, 2**40)), "16,777,216 values at most"),
+    "a list beyond the end": (gguf_of(0, 1, gguf_text(b"k") + struct.pack("<IIQ", 9, 8, 1000)), "ends before its header"),
+    "a list of lists": (gguf_of(0, 1, gguf_text(b"k") + struct.pack("<IIQ", 9, 9, 1)), "type 9"),
+    "an entry of no type": (gguf_of(0, 1, gguf_text(b"k") + struct.pack("<I", 77)), "type 77"),
+    "no alignment": (gguf_of(0, 1, gguf_text(b"general.alignment") + struct.pack("<II", 4, 0)), "alignment"),
+    "a tensor of terabytes": (gguf_of(1, 0, gguf_tensor(2**20, 2**20)), "need"),
+    "a tensor of more than that": (gguf_of(1, 0, gguf_tensor(2**63, 2**63)), "need"),
+    "a tensor beyond the end": (gguf_of(1, 0, gguf_tensor(4, offset=2**40) + bytes(64)), "need"),
+    "a tensor of many dimensions": (gguf_of(1, 0, gguf_tensor(*[1] * 1000)), "1 to 4 dimensions"),
+    "a tensor of no type": (gguf_of(1, 0, gguf_tensor(4, kind=999) + bytes(64)), "type 999"),
+}
+
+
+@pytest.mark.parametrize("name", GGUF)
+def test_gguf_files_are_held_to_bounds(tmp_path: Path, name: str) -> None:
+    content, message = GGUF[name]
+    path = tmp_path / "m.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        load_model(str(path))
