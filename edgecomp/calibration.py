@@ -6,8 +6,7 @@ dictionaries of arrays. A sample is one such dictionary: a batch of inputs.
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgecomp.bounded import read_text as read_bounded_text
+from edgecomp.bounded import require_unpackable
 from edgecomp.errors import CalibrationError
 from edgecomp.tensor import TensorSpec
 from edgecomp.text import token_windows
@@ -37,13 +38,12 @@ def read_text(path: Path) -> str:
     """A UTF-8 text file, `.gz` or plain.
 
     Raises:
-        CalibrationError: missing, unreadable, or not UTF-8.
+        CalibrationError: missing, unreadable, not UTF-8, or larger than `edgecomp.bounded` allows.
 
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return data.decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        return read_bounded_text(path)
+    except (OSError, ValueError) as error:
         raise CalibrationError(f"{path} must be a readable UTF-8 text file (or the same in .gz): {error}") from error
 
 
@@ -86,6 +86,7 @@ def npz_samples(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[Sa
 
     """
     try:
+        require_unpackable(path)
         archive = np.load(path, allow_pickle=False)
         members = {name: archive[name] for name in archive.files}
     except Exception as error:  # numpy, zipfile and the tokenizer of numpy's headers raise errors of many unrelated classes
@@ -129,13 +130,18 @@ def factory_samples(spec: str, count: int) -> list[Sample]:
 
 
 def import_attribute(spec: str, error_type: type[Exception]) -> Any:
-    """The attribute that `package.module:name` names.
+    """The attribute that `package.module:name` names; the module may also lie in the current folder.
+
+    That folder is searched from here on and no sooner, behind everything that is installed: it may be a stranger's, with files
+    named like the optional packages that libraries look for.
 
     Raises:
         error_type: no such module or attribute.
 
     """
     module_name, _, attribute = spec.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         if not module_name or module_name.startswith("."):
             raise ImportError("the module must be named in full")

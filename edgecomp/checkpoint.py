@@ -34,6 +34,7 @@ from edgecomp.errors import ModelError, OutputError
 from edgecomp.files import replace_folder, require_writable_target
 from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan
+from edgecomp.trust import NOBODY, Trust
 
 
 @dataclass(kw_only=True)
@@ -131,13 +132,14 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
     }
 
 
-def load(folder: str | Path, *, model: str | nn.Module | None = None) -> CompressedModel:
+def load(folder: str | Path, *, model: str | nn.Module | None = None, trust: Trust = NOBODY) -> CompressedModel:
     """The compressed model that `CompressedModel.save` wrote.
 
     Args:
         folder: the checkpoint.
         model: what was compressed, or what `edgecomp.models.load_model` takes: needed for all but Hugging Face models, of which the
             checkpoint holds the configuration. Its weights do not matter, and a module is left as it is.
+        trust: whether code of the model's makers may run, where the model needs it.
 
     Raises:
         CheckpointError: no checkpoint, a file missing or altered, written by a newer version, or the model is needed.
@@ -150,7 +152,7 @@ def load(folder: str | Path, *, model: str | nn.Module | None = None) -> Compres
     manifest = contents.manifest
     try:
         with naming_what_is_missing(folder):
-            skeleton = build_skeleton(manifest["source"], folder / ASSETS, model)
+            skeleton = build_skeleton(manifest["source"], folder / ASSETS, model, trust)
             tensors = {id(array): torch.from_numpy(array) for array in contents.dense.values()}
             dense = {name: tensors[id(array)] for name, array in contents.dense.items()}  # shared ones stay shared
             require_complete(body_of(skeleton.module), contents.plans, contents.factors, dense)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,9 @@ import numpy as np
 
 from edgecomp import formats
 from edgecomp.array_file import map_arrays
+from edgecomp.bounded import read_json
 from edgecomp.errors import CheckpointError
+from edgecomp.files import outside
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
 
 CHECKPOINT_FORMAT = "edgecomp-checkpoint"
@@ -72,7 +73,7 @@ def naming_what_is_missing(folder: Path) -> Iterator[None]:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except OSError as error:
         raise CheckpointError(
             f"{folder} must be a checkpoint folder written by edgecomp compress, but {path} cannot be read: {error}"
@@ -95,8 +96,7 @@ def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{folder / MANIFEST} must list the checkpoint's files, among them {WEIGHTS}")
     for name, digest in files.items():
         path = folder / name
-        # Files may be links, as in a cache of downloads: their content is checked below.
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or outside(path, folder):
             raise CheckpointError(f"{folder / MANIFEST} must list files inside the checkpoint, got {name!r}")
         if not path.is_file():
             raise CheckpointError(f"{folder} must hold {name}, but there is no such file: copy the whole checkpoint again")

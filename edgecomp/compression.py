@@ -33,6 +33,7 @@ from edgecomp.reconstruction import layer_error
 from edgecomp.resume import Work, open_work
 from edgecomp.rounding import Rounding
 from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
+from edgecomp.trust import NOBODY, Trust
 from edgecomp.weights import trim_heap
 
 DEFAULT_SAMPLES = 128
@@ -50,6 +51,7 @@ def compress(
     quiet: bool = True,
     work_folder: str | Path | None = None,
     device: str = "cpu",
+    trust: Trust = NOBODY,
 ) -> CompressedModel:
     """Compress a model; the original is left as it is.
 
@@ -66,6 +68,7 @@ def compress(
             modules and weights, the recipe, the calibration inputs, the versions and the processor are the same; of a factory's
             code, a changed `forward` alone is not noticed.
         device: where methods that learn do so, such as `cuda`; the result is the same in kind, not in its last bits.
+        trust: whether code of the model's makers may run; nothing of it does otherwise.
 
     Raises:
         EdgecompError: `ConfigError`, `ModelError` or `CalibrationError`, each saying how to mend it; `OutputError` where
@@ -79,7 +82,7 @@ def compress(
             f"{samples} and {sequence_length}"
         )
     where = _device(device)
-    loaded = _loaded(model)
+    loaded = _loaded(model, trust)
     files = loaded.files if isinstance(model, str) else ()  # a model in memory may have been changed since it was loaded
     with _evaluating(loaded.module):
         inputs = _samples(loaded, calibration, samples, sequence_length)
@@ -155,9 +158,9 @@ def _compress(
     )
 
 
-def _loaded(model: str | nn.Module | LoadedModel) -> LoadedModel:
+def _loaded(model: str | nn.Module | LoadedModel, trust: Trust) -> LoadedModel:
     if isinstance(model, str):
-        return load_model(model)
+        return load_model(model, trust)
     if isinstance(model, nn.Module):
         return LoadedModel(model, (), ())
     return model

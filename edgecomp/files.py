@@ -36,6 +36,18 @@ def require_writable_target(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} exists already: give another output, or --force to replace it")
 
 
+def outside(path: Path, folder: Path) -> bool:
+    """Whether a path in a folder leads out of it by a link.
+
+    In a cache of the Hugging Face hub files are links from `snapshots/REVISION` to `blobs`, both of one model: that is inside.
+    """
+    real, home = path.resolve(), folder.resolve()
+    if real.is_relative_to(home):
+        return False
+    snapshots = next((parent for parent in home.parents if parent.name == "snapshots"), None)
+    return snapshots is None or real.parent != snapshots.parent / "blobs"
+
+
 @contextlib.contextmanager
 def replace_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block ends well, and vanishes when it does not.

@@ -193,13 +193,23 @@ def test_files_beside_the_listed_ones_do_no_harm(folder: Path) -> None:
     edgecomp.load(folder, model=MODEL)
 
 
-def test_a_checkpoint_may_be_links_and_is_checked_by_what_they_lead_to(folder: Path, tmp_path: Path) -> None:
-    """A cache of downloads keeps files under their digests."""
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
-        path.rename(tmp_path / path.name)
-        path.symlink_to(tmp_path / path.name)
+def test_a_link_out_of_the_folder_is_no_file_of_the_checkpoint(folder: Path, tmp_path: Path) -> None:
+    weights = folder / "weights.safetensors"
+    weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="inside the checkpoint"):
+        edgecomp.load(folder, model=MODEL)
+
+
+def test_a_checkpoint_in_the_hubs_cache_is_links_and_checked_by_what_they_lead_to(saved: Path, tmp_path: Path) -> None:
+    folder, blobs = tmp_path / "snapshots" / "revision" / "m.ec", tmp_path / "blobs"
+    folder.mkdir(parents=True)
+    blobs.mkdir()
+    for path in saved.iterdir():
+        shutil.copy(path, blobs / f"{path.name}-digest")
+        (folder / path.name).symlink_to(blobs / f"{path.name}-digest")
     edgecomp.load(folder, model=MODEL)
-    (tmp_path / "weights.safetensors").write_bytes(b"other")
+    (blobs / "weights.safetensors-digest").write_bytes(b"other")
     with pytest.raises(CheckpointError, match="sha256 differs"):
         edgecomp.load(folder, model=MODEL)
 

@@ -25,6 +25,7 @@ from edgecomp.models import load_model
 from edgecomp.modules import PackedLayer
 from edgecomp.passes import PASSES, PassContext
 from edgecomp.passes.lut_kmeans import LutKmeansConfig
+from edgecomp.trust import NOBODY, Trust
 
 
 def recipe(bits: int = 4, **settings: Any) -> dict[str, Any]:
@@ -303,11 +304,11 @@ def test_a_module_is_saved_and_loaded_into_another(tmp_path: Path) -> None:
 
 
 def assert_survives_saving(
-    packed: CompressedModel, sample: Sample, folder: Path, model: str | nn.Module | None = None
+    packed: CompressedModel, sample: Sample, folder: Path, model: str | nn.Module | None = None, trust: Trust = NOBODY
 ) -> CompressedModel:
     """Saving and loading changes no bit of the outputs."""
     packed.save(folder / "m.ec")
-    loaded = edgecomp.load(folder / "m.ec", model=model)
+    loaded = edgecomp.load(folder / "m.ec", model=model, trust=trust)
     for got, expected in zip(loaded(sample), packed(sample), strict=True):
         assert torch.equal(got, expected)
     assert (loaded.inputs, loaded.outputs, loaded.kind) == (packed.inputs, packed.outputs, packed.kind)
@@ -344,12 +345,13 @@ def test_an_exported_program_and_its_checkpoint(tmp_path: Path, make: Callable[[
     program = torch.export.export(module, (value,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     path = tmp_path / "model.pt2"
     torch.export.save(program, path)
-    name = load_model(str(path)).inputs[0].name
+    trusted = Trust(code=True)
+    name = load_model(str(path), trusted).inputs[0].name
     sample = {name: value.numpy()}
-    packed = edgecomp.compress(str(path), recipe(8), [sample])
+    packed = edgecomp.compress(str(path), recipe(8), [sample], trust=trusted)
     assert len(packed.factors) == len(edgecomp.compress(make(), recipe(8), [sample]).factors)
     assert relative_error(packed(sample)[0], outputs(module, sample)) < 0.03
-    assert_survives_saving(packed, sample, tmp_path, str(path))
+    assert_survives_saving(packed, sample, tmp_path, str(path), trusted)
 
 
 def test_twice_the_same_checkpoint(tmp_path: Path, bert_folder: str, text_file: str) -> None:

@@ -107,8 +107,12 @@ CASES = {
     "no folder": Case(errors.ModelError, compress("./no-such-folder"), ("no-such-folder must be a Hugging Face folder",)),
     "no program": Case(errors.ModelError, compress("none.pt2"), ("none.pt2", "no such file")),
     "no program inside": Case(
-        errors.ModelError, compress("m.pt2"), ("m.pt2 must be a file written by torch.export.save",), write("m.pt2", "no zip")
+        errors.ModelError,
+        compress("m.pt2", "--trust-code"),
+        ("m.pt2 must be a file written by torch.export.save",),
+        write("m.pt2", "no zip"),
     ),
+    "program that is not trusted": Case(errors.ModelError, compress("m.pt2"), ("m.pt2", "--trust-code"), write("m.pt2", "no zip")),
     "no GGUF inside": Case(errors.ModelError, compress("./m.gguf"), ("m.gguf must be",), write("m.gguf", "no GGUF")),
     "unknown recipe": Case(errors.ConfigError, compress(*MODEL, "-r", "lut-44bit"), ("lut-44bit", "did you mean lut-4bit?")),
     "unknown recipe key": Case(errors.ConfigError, compress(*MODEL, "--set", "passes.0.bitz=4"), ("bitz: unknown key",)),

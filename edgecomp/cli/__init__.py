@@ -8,13 +8,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 
 import edgecomp
 from edgecomp.cli.common import require_utf8
 from edgecomp.cli.interrupts import interruptible
 from edgecomp.cli.streams import drop, standard_streams
-from edgecomp.errors import EdgecompError, OutputError, RuntimeUnavailableError
+from edgecomp.errors import EdgecompError, OutputError, RuntimeUnavailableError, visible
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
 VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "device-bundle", "doctor")
@@ -56,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with standard_streams() as messages:
             code = _run(argv)
     except OutputError as error:
-        print(f"edgecomp: error: {error}", file=sys.stderr or open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        print(visible(f"edgecomp: error: {error}"), file=sys.stderr or open(os.devnull, "w"))  # noqa: PTH123, SIM115
         return error.exit_code
     return OutputError.exit_code if code == 0 and messages.failure is not None else code
 
@@ -68,8 +67,6 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit:
         sys.stdout.flush()  # of --help
         raise
-    # So that package.module:factory is found in the current folder, behind everything that is installed.
-    sys.path.append(str(Path.cwd()))
     try:
         require_utf8(vars(arguments))
         with interruptible():
@@ -78,7 +75,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except EdgecompError as error:
         if arguments.debug:
             traceback.print_exc()
-        print(f"edgecomp {arguments.verb}: error: {error}", file=sys.stderr)
+        print(visible(f"edgecomp {arguments.verb}: error: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"edgecomp {arguments.verb}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)

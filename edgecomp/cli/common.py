@@ -7,7 +7,10 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgecomp.trust import Trust
 
 from edgecomp.files import is_utf8
 
@@ -23,6 +26,27 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="MODEL", help="what was compressed, where it is a .pt2 or a factory: a checkpoint holds no code"
     )
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """`--trust-remote-code` and `--trust-code`."""
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the Python files beside a Hugging Face model, and fetch what its configuration names",
+    )
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="read .pt2 programs and pickled weights: reading them runs code that they may hold",
+    )
+
+
+def trust_of(arguments: argparse.Namespace) -> Trust:
+    """What the two options say."""
+    from edgecomp.trust import Trust
+
+    return Trust(remote_code=arguments.trust_remote_code, code=arguments.trust_code)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

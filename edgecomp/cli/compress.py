@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgecomp.cli.common import add_json, add_output, add_quiet, print_json
+from edgecomp.cli.common import add_json, add_output, add_quiet, add_trust, print_json, trust_of
 from edgecomp.cli.interrupts import interruptible
 
 
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens of a calibration sample at most (default: %(default)s)",
     )
     parser.add_argument("--device", default="cpu", help="where methods that learn do so: cpu, cuda, cuda:1 (default: %(default)s)")
+    add_trust(parser)
     add_output(parser, "the checkpoint folder, such as model.ec")
     add_json(parser)
     add_quiet(parser)
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
                 quiet=arguments.quiet,
                 work_folder=work_folder,
                 device=arguments.device,
+                trust=trust_of(arguments),
             )
             model.save(arguments.output, overwrite=arguments.force)
     except KeyboardInterrupt as interrupt:

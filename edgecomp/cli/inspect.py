@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecomp.cli.common import add_json, print_json
+from edgecomp.cli.common import add_json, add_trust, print_json, trust_of
 
 if TYPE_CHECKING:
     from edgecomp.inspect.result import ExecutorchInspection, Inspection, OnnxInspection
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp inspect`."""
     parser.add_argument("checkpoint", type=Path, metavar="PATH", help="a checkpoint folder, or an exported .onnx, .ort or .pte")
     parser.add_argument("--model", metavar="MODEL", help="what was compressed: check too that the checkpoint makes it up whole")
+    add_trust(parser)
     add_json(parser)
 
 
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.model is not None:
             from edgecomp.checkpoint import load
 
-            load(arguments.checkpoint, model=arguments.model)
+            load(arguments.checkpoint, model=arguments.model, trust=trust_of(arguments))
         found = inspect_checkpoint(arguments.checkpoint)
     if arguments.json:
         print_json(found.to_json())

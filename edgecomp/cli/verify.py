@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecomp.cli.common import add_json, add_model, add_quiet, print_json
+from edgecomp.cli.common import add_json, add_model, add_quiet, add_trust, print_json, trust_of
 
 if TYPE_CHECKING:
     from edgecomp.models import LoadedModel
     from edgecomp.progress import ProgressBar
+    from edgecomp.trust import Trust
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-perplexity-ratio", type=float, metavar="X", help="fail if the perplexity grows by more than this factor"
     )
     add_model(parser)
+    add_trust(parser)
     add_json(parser)
     add_quiet(parser)
 
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         window=arguments.window,
         windows=arguments.windows,
     )
-    reference = _reference(arguments.against, arguments.model, ProgressBar(arguments.quiet))
+    reference = _reference(arguments.against, arguments.model, trust_of(arguments), ProgressBar(arguments.quiet))
     inputs = []
     if arguments.inputs is not None:
         inputs = reference.samples(arguments.inputs, count=arguments.samples, sequence_length=arguments.sequence_length)
@@ -77,16 +79,16 @@ def run(arguments: argparse.Namespace) -> None:
     raise_on_failure(result)
 
 
-def _reference(spec: str, model: str | None, progress: ProgressBar) -> LoadedModel:
+def _reference(spec: str, model: str | None, trust: Trust, progress: ProgressBar) -> LoadedModel:
     from edgecomp.checkpoint import MANIFEST, load, unround
     from edgecomp.models import load_model, local_source
 
     if not (Path(spec) / MANIFEST).is_file():
-        return load_model(spec)
-    compressed = load(spec, model=model)
+        return load_model(spec, trust)
+    compressed = load(spec, model=model, trust=trust)
     if compressed.recipe["dense_dtype"] == "float16":
         original = model or local_source(compressed.source)
-        if original is None or not unround(compressed, load_model(original).module):
+        if original is None or not unround(compressed, load_model(original, trust).module):
             progress.say(
                 f"notice: {spec} has dense tensors in float16, and the model that they were rounded from is not at hand: what that "
                 "rounding did is not in these figures. Give the original as --against for figures that hold everything"

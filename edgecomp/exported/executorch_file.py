@@ -7,18 +7,19 @@ Python package imports PyTorch, and a device has neither. Field numbers are thos
 from __future__ import annotations
 
 import itertools
-import json
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgecomp.bounded import parse_json
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.exported.files import data_missing
 from edgecomp.exported.flatbuffer import Table
 from edgecomp.exported.inputs import InputSpec
+from edgecomp.files import outside
 from edgecomp.ops import DOMAIN_VERSION, NAMESPACE, OPERATORS
 
 METHOD = "forward"
@@ -91,6 +92,7 @@ class ExecutorchFile:
         instructions: what each instruction calls: an operator or a backend; empty where it only moves values or jumps.
         activation_bytes: what the program plans for its activations.
         manifest: ours, or empty for a program of another tool.
+        checked: the files themselves, links followed, as they were when they were checked, in the order of `files`.
 
     """
 
@@ -102,6 +104,7 @@ class ExecutorchFile:
     instructions: tuple[str, ...]
     activation_bytes: int
     manifest: Mapping[str, Any]
+    checked: tuple[Path, ...] = ()
 
     @property
     def uses_edgecomp(self) -> bool:
@@ -152,7 +155,7 @@ def read_executorch(path: Path) -> ExecutorchFile:
             "exported by, or export the model again"
         )
     _check_data(program)
-    return program
+    return replace(program, checked=tuple(file.resolve() for file in program.files))
 
 
 def _map(path: Path) -> memoryview:
@@ -204,7 +207,7 @@ def _read_manifest(plan: Table) -> dict[str, Any]:
     outputs = plan.numbers(_PLAN_OUTPUTS, "i")
     values = list(plan.tables(_PLAN_VALUES))
     text = _value(values, outputs[0], _STRING).text(0) if outputs else ""
-    manifest = json.loads(text)  # JSONDecodeError is a ValueError
+    manifest = parse_json(text)
     if not isinstance(manifest, dict):
         raise ValueError("its manifest is no JSON object")
     return manifest
@@ -253,10 +256,13 @@ def _instructions(plan: Table, called: Mapping[int, list[str]]) -> Iterator[str]
     for chain in itertools.islice(plan.tables(_PLAN_CHAINS), 1):
         for instruction in chain.tables(_CHAIN_INSTRUCTIONS):
             names, call = called.get(instruction.number(_INSTRUCTION_TYPE, "B"), []), instruction.table(_INSTRUCTION)
-            index = -1 if call is None or not names else call.number(_CALLED, "i")
-            if index >= len(names):
+            if call is None or instruction.number(_INSTRUCTION_TYPE, "B") not in called:
+                yield ""
+                continue
+            index = call.number(_CALLED, "i")
+            if not 0 <= index < len(names):
                 raise ValueError(f"an instruction calls number {index} of {len(names)}")
-            yield names[index] if index >= 0 else ""
+            yield names[index]
 
 
 def _check_manifest(program: ExecutorchFile) -> None:
@@ -279,6 +285,10 @@ def _check_data(program: ExecutorchFile) -> None:
         return
     if Path(str(program.manifest["data"])).name != program.manifest["data"]:
         raise CheckpointError(f"{program.path} refers to constants outside its folder ({program.manifest['data']}); it is not run")
+    if outside(data, program.path.parent):
+        raise CheckpointError(
+            f"{program.path} refers to constants outside its folder ({data.name} is a link to {data.resolve()}); it is not run"
+        )
     if not data.is_file():
         raise CheckpointError(data_missing(program.path, data.name))
     try:

@@ -20,6 +20,10 @@ class ArtifactFile(Protocol):
         """That file and those beside it that it needs."""
 
     @property
+    def checked(self) -> tuple[Path, ...]:
+        """The same files, links followed when they were checked: what is sent or hashed is these, wherever a link leads by then."""
+
+    @property
     def uses_edgecomp(self) -> bool:
         """Whether it calls operators of ours."""
 
@@ -36,8 +40,8 @@ class FileInfo:
 def hash_files(artifact: ArtifactFile) -> tuple[FileInfo, ...]:
     """Sizes and digests of the artifact's files."""
     infos = []
-    for path in artifact.files:
-        infos.append(FileInfo(path.relative_to(artifact.path.parent).as_posix(), path.stat().st_size, digest_of(path)))
+    for path, real in zip(artifact.files, artifact.checked, strict=True):
+        infos.append(FileInfo(path.relative_to(artifact.path.parent).as_posix(), real.stat().st_size, digest_of(real)))
     return tuple(infos)
 
 

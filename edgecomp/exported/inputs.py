@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from edgecomp.errors import ConfigError
 
+LARGEST_INPUT = 2**28  # values of an input that is made up
 _DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 
 
@@ -37,7 +39,7 @@ def make_inputs(specs: Sequence[InputSpec], sizes: InputSizes, *, token_ids: int
     `[1, token_ids)`; floats are standard normal.
 
     Raises:
-        ConfigError: a type that is not supported, or a dynamic size without a value.
+        ConfigError: a type that is not supported, a dynamic size without a value, or more values than anything made up should have.
 
     """
     random = np.random.default_rng(seed)
@@ -60,6 +62,10 @@ def _values(spec: InputSpec, shape: tuple[int, ...], token_ids: int, random: np.
     if spec.dtype not in _DTYPES:
         raise ConfigError(
             f"input {spec.name} has type {spec.dtype}; inputs can be made of {', '.join(_DTYPES)}: give --inputs FILE.npz"
+        )
+    if any(size < 0 for size in shape) or math.prod(shape) > LARGEST_INPUT:
+        raise ConfigError(
+            f"input {spec.name} must have {LARGEST_INPUT:,} values at most to be made up, got {shape}: give an .npz file"
         )
     dtype = np.dtype(spec.dtype)
     if "mask" in spec.name:

@@ -6,15 +6,14 @@ numbers are those of onnx.proto, which only ever grow. Files of ONNX Runtime's o
 
 from __future__ import annotations
 
-import json
 import mmap
-import os
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from edgecomp.bounded import parse_json
 from edgecomp.errors import CheckpointError, ModelError
-from edgecomp.exported.files import data_missing, digest_of
-from edgecomp.exported.protobuf import fields, number, text
+from edgecomp.exported.external_data import check_data_file, place_of
+from edgecomp.exported.protobuf import fields, number, numbers, text
 from edgecomp.ops import DOMAIN, OPERATORS
 
 # Metadata of an exported model: a JSON object of the SHA-256 of each data file that was written with it, by location.
@@ -29,12 +28,15 @@ ELEMENT_TYPES = (
 )
 _OWN_NAMES = frozenset(operator.onnx_name for operator in OPERATORS.values())
 
-_MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 2, 7, 14, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
-_FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 7, 10
+_MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_METADATA, _MODEL_TRAINING, _MODEL_FUNCTIONS = 2, 7, 14, 20, 25
+_TRAINING_GRAPHS = (1, 2)
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE_INITIALIZER = 1, 5, 11, 12, 15
+_FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN, _FUNCTION_ATTRIBUTE = 1, 7, 10, 11
 _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
-_TENSOR_NAME, _TENSOR_EXTERNAL_DATA = 8, 13
+_ATTRIBUTE_SPARSE_TENSOR, _ATTRIBUTE_SPARSE_TENSORS = 22, 23
+_SPARSE_PARTS = (1, 2)  # values and indices, each a tensor
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL_DATA = 1, 2, 8, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2  # of external data and of metadata alike
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE = 1, 2, 1, 1, 2
 _SHAPE_DIM, _DIM_VALUE, _DIM_NAME = 1, 1, 2
@@ -55,6 +57,7 @@ class OnnxFile:
         outputs: as above.
         producer: the tool that wrote it.
         metadata: by key.
+        checked: the files themselves, links followed, as they were when they were checked, in the order of `files`.
 
     """
 
@@ -66,6 +69,7 @@ class OnnxFile:
     outputs: dict[str, str] = field(default_factory=dict)
     producer: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
+    checked: tuple[Path, ...] = ()
 
     @property
     def domains(self) -> frozenset[str]:
@@ -116,8 +120,8 @@ def read_onnx(path: Path) -> OnnxFile:
         raise CheckpointError(
             f"{path} is not a complete ONNX model ({error}; {path.stat().st_size} bytes); copy or export it again"
         ) from error
-    for location, needed in found.external.items():
-        _check_data_file(path, location, needed, digests.get(location))
+    data = [check_data_file(path, location, needed, digests.get(location)) for location, needed in found.external.items()]
+    found.checked = (path.resolve(), *data)
     require_known(found)
     return found
 
@@ -153,30 +157,16 @@ def require_known(model: OnnxFile) -> None:
         )
 
 
-def _check_data_file(model: Path, location: str, needed: int, digest: str | None) -> None:
-    relative = PurePosixPath(location)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise CheckpointError(f"{model} refers to external data outside its folder ({location}); such a model is not run")
-    data = model.parent / location
-    # A name that no file system takes is an OSError to pathlib, not an absent file.
-    if not os.path.isfile(data):  # noqa: PTH113
-        raise CheckpointError(data_missing(model, location))
-    size = data.stat().st_size
-    if size < needed:
-        raise CheckpointError(f"{data} must hold at least {needed} bytes and holds {size}; copy or export it again")
-    if digest is not None and digest_of(data) != digest:
-        raise CheckpointError(
-            f"{data} must be the file that was exported with {model.name}, and its content is another (expected SHA-256 "
-            f"{digest[:12]}...): copy both files of one export together, or export the model again"
-        )
-
-
 def _visit_model(data: memoryview, found: OnnxFile) -> None:
     graphs = []
     for key, value in fields(data):
         if key == _MODEL_GRAPH:
             graphs.append(value)
             _visit_graph(value, found)
+        elif key == _MODEL_TRAINING:
+            for inner, graph in fields(value):
+                if inner in _TRAINING_GRAPHS:
+                    _visit_graph(graph, found)
         elif key == _MODEL_FUNCTIONS:
             _visit_function(value, found)
         elif key == _MODEL_METADATA:
@@ -190,7 +180,7 @@ def _visit_model(data: memoryview, found: OnnxFile) -> None:
 
 
 def _digests(content: str) -> dict[str, str]:
-    digests = json.loads(content)  # JSONDecodeError is a ValueError
+    digests = parse_json(content)
     if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
         raise ValueError(f"its metadata {DATA_DIGESTS} is no JSON object of digests")
     return digests
@@ -201,6 +191,8 @@ def _visit_function(data: memoryview, found: OnnxFile) -> None:
     for key, value in fields(data):
         if key == _FUNCTION_NODE:
             _visit_node(value, found)
+        elif key == _FUNCTION_ATTRIBUTE:
+            _visit_attribute(value, found)
         elif key in names:
             names[key] = text(value)
     found.functions.add((names[_FUNCTION_DOMAIN], names[_FUNCTION_NAME]))
@@ -212,6 +204,8 @@ def _visit_graph(data: memoryview, found: OnnxFile) -> None:
             _visit_node(value, found)
         elif key == _GRAPH_INITIALIZER:
             _visit_tensor(value, found.external)
+        elif key == _GRAPH_SPARSE_INITIALIZER:
+            _visit_sparse_tensor(value, found.external)
 
 
 def _visit_node(data: memoryview, found: OnnxFile) -> None:
@@ -220,23 +214,48 @@ def _visit_node(data: memoryview, found: OnnxFile) -> None:
         if key in names:
             names[key] = text(value)
         elif key == _NODE_ATTRIBUTE:
-            for inner, attribute in fields(value):
-                if inner in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
-                    _visit_graph(attribute, found)
-                elif inner in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-                    _visit_tensor(attribute, found.external)
+            _visit_attribute(value, found)
     found.operators.add((names[_NODE_DOMAIN], names[_NODE_OPERATOR]))
 
 
+def _visit_attribute(data: memoryview, found: OnnxFile) -> None:
+    single = []
+    for key, value in fields(data):
+        if key in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
+            _visit_graph(value, found)
+        elif key in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
+            _visit_tensor(value, found.external)
+        elif key in (_ATTRIBUTE_SPARSE_TENSOR, _ATTRIBUTE_SPARSE_TENSORS):
+            _visit_sparse_tensor(value, found.external)
+        if key in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_SPARSE_TENSOR):
+            single.append(key)
+    if len(single) > 1:
+        raise ValueError("an attribute has a tensor in parts")  # which readers of protobuf put together
+
+
+def _visit_sparse_tensor(data: memoryview, external: dict[str, int]) -> None:
+    parts = [(key, value) for key, value in fields(data) if key in _SPARSE_PARTS]
+    if len(parts) > len({key for key, _ in parts}):
+        raise ValueError("a sparse tensor has values or indices in parts")
+    for _, part in parts:
+        _visit_tensor(part, external)
+
+
 def _visit_tensor(data: memoryview, external: dict[str, int]) -> None:
-    entries = {}
+    entries: list[tuple[str, str]] = []
+    dims: list[int] = []
+    element_type = 0
     for key, value in fields(data):
         if key == _TENSOR_EXTERNAL_DATA:
-            name, content = _entry(value)
-            entries[name] = content
-    if "location" in entries:
-        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-        external[entries["location"]] = max(external.get(entries["location"], 0), end)
+            entries.append(_entry(value))
+        elif key == _TENSOR_DIMS:
+            dims += numbers(value)
+        elif key == _TENSOR_TYPE:
+            element_type = numbers(value)[-1]
+    place = place_of(entries, dims, element_type)
+    if place is not None:
+        location, end = place
+        external[location] = max(external.get(location, 0), end)
 
 
 def _visit_signature(graph: memoryview, found: OnnxFile) -> None:

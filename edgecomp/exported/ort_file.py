@@ -35,7 +35,7 @@ def read_ort(path: Path) -> OnnxFile:
 
     """
     data = map_model(path)
-    found = OnnxFile(path)
+    found = OnnxFile(path, checked=(path.resolve(),))
     try:
         if bytes(data[4:8]) != _IDENTIFIER:
             raise ValueError(f"it does not begin with {_IDENTIFIER.decode()}")

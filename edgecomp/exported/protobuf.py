@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and bytes of each field of a message; those of an integer are its varint (`number`).
+    """Number and bytes of each field of a message; those of an integer are its varint (`number`), of one of fixed size none.
 
     Raises:
         ValueError: the message is cut short, or none.
@@ -20,12 +20,12 @@ def fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
             case 0:
                 _, position = _varint(data, position)
             case 1:
-                position += 8
+                start = position = position + 8
             case 2:
                 length, start = _varint(data, position)
                 position = start + length
             case 5:
-                position += 4
+                start = position = position + 4
             case wire_type:
                 raise ValueError(f"unknown wire type {wire_type}")
         if position > len(data):
@@ -37,6 +37,15 @@ def number(value: memoryview) -> int:
     """An integer field's value; negative ones as int64."""
     unsigned, _ = _varint(value, 0)
     return unsigned - (1 << 64) if unsigned >= 1 << 63 else unsigned
+
+
+def numbers(data: memoryview) -> list[int]:
+    """The numbers of a field, one or packed, without sign."""
+    found, position = [], 0
+    while position < len(data):
+        value, position = _varint(data, position)
+        found.append(value)
+    return found
 
 
 def text(value: memoryview) -> str:

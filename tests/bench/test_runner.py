@@ -69,12 +69,12 @@ def test_files_are_listed_with_size_and_digest(tmp_path: Path) -> None:
 def cached(path: Path, *files: Path) -> Path:
     """The files as a cache of downloads keeps them: links into a folder of digests; returns that of the first."""
     (path / "blobs").mkdir(parents=True)
-    (path / "snapshot").mkdir()
+    (path / "snapshots" / "revision").mkdir(parents=True)
     for file in files:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         file.rename(path / "blobs" / digest)
-        (path / "snapshot" / file.name).symlink_to(Path("..", "blobs", digest))
-    return path / "snapshot" / files[0].name
+        (path / "snapshots" / "revision" / file.name).symlink_to(Path("..", "..", "blobs", digest))
+    return path / "snapshots" / "revision" / files[0].name
 
 
 def test_a_model_of_links_is_measured_as_any_other(tmp_path: Path) -> None:
