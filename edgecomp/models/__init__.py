@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from torch import nn
 
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.models import factory, huggingface, program
-from edgecomp.models.base import Adapter, LoadedModel, body_of
+from edgecomp.models.adapter import Adapter, body_of
+from edgecomp.models.base import LoadedModel
+from edgecomp.models.named_files import what_is
+from edgecomp.models.outputs import flattened
 from edgecomp.trust import NOBODY, Trust
 
 
@@ -31,6 +35,9 @@ def load_model(spec: str, trust: Trust = NOBODY) -> LoadedModel:
         raise ModelError(
             f"a model in Python is named by a function that makes it, without .py: give {path.stem}:FUNCTION, not {spec}"
         )
+    what = what_is(path)
+    if what is not None and path.suffix != ".pt2":
+        raise ModelError(f"{spec} is {what}")
     if path.suffix == ".pt2":
         return program.load(spec, trust)
     if ":" in spec and not path.exists():
@@ -53,10 +60,9 @@ def build_skeleton(source: Mapping[str, Any], folder: Path, model: str | nn.Modu
         ModelError: it cannot be built.
 
     """
-    if isinstance(model, nn.Module):
-        return LoadedModel(copy.deepcopy(model).eval(), (), ())
     if model is not None:
-        return load_model(model, trust)
+        made = LoadedModel(copy.deepcopy(model).eval(), (), ()) if isinstance(model, nn.Module) else load_model(model, trust)
+        return replace(made, module=flattened(made.module)) if source.get("flattened") else made
     if source["kind"] == "huggingface":
         return huggingface.skeleton(source, folder, trust)
     made_from = f" ({source['model']})" if "model" in source else ""

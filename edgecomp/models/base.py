@@ -12,42 +12,14 @@ from torch import Tensor, nn
 
 from edgecomp import calibration
 from edgecomp.calibration import Sample, Tokenizer
-from edgecomp.errors import CalibrationError, ModelError
+from edgecomp.errors import CalibrationError
+from edgecomp.models.outputs import flattened, is_plain, names_of, tensors_of
 from edgecomp.tensor import TensorSpec
 from edgecomp.weights import streamed
 
 _EXAMPLE_SIZE = 2
 
 ModelKind = Literal["encoder", "causal-lm", "generic"]
-
-
-class Adapter(nn.Module):
-    """Gives a model a plain signature, tensors in and a tuple of tensors out; layers are named below its `body`."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-
-def body_of(module: nn.Module) -> nn.Module:
-    """The module below which layers are named: an adapter's body, or the module itself."""
-    return module.body if isinstance(module, Adapter) else module
-
-
-class Encoder(Adapter):
-    """A Hugging Face encoder: token states `last_hidden_state` float32 `[batch, sequence, hidden]`."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor]:
-        """Token states for int64 `[batch, sequence]` ids and mask."""
-        return (self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state,)
-
-
-class CausalLM(Adapter):
-    """A Hugging Face language model without key-value cache: `logits` float32 `[batch, sequence, vocabulary]`."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor]:
-        """Logits for int64 `[batch, sequence]` ids and mask."""
-        return (self.body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits,)
 
 
 @dataclass
@@ -87,7 +59,11 @@ class LoadedModel:
             )
             model = replace(model, inputs=inputs)
         if not model.outputs:
-            outputs = tuple(f"output_{i}" if i else "output" for i in range(len(model(sample))))
+            result = model._result(sample)
+            outputs = names_of(result, [spec.name for spec in model.inputs])
+            if not is_plain(result):
+                source = {**model.source, "flattened": True}
+                model = replace(model, module=flattened(model.module), source=source)
             model = replace(model, outputs=outputs)
         return model
 
@@ -107,14 +83,12 @@ class LoadedModel:
             ModelError: an output is no tensor.
 
         """
+        return tensors_of(self._result(sample))
+
+    def _result(self, sample: Sample) -> Any:
+        """What the module returns, of whatever structure."""
         with streamed(self.module):
-            result = calibration.run_module(self.module, calibration.to_tensors(sample, self.inputs))
-        outputs = result if isinstance(result, tuple) else (result,)
-        if not all(isinstance(output, Tensor) for output in outputs):
-            raise ModelError(
-                f"a model must return a tensor or a tuple of tensors, got {[type(output).__name__ for output in outputs]}"
-            )
-        return outputs
+            return calibration.run_module(self.module, calibration.to_tensors(sample, self.inputs))
 
     def run(self, sample: Sample) -> dict[str, np.ndarray]:
         """The outputs by name, as arrays."""
@@ -139,7 +113,8 @@ class LoadedModel:
         text = calibration.read_text(path)
         if self.tokenizer is None:
             raise CalibrationError(
-                f"this model has no tokenizer, so its inputs must be an .npz or package.module:factory, got {spec}"
+                f"this model has no tokenizer, so its inputs must be an .npz or package.module:factory, got {spec}; a Hugging Face "
+                "folder brings one in tokenizer.json, or in the files of an older one, such as vocab.txt"
             )
         if self.kind == "encoder":
             return calibration.sentence_samples(text, self.tokenizer, sequence_length, count, spec)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from torch import nn
 from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, LARGEST_TOKENIZER_BYTES, read_json
 from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
 from edgecomp.models import configuration, gguf
-from edgecomp.models.base import Adapter, CausalLM, Encoder, LoadedModel, ModelKind
+from edgecomp.models.base import LoadedModel
 from edgecomp.models.gguf_header import check_header
+from edgecomp.models.tasks import TASKS, task_of
 from edgecomp.tensor import TensorSpec
 from edgecomp.trust import Trust
 
@@ -32,10 +33,16 @@ _TEXT_INPUTS = (
     TensorSpec("input_ids", "int64", ("batch", "sequence")),
     TensorSpec("attention_mask", "int64", ("batch", "sequence")),
 )
-_ADAPTERS: dict[str, tuple[type[Adapter], str]] = {
-    "encoder": (Encoder, "last_hidden_state"),
-    "causal-lm": (CausalLM, "logits"),
-}
+# Files of which one makes a tokenizer.
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "spm.model",
+)
 _STORED_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -83,15 +90,15 @@ def load(spec: str, trust: Trust) -> LoadedModel:
         config = transformers.AutoConfig.from_pretrained(location, **options)
         if packed:
             configuration.check_configuration(config.to_dict(), spec, trusted=trust.remote_code)
-        kind = _kind_of(config, path)
-        loader = transformers.AutoModelForCausalLM if kind == "causal-lm" else transformers.AutoModel
+        task = _task_of(config, path)
+        loader = _loader(transformers, config, task, trust)
         files = [path] if packed else _files_of(location, config)
         if not files and not trust.code:
             raise ModelError(
                 f"the weights of {spec} must be .safetensors: reading pickled ones (.bin) may run code that they hold. Give "
                 "--trust-code if you trust who made the model"
             )
-        _require_held(loader, config, kind, files, options, spec)
+        _require_held(loader, config, task, files, options, spec)
         dtype = _dtype_of(files)
         body = _dequantised(loader, config, path) if packed else None
         if body is None:
@@ -100,7 +107,7 @@ def load(spec: str, trust: Trust) -> LoadedModel:
                 dtype=dtype,
                 output_loading_info=True,
                 use_safetensors=None if trust.code or packed else True,
-                **_head_options(config, kind),
+                **_head_options(config, task),
                 **options,
             )
             # transformers fills what a file lacks with random numbers, and goes on.
@@ -108,8 +115,8 @@ def load(spec: str, trust: Trust) -> LoadedModel:
             if lacking:
                 raise ModelError(f"{spec} must hold every weight of a {type(body).__name__}, but lacks {', '.join(lacking[:5])}")
         if dtype != torch.float32:
-            _compute_buffers(body, kind)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
+            _compute_buffers(body, task)
+        tokenizer = _tokenizer(transformers, location, options)
     except ModelError:
         raise
     except Exception as error:  # transformers and what it reads with raise errors of any kind
@@ -117,8 +124,8 @@ def load(spec: str, trust: Trust) -> LoadedModel:
             f"{spec} must be a Hugging Face folder or hub id, a .gguf file, a .pt2 file, or package.module:factory: "
             f"{type(error).__name__}: {first_line(error)}{_hint(error)}"
         ) from error
-    source = {"kind": "huggingface", "model": spec, "architecture": type(body).__name__, "task": kind}
-    return _adapt(body, kind, source, tokenizer, assets=(body.config, tokenizer), files=files)
+    source = {"kind": "huggingface", "model": spec, "architecture": type(body).__name__, "task": task}
+    return _adapt(body, task, source, tokenizer, body.config, files=files)
 
 
 def _hint(error: Exception) -> str:
@@ -176,7 +183,7 @@ def _find(location: str, name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _require_held(loader: Any, config: Any, kind: ModelKind, files: Sequence[Path], options: Mapping[str, Any], where: str) -> None:
+def _require_held(loader: Any, config: Any, task: str, files: Sequence[Path], options: Mapping[str, Any], where: str) -> None:
     """Refuse a configuration of a much larger model than its files hold: transformers would fill the rest with random numbers.
 
     Raises:
@@ -188,7 +195,10 @@ def _require_held(loader: Any, config: Any, kind: ModelKind, files: Sequence[Pat
     stored = [path for path in files if path.suffix == ".safetensors"]
     trusted = {"trust_remote_code": options["trust_remote_code"]}
     with init_empty_weights(include_buffers=True):
-        body = loader.from_config(config, **trusted, **_head_options(config, kind))
+        if hasattr(loader, "from_config"):
+            body = loader.from_config(config, **trusted, **_head_options(config, task))
+        else:
+            body = loader(config, **_head_options(config, task))
     _require_small_buffers(body, where)
     wanted = sum(parameter.numel() for parameter in body.parameters())
     # Tied weights are stored once, and may be counted twice here. A code of a GGUF file takes an eighth of a byte at least.
@@ -256,23 +266,23 @@ def _dtype_of(files: Sequence[Path]) -> torch.dtype:
     return _STORED_DTYPES.get(floating.pop(), torch.float32) if len(floating) == 1 else torch.float32
 
 
-def _compute_buffers(body: nn.Module, kind: ModelKind) -> None:
+def _compute_buffers(body: nn.Module, task: str) -> None:
     """Compute in float32 what a model computes when it is built, such as frequencies of positions, and what no file holds."""
     saved = body.state_dict(keep_vars=True)
     body.config.dtype = torch.float32
-    exact = dict(_unfilled(type(body), body.config, kind).named_buffers())
+    exact = dict(_unfilled(type(body), body.config, task).named_buffers())
     for name, buffer in list(body.named_buffers()):
         if buffer.is_floating_point() and name not in saved and buffer.dtype != exact[name].dtype:
             parent, _, leaf = name.rpartition(".")
             body.get_submodule(parent).register_buffer(leaf, exact[name], persistent=False)
 
 
-def _unfilled(architecture: type[nn.Module], config: Any, kind: ModelKind, *, buffers: bool = True) -> nn.Module:
+def _unfilled(architecture: type[nn.Module], config: Any, task: str, *, buffers: bool = True) -> nn.Module:
     """The model with parameters on the meta device, and buffers that are real or there too."""
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=not buffers):
-        return architecture(config, **_head_options(config, kind))
+        return architecture(config, **_head_options(config, task))
 
 
 def skeleton(source: Mapping[str, Any], folder: Path, trust: Trust) -> LoadedModel:
@@ -282,18 +292,18 @@ def skeleton(source: Mapping[str, Any], folder: Path, trust: Trust) -> LoadedMod
         ModelError: the configuration does not fit this version of transformers, or names what is not trusted.
 
     """
-    if source.get("task") not in _ADAPTERS or not isinstance(source.get("architecture"), str):
-        raise ModelError(f"a checkpoint must tell its model's architecture, and its task as one of {', '.join(_ADAPTERS)}")
-    kind: ModelKind = source["task"]
+    if source.get("task") not in TASKS or not isinstance(source.get("architecture"), str):
+        raise ModelError(f"a checkpoint must tell its model's architecture, and its task as one of {', '.join(TASKS)}")
+    task = str(source["task"])
     transformers = _transformers(trust)
     options = {"trust_remote_code": trust.remote_code}
     try:
         _check_described(str(folder), trust)
         config = transformers.AutoConfig.from_pretrained(folder, **options)
-        architecture = _architecture(transformers, source["architecture"], config, kind, folder, trust)
-        _require_small_buffers(_unfilled(architecture, config, kind, buffers=False), str(folder))
-        body = _unfilled(architecture, config, kind)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        architecture = _architecture(transformers, source["architecture"], config, task, folder, trust)
+        _require_small_buffers(_unfilled(architecture, config, task, buffers=False), str(folder))
+        body = _unfilled(architecture, config, task)
+        tokenizer = _tokenizer(transformers, str(folder), options)
     except ModelError:
         raise
     except Exception as error:  # transformers and what it reads with raise errors of any kind
@@ -301,13 +311,12 @@ def skeleton(source: Mapping[str, Any], folder: Path, trust: Trust) -> LoadedMod
             f"{folder} must hold a configuration and tokenizer that transformers {transformers.__version__} reads: "
             f"{first_line(error)}{_hint(error)}"
         ) from error
-    return _adapt(body, kind, source, tokenizer, assets=(config, tokenizer))
+    return _adapt(body, task, source, tokenizer, config)
 
 
-def _architecture(transformers: Any, name: str, config: Any, kind: ModelKind, folder: Path, trust: Trust) -> type[nn.Module]:
+def _architecture(transformers: Any, name: str, config: Any, task: str, folder: Path, trust: Trust) -> type[nn.Module]:
     """The class that a checkpoint names: a model of transformers, or, where trusted, of the code beside the configuration."""
-    auto = "AutoModelForCausalLM" if kind == "causal-lm" else "AutoModel"
-    remote = (getattr(config, "auto_map", None) or {}).get(auto)
+    remote = (getattr(config, "auto_map", None) or {}).get(TASKS[task].auto)
     if trust.remote_code and remote is not None and not hasattr(transformers, name):
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
@@ -323,29 +332,71 @@ def _architecture(transformers: Any, name: str, config: Any, kind: ModelKind, fo
 
 
 def _adapt(
-    body: nn.Module,
-    kind: ModelKind,
-    source: Mapping[str, Any],
-    tokenizer: Any,
-    assets: tuple[Any, ...],
-    files: Sequence[Path] = (),
+    body: nn.Module, task: str, source: Mapping[str, Any], tokenizer: Any, config: Any, files: Sequence[Path] = ()
 ) -> LoadedModel:
-    adapter, output = _ADAPTERS[kind]
-    return LoadedModel(adapter(body).eval(), _TEXT_INPUTS, (output,), kind, source, tokenizer, assets, files)
+    found = TASKS[task]
+    assets = (config,) if tokenizer is None else (config, tokenizer)
+    return LoadedModel(found.adapter(body).eval(), _TEXT_INPUTS, found.outputs, found.kind, source, tokenizer, assets, files)
 
 
-def _kind_of(config: Any, path: Path) -> ModelKind:
-    architecture = (getattr(config, "architectures", None) or [""])[0]
-    if path.suffix == ".gguf" or architecture.endswith(("ForCausalLM", "LMHeadModel")):
+def _task_of(config: Any, path: Path) -> str:
+    """What a model is for, by its architecture's name: heads are kept, and models of other kinds refused.
+
+    Raises:
+        ModelError: a decoder that reads an encoder's states, or another head.
+
+    """
+    if path.suffix == ".gguf":
         return "causal-lm"
-    if getattr(config, "is_encoder_decoder", False) or not architecture.endswith(("Model", "ForMaskedLM")):
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    if not architecture:
         raise ModelError(
-            f"a Hugging Face model must be an encoder (…Model, …ForMaskedLM) or a causal language model (…ForCausalLM), got "
-            f"{architecture or 'no architecture'}: wrap other models in package.module:factory"
+            f"the configuration of {path} must name the architecture that its weights are of (architectures), and names none: save "
+            "the model by save_pretrained, or give package.module:factory"
         )
-    return "encoder"
+    task = task_of(architecture)
+    both = getattr(config, "is_encoder_decoder", False) and not architecture.endswith("EncoderModel")
+    if task is None or both:
+        what = "its head is of another kind"
+        if getattr(config, "is_encoder_decoder", False):
+            what = "it has an encoder and a decoder"
+        known = ", ".join(f"…{ending}" for known in TASKS.values() for ending in known.endings)
+        raise ModelError(
+            f"a Hugging Face model of text must be one of {known}, got {architecture}: {what}. Wrap it in package.module:factory, "
+            "or save the part that is wanted (of T5 the encoder: T5EncoderModel.from_pretrained(...).save_pretrained(...))"
+        )
+    return task
 
 
-def _head_options(config: Any, kind: ModelKind) -> dict[str, Any]:
+def _loader(transformers: Any, config: Any, task: str, trust: Trust) -> Any:
+    """Transformers' own choice for the task, or the class that the configuration names, where that is another one of its own."""
+    auto = getattr(transformers, TASKS[task].auto)
+    named = getattr(transformers, config.architectures[0], None) if getattr(config, "architectures", None) else None
+    if trust.remote_code and TASKS[task].auto in (getattr(config, "auto_map", None) or {}):
+        return auto
+    chosen = auto._model_mapping.get(type(config), None)
+    known = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
+    return named if known and named is not chosen else auto
+
+
+def _tokenizer(transformers: Any, location: str, options: Mapping[str, Any]) -> Any:
+    """The tokenizer beside a model, or None: transformers makes one up of special tokens alone where there are no files of it."""
+
+    def held(names: Iterable[str]) -> bool:
+        return any(_find(location, name) is not None for name in names)
+
+    try:
+        made = transformers.AutoTokenizer.from_pretrained(location, **options)
+    except (ValueError, OSError, TypeError, AttributeError):  # of a type that has none, or whose files are not there
+        if held(_VOCABULARIES):
+            raise
+        return None
+    files = {*_VOCABULARIES, *made.vocab_files_names.values()}
+    whole = "gguf_file" in options or held(files)
+    without_files = not made.vocab_files_names and held(["tokenizer_config.json"])  # of bytes, which need no vocabulary
+    return made if whole or without_files else None
+
+
+def _head_options(config: Any, task: str) -> dict[str, Any]:
     """BERT's pooler feeds `pooler_output`, which a sentence encoder does not use: it is left out."""
-    return {"add_pooling_layer": False} if kind == "encoder" and config.model_type in ("bert", "roberta", "xlm-roberta") else {}
+    return {"add_pooling_layer": False} if task == "encoder" and config.model_type in ("bert", "roberta", "xlm-roberta") else {}
