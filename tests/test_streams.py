@@ -117,6 +117,19 @@ def test_names_that_are_not_utf8_are_refused(arguments: list[str], capsys: pytes
     assert r"names must be UTF-8, got n\xff.onnx" in capsys.readouterr().err
 
 
+def test_the_current_folder_has_a_name_in_utf8_and_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runtimes are given whole paths."""
+    (tmp_path / BAD_NAME).mkdir()
+    monkeypatch.chdir(tmp_path / BAD_NAME)
+    assert main(["recipe"]) == ConfigError.exit_code
+    assert r"n\xff.onnx: run in another one" in capsys.readouterr().err
+    (tmp_path / BAD_NAME).rmdir()
+    assert main(["recipe"]) == ConfigError.exit_code
+    assert "has been removed: run in another one" in capsys.readouterr().err
+
+
 def test_outputs_whose_name_is_not_utf8_are_refused(tmp_path: Path) -> None:
     model = edgecomp.compress(
         tiny_models.tied_tokens(), "lut-8bit", tiny_models.tokens(), overrides=["passes.0.weighting=none", "passes.0.refits=0"]

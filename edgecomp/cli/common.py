@@ -68,11 +68,18 @@ def require_utf8(arguments: Mapping[str, Any]) -> None:
     """Refuse names that are not UTF-8: model files hold names in it, and runtimes and safetensors open no others.
 
     Raises:
-        ConfigError: naming the argument.
+        ConfigError: naming the argument, or the current folder; or that is gone.
 
     """
     from edgecomp.errors import ConfigError
 
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the current folder must be there, and has been removed: run in another one") from error
+    if not is_utf8(here):
+        shown = os.fsencode(here).decode("utf-8", "backslashreplace")
+        raise ConfigError(f"the current folder must have a name in UTF-8, got {shown}: run in another one, or rename it")
     for value in arguments.values():
         for item in value if isinstance(value, list) else [value]:
             text = str(item) if isinstance(item, str | Path) else ""
