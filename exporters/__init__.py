@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ExportError, RuntimeUnavailableError
+from edgecomp.errors import ExportError, OutputError, RuntimeUnavailableError
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
 from edgecomp.files import require_writable_target
@@ -20,6 +20,8 @@ TARGETS: dict[str, str] = {
     "onnx": "edgecomp.exporters.to_onnx",
     "executorch": "edgecomp.exporters.to_executorch",
 }
+# Suffixes that say what a file is for; none of them may be given to a file for another runtime.
+SUFFIXES: dict[str, tuple[str, ...]] = {"onnx": (".onnx", ".ort"), "executorch": (".pte",)}
 
 
 def export(
@@ -58,6 +60,11 @@ def export(
             f"target {target} needs the package {error.name}, which is not installed: pip install 'edgecomp[{target}]'"
         ) from error
     output, options = Path(output), options or ExportOptions()
+    if not output.name:
+        raise OutputError("an export must have a name for its file, such as model.onnx, got none")
+    other = next((name for name, suffixes in SUFFIXES.items() if output.suffix in suffixes and name != target), None)
+    if other is not None:
+        raise ExportError(f"{output} has the suffix of a file for {other}, and the target is {target}: give --target {other}")
     for path in exporter.output_files(output, options):
         require_writable_target(path, overwrite=overwrite and not path.is_dir())
     result: ExportResult = exporter.export(model, output, ProgressBar(quiet), options)

@@ -141,6 +141,11 @@ def test_perplexity_needs_enough_tokens_and_logits(tmp_path: Path) -> None:
         verify(model, reference_of(embedding_table()), [], options, tokens=np.arange(8))
 
 
+def test_what_is_no_exported_model_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"must be a file \*\.onnx or \*\.ort or \*\.pte, got .*m\.ec"):
+        verify(tmp_path / "m.ec", reference_of(embedding_table()), [], VerifyOptions())
+
+
 def test_neither_inputs_nor_tokens_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="neither"):
         verify(save_encoder(tmp_path / "m.onnx", embedding_table()), reference_of(embedding_table()), [], VerifyOptions())

@@ -17,6 +17,20 @@ _READERS: Mapping[str, Callable[[Path], OnnxFile | ExecutorchFile]] = {
 }
 
 
+def require_exported(path: Path) -> None:
+    """Refuse a file whose name is of no kind of exported model.
+
+    Raises:
+        ModelError: naming the kinds.
+
+    """
+    if path.suffix not in _READERS:
+        raise ModelError(
+            f"an exported model must be a file *{' or *'.join(_READERS)}, got {path}: `edgecomp export MODEL.ec --target onnx` "
+            "makes one"
+        )
+
+
 def read_exported(path: Path) -> OnnxFile | ExecutorchFile:
     """Read an artifact's structure, and check that it is complete.
 
@@ -25,9 +39,5 @@ def read_exported(path: Path) -> OnnxFile | ExecutorchFile:
         CheckpointError: the artifact is incomplete, or made for another edgecomp.
 
     """
-    if path.suffix not in _READERS:
-        raise ModelError(
-            f"an exported model must be a file *{' or *'.join(_READERS)}, got {path}: `edgecomp export MODEL.ec --target onnx` "
-            "makes one"
-        )
+    require_exported(path)
     return _READERS[path.suffix](path)

@@ -16,6 +16,7 @@ from edgecomp.exported.executorch_session import ExecutorchModel
 from edgecomp.exported.files import hash_files
 from edgecomp.exported.inputs import InputSizes, make_inputs
 from edgecomp.exported.library import AUTO, NONE
+from edgecomp.exported.read import require_exported
 from edgecomp.exported.session import OnnxModel
 from edgecomp.progress import ProgressBar
 from edgecomp.text import token_windows
@@ -105,6 +106,7 @@ def verify(
         CalibrationError: neither inputs nor tokens, or too few tokens for the windows.
 
     """
+    require_exported(artifact)
     if artifact.suffix == ".pte":
         with ExecutorchModel(artifact, options.library, options.threads) as program:
             runners = {STOCK if program.library is None else LIBRARY: program.run, REFERENCE: reference}

@@ -165,6 +165,24 @@ def test_existing_output_is_kept(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
 
 
+@pytest.mark.parametrize(
+    ("target", "name", "error", "message"),
+    [
+        ("onnx", "m.pte", ExportError, "the suffix of a file for executorch, and the target is onnx: give --target executorch"),
+        ("executorch", "m.onnx", ExportError, "the suffix of a file for onnx, and the target is executorch: give --target onnx"),
+        ("onnx", "", OutputError, "must have a name for its file"),
+    ],
+)
+def test_a_file_is_named_for_its_runtime(
+    target: str, name: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = chain_model({"a": plan([linear()])}, {"w": random_factor(40, 96)}, features(96))
+    with pytest.raises(error, match=message):
+        export(model, target, name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_folder_and_unknown_target(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="create it first"):
         export(tied_model(), "onnx", tmp_path / "nowhere" / "model.onnx")
