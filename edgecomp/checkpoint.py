@@ -12,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class CompressedModel(LoadedModel):
         plans: the plan of each compressed layer, by module name below `edgecomp.models.body_of(module)`.
         factors: each packed factor once.
         dense: every other tensor by name, in the dtype that it is stored in; names that share a tensor share the object.
+        unused: layers that no output depends on, and whose weights are left out.
         recipe: the resolved recipe, as JSON values.
         parameters: of the original model, a tied matrix once, buffers not counted.
         layer_parameters: of each compressed layer's weight; 0 where an earlier layer has the same weight.
@@ -58,6 +59,7 @@ class CompressedModel(LoadedModel):
     parameters: int
     layer_parameters: Mapping[str, int]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    unused: Sequence[str] = ()
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the checkpoint folder: aside first, then renamed.
@@ -114,9 +116,12 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
         "layer_parameters": dict(model.layer_parameters),
         "inputs": [asdict(spec) for spec in model.inputs],
         "outputs": list(model.outputs),
+        "limits": dict(model.limits),
+        "examples": dict(model.examples),
         "source": dict(model.source),
         "recipe": dict(model.recipe),
         "provenance": dict(model.provenance),
+        "unused": list(model.unused),
         "plans": {name: plan.to_json() for name, plan in model.plans.items()},
         "factors": {
             name: {"format": factor.format, "shape": list(factor.shape), "attributes": dict(factor.attributes)}
@@ -166,20 +171,24 @@ def load(folder: str | Path, *, model: str | nn.Module | None = None) -> Compres
     manifest = contents.manifest
     try:
         with _naming_what_is_missing(folder):
-            skeleton = build_skeleton(manifest["source"], folder / ASSETS, model)
-            require_complete(body_of(skeleton.module), contents.plans, contents.factors, contents.dense)
-            install(body_of(skeleton.module), contents.plans, contents.factors, contents.dense)
+            skeleton = replace(build_skeleton(manifest["source"], folder / ASSETS, model), inputs=contents.inputs).bound()
+            unused = [str(name) for name in manifest["unused"]]
+            require_complete(body_of(skeleton.module), contents.plans, contents.factors, contents.dense, unused)
+            install(body_of(skeleton.module), contents.plans, contents.factors, contents.dense, unused)
             return CompressedModel(
                 module=skeleton.module.eval(),
                 inputs=contents.inputs,
                 outputs=tuple(manifest["outputs"]),
                 kind=manifest["kind"],
+                limits={str(name): int(size) for name, size in manifest["limits"].items()},
+                examples={str(name): int(size) for name, size in manifest["examples"].items()},
                 source=manifest["source"],
                 tokenizer=skeleton.tokenizer,
                 assets=skeleton.assets,
                 plans=contents.plans,
                 factors=contents.factors,
                 dense=contents.dense,
+                unused=unused,
                 recipe=manifest["recipe"],
                 parameters=int(manifest["parameters"]),
                 layer_parameters={name: int(manifest["layer_parameters"][name]) for name in contents.plans},

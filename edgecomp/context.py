@@ -202,7 +202,7 @@ class PassContext:
                     stack.enter_context(watched.watching(self.modules))
                 yield
 
-        label = f"calibration, {unit.name or 'outside the blocks'}"
+        label = f"calibration, {unit.title or 'outside the blocks'}"
         for _ in self.progress(unit.run(keep=keep, context=watching), total=len(self.samples), label=label, unit="sample"):
             pass
         found = {}

@@ -98,8 +98,9 @@ def find_structure(
         if doubt is None:
             return found
         if say is not None:
+            first, last = names[0].removeprefix("body."), names[-1].removeprefix("body.")
             say(
-                f"the model runs as a whole, and needs the memory for that: {names[0]} to {names[-1]} run one after the other, but "
+                f"the model runs as a whole, and needs the memory for that: {first} to {last} run one after the other, but "
                 f"cannot be run one by one, {doubt}"
             )
         break
@@ -184,7 +185,8 @@ class Unit:
     """A part of the model that runs at once.
 
     Args:
-        name: the module's name; empty for what runs outside the blocks.
+        name: the module's name; empty for what runs outside the blocks. People know it by its `title`, since adapters hold their
+            models as `body`.
         module: the module whose weights the unit needs.
         layers: names of the watched layers whose statistics are complete after this unit, in the order of the model.
 
@@ -192,6 +194,7 @@ class Unit:
 
     def __init__(self, name: str, module: nn.Module, layers: Sequence[str], walk: Walk, run: Callable[[int], Any]) -> None:
         self.name = name
+        self.title = name.removeprefix("body.")
         self.module = module
         self.layers = tuple(layers)
         self._walk = walk

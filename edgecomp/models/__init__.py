@@ -11,7 +11,8 @@ from torch import nn
 
 from edgecomp.errors import CheckpointError
 from edgecomp.models import factory, huggingface, program
-from edgecomp.models.base import Adapter, LoadedModel, body_of
+from edgecomp.models.base import LoadedModel
+from edgecomp.models.bound import Adapter, body_of
 
 
 def load_model(spec: str) -> LoadedModel:

@@ -18,7 +18,9 @@ from torch import nn
 
 from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
 from edgecomp.models import gguf
-from edgecomp.models.base import Adapter, CausalLM, Encoder, LoadedModel, ModelKind
+from edgecomp.models.base import CausalLM, Encoder, LoadedModel, ModelKind
+from edgecomp.models.bound import Adapter
+from edgecomp.models.limits import sequence_limit
 from edgecomp.tensor import TensorSpec
 
 _TEXT_INPUTS = (
@@ -183,7 +185,9 @@ def _adapt(
     files: Sequence[Path] = (),
 ) -> LoadedModel:
     adapter, output = _ADAPTERS[kind]
-    return LoadedModel(adapter(body).eval(), _TEXT_INPUTS, (output,), kind, source, tokenizer, assets, files)
+    limit = sequence_limit(body, body.config)
+    limits = {} if limit is None else {"sequence": limit}
+    return LoadedModel(adapter(body).eval(), _TEXT_INPUTS, (output,), kind, source, tokenizer, assets, files, limits)
 
 
 def _kind_of(config: Any, path: Path) -> ModelKind:

@@ -11,6 +11,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from edgecomp.errors import ExportError
 from edgecomp.exporters.capture import Capture
 from edgecomp.tensor import TensorSpec
+from edgecomp.trace import describe
 
 # What a device runs: one sample at a time, and a language model's or an encoder's usual window. Others must be said.
 DEFAULT_MAX_SIZES = {"batch": 1, "sequence": 512}
@@ -53,13 +54,6 @@ def check_bounded(capture: Capture) -> None:
                     f"sizes must not depend on values, and that of {describe(node)} does: "
                     "compute it in forward without, such as by a mask"
                 )
-
-
-def describe(node: Node) -> str:
-    """A node's name, its operator and the module whose forward has it."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = next((path for path, _ in reversed(list(stack.values())) if path), "")
-    return f"node {node.name} ({node.target}) in {f'module {path}' if path else 'the model'}"
 
 
 def _tensors(node: Node) -> Iterator[torch.Tensor]:
