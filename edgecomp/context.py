@@ -174,11 +174,11 @@ class PassContext:
             for number, part in enumerate(parts):
                 gathered = self._gather(draft, unit, part, kind, keep=number == len(parts) - 1)
                 for use in part:  # by stage: what a stage is given follows from those before it as they are then
-                    factor, statistic = draft.stage(use).factor, gathered.pop(use)
+                    factor = draft.stage(use).factor
                     if _is_multiplied(draft, use):
-                        behind.setdefault(factor, []).append((use, statistic))
+                        behind.setdefault(factor, []).append((use, gathered.pop(use)))
                     else:
-                        _add(sums, factor, statistic)
+                        _add(sums, factor, gathered.pop(use))
                     waiting[factor].remove(use)
                     if not waiting[factor]:
                         del waiting[factor]

@@ -80,6 +80,33 @@ def test_units_give_what_the_model_gives_at_once() -> None:
     assert all("forward" not in vars(part) for part in model.modules())
 
 
+def test_running_values_stay_in_their_memory() -> None:
+    model = stacked()
+    walk = walk_over(model, {}, [[ids] for ids in IDS])
+    before, *blocks, _ = walk.units()
+    yielded = list(before.run())
+    first = [value.clone() for value in yielded]
+    places = [value.data_ptr() for value in walk.values]
+    for block in blocks:
+        for output, value in zip(list(block.run()), walk.values, strict=True):
+            assert torch.equal(output, value)
+            assert output is not value
+    assert [value.data_ptr() for value in walk.values] == places
+    for value, still in zip(yielded, first, strict=True):
+        assert torch.equal(value, still)
+
+
+def test_blocks_that_are_given_the_model_s_input_leave_it() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 6)).eval()
+    x = torch.randn(3, 4)
+    given = x.clone()
+    walk = walk_over(model, {}, [[x]])
+    *_, last = outputs(walk.units())  # the last block's values have another shape
+    assert torch.equal(x, given)
+    torch.testing.assert_close(last[0], model(x).detach(), rtol=0, atol=0)
+
+
 def test_a_unit_that_is_not_kept_can_run_again() -> None:
     model = stacked()
     before, first, *_ = walk_over(model, {}, [[ids] for ids in IDS]).units()

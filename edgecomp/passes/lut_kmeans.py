@@ -227,6 +227,7 @@ class LutKmeans:
             matrix, columns = draft.matrices[factor].to(context.device), draft.columns(factor)
             kind, _ = _format_of(draft, factor, work[factor])
             finished = self._fit(matrix, importance, work[factor], columns, kind, refits=self.config.refits)
+            del matrix, importance  # which this loop would hold while the next unit runs
             yield factor, context.keep(factor, finished)
 
     def _fit(
