@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import edgecomp
+from edgecomp.cli.interrupts import interruptible
 from edgecomp.errors import EdgecompError, RuntimeUnavailableError
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
@@ -53,14 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     # So that package.module:factory is found in the current folder, behind everything that is installed.
     sys.path.append(str(Path.cwd()))
     try:
-        arguments.run(arguments)
+        with interruptible():
+            arguments.run(arguments)
     except EdgecompError as error:
         if arguments.debug:
             traceback.print_exc()
         print(f"edgecomp {arguments.verb}: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
-        print(f"edgecomp {arguments.verb}: interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
+        print("; ".join([f"edgecomp {arguments.verb}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: say nothing, and keep Python from trying to flush at exit.

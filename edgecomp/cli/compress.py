@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgecomp.cli.common import add_json, add_output, add_quiet, print_json
+from edgecomp.cli.interrupts import interruptible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,18 +48,19 @@ def run(arguments: argparse.Namespace) -> None:
     require_checkpoint_target(arguments.output, overwrite=arguments.force)
     work_folder = arguments.output.parent / f".{arguments.output.name}.work"
     try:
-        model = compress(
-            arguments.model,
-            arguments.recipe,
-            arguments.calibration,
-            overrides=arguments.overrides,
-            samples=arguments.samples,
-            sequence_length=arguments.sequence_length,
-            quiet=arguments.quiet,
-            work_folder=work_folder,
-            device=arguments.device,
-        )
-        model.save(arguments.output, overwrite=arguments.force)
+        with interruptible():
+            model = compress(
+                arguments.model,
+                arguments.recipe,
+                arguments.calibration,
+                overrides=arguments.overrides,
+                samples=arguments.samples,
+                sequence_length=arguments.sequence_length,
+                quiet=arguments.quiet,
+                work_folder=work_folder,
+                device=arguments.device,
+            )
+            model.save(arguments.output, overwrite=arguments.force)
     except KeyboardInterrupt as interrupt:
         if not work_folder.is_dir():
             raise
