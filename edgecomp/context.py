@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from edgecomp.draft import Draft, Use
 from edgecomp.errors import CalibrationError
 from edgecomp.resume import FinishedFactor, Work
 from edgecomp.statistics import InputStatistics, Site, StatisticKind
-from edgecomp.walk import Structure, Unit, Walk, find_structure
+from edgecomp.walk import Structure, Unit, Walk, find_structure, unreached
 from edgecomp.weights import trim_heap
 
 Item = TypeVar("Item")
@@ -129,6 +130,23 @@ class PassContext:
         if not self.samples:
             raise CalibrationError(f"{why}: pass --calibration FILE (calibration=... in Python)")
 
+    def require_reached(self, layers: Iterable[str]) -> None:
+        """Check that samples reach layers. The first one, which `structure` has run, reaches them all in most models.
+
+        Raises:
+            CalibrationError: naming the layers that are never called, or the model does not take a sample.
+
+        """
+        left = {name: self.modules[name] for name in layers if name not in self.structure.called}
+        if not left:
+            return
+        others = self.progress(
+            self.batches[1:], total=len(self.samples) - 1, label="looking for samples that reach every layer", unit="sample"
+        )
+        never = unreached(self.module, others, left)
+        if never:
+            raise _never_called(never)
+
     def inputs_of(self, draft: Draft, factors: Collection[str], kind: StatisticKind) -> Iterator[tuple[str, Tensor | None]]:
         """Walk over the model, and yield each factor with the statistic of what its stages are given.
 
@@ -210,12 +228,17 @@ class PassContext:
             results = statistics[gathered].results()
             for use, place in places.items():
                 if place not in results:
-                    raise CalibrationError(
-                        f"every layer that is compressed must see calibration inputs, but {use.layer} was never called: "
-                        f'give inputs that reach it, or leave it out with skip = ["{use.layer}"]'
-                    )
+                    raise _never_called([use.layer])
                 found[use] = results[place]
         return found
+
+
+def _never_called(layers: Sequence[str]) -> CalibrationError:
+    was, it = ("was", "it") if len(layers) == 1 else ("were", "them")
+    return CalibrationError(
+        f"every layer that is compressed must see calibration inputs, but {', '.join(layers)} {was} never called: give inputs that "
+        f"reach {it}, or leave {it} out with skip = {json.dumps(list(layers))}"
+    )
 
 
 def _parts(draft: Draft, uses: Iterable[Use], kind: StatisticKind) -> list[list[Use]]:

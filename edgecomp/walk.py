@@ -8,7 +8,7 @@ statistics in memory, at a time. A model without blocks (`find_structure`) is on
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -41,12 +41,14 @@ class Structure:
         blocks: names of the modules that run one after the other, each on what the one before it gave; empty where there are none.
         widths: how many values each block returns; 0 for a tensor by itself.
         before: the watched layers that run before the first block and never behind the last one.
+        called: the watched layers that the sample reached.
 
     """
 
     blocks: tuple[str, ...]
     widths: tuple[int, ...]
     before: frozenset[str]
+    called: frozenset[str]
 
 
 def first_tensor(output: Any) -> Tensor:
@@ -85,6 +87,8 @@ def find_structure(
         notes = [part.register_forward_pre_hook(lambda part, _: calls.append(part)) for part in parts.values()]
         stack.enter_context(_hooks([notes]))
         expected = run_module(module, inputs)
+    reached = {id(layer) for layer in calls}
+    called = frozenset(key for key, layer in layers.items() if id(layer) in reached)
     for name, part in lists:
         chain = chains[name]
         if not chain.holds or _shares_modules(list(part)):
@@ -92,7 +96,7 @@ def find_structure(
         (began, _), (_, ended) = chain.spans[0], chain.spans[-1]
         before = {id(layer) for layer in calls[:began]} - {id(layer) for layer in calls[ended:]}
         names = tuple(f"{name}.{child}" if name else child for child, _ in part.named_children())
-        found = Structure(names, tuple(chain.widths), frozenset(key for key, layer in layers.items() if id(layer) in before))
+        found = Structure(names, tuple(chain.widths), frozenset(key for key in called if id(layers[key]) in before), called)
         reused = chain.reused(calls)
         doubt = "since modules of theirs are used outside of them too" if reused else _doubt(module, found, inputs, expected)
         if doubt is None:
@@ -103,7 +107,24 @@ def find_structure(
                 f"cannot be run one by one, {doubt}"
             )
         break
-    return Structure((), (), frozenset())
+    return Structure((), (), frozenset(), called)
+
+
+def unreached(module: nn.Module, samples: Iterable[Sequence[Tensor]], layers: Mapping[str, nn.Module]) -> list[str]:
+    """Names of the layers that no sample reaches; the model runs on one sample after the other for as long as there are any.
+
+    Raises:
+        CalibrationError: the model does not take a sample.
+
+    """
+    reached: set[nn.Module] = set()
+    hooks = [layer.register_forward_pre_hook(lambda layer, _: reached.add(layer)) for layer in layers.values()]
+    with _hooks([hooks]), streamed(module):
+        for inputs in samples:
+            run_module(module, inputs)
+            if reached.issuperset(layers.values()):
+                break
+    return [name for name, layer in layers.items() if layer not in reached]
 
 
 def _doubt(module: nn.Module, structure: Structure, inputs: Sequence[Tensor], expected: Any) -> str | None:

@@ -63,7 +63,8 @@ def outputs(units: list[Unit]) -> list[list[Tensor]]:
 def test_what_belongs_where() -> None:
     model = stacked()
     structure = find_structure(model, [IDS[0]], find_layers(model))
-    assert structure == Structure(("blocks.0", "blocks.1", "blocks.2"), (2, 2, 2), frozenset({"table"}))
+    blocks = ("blocks.0", "blocks.1", "blocks.2")
+    assert structure == Structure(blocks, (2, 2, 2), frozenset({"table"}), frozenset(find_layers(model)))
     units = walk_over(model, find_layers(model), [[ids] for ids in IDS]).units()
     assert [(unit.name, unit.layers) for unit in units] == [
         ("", ("table",)),
@@ -244,7 +245,7 @@ class Demanding(Biased):
 def test_blocks_between_which_more_passes_than_one_value_are_one_unit(kind: type[nn.Module], why: str) -> None:
     torch.manual_seed(0)
     model, said = kind().eval(), list[str]()
-    assert find_structure(model, [torch.ones(2, 8)], {}, said.append) == Structure((), (), frozenset())
+    assert find_structure(model, [torch.ones(2, 8)], {}, said.append) == Structure((), (), frozenset(), frozenset())
     (message,) = said
     assert "blocks.0 to blocks.2 run one after the other" in message and why in message
 

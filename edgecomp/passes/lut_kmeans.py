@@ -113,11 +113,11 @@ class LutKmeans:
         self.config = config
 
     def prepare(self, draft: Draft, context: PassContext) -> None:
-        """Refuse patterns that fit no layer, block sizes that fit no matrix, and calibration that is missing.
+        """Refuse patterns that fit no layer, block sizes that fit no matrix, and calibration that is missing or misses a layer.
 
         Raises:
             ConfigError: a pattern fits no layer, or a block size does not fit.
-            CalibrationError: activations are asked for and missing.
+            CalibrationError: activations are asked for and missing, or never reach a layer.
 
         """
         names = list(draft.plans)
@@ -125,11 +125,13 @@ class LutKmeans:
         for group in self.config.layers:
             require_patterns_used(group.match, names, "lut-kmeans layers.match")
         work = self._work(draft)
-        multiplied = any(draft.stage(use).op != "gather" for factor in work for use in draft.uses(factor))
+        uses = [use for factor in work for use in draft.uses(factor)]
+        multiplied = dict.fromkeys(use.layer for use in uses if draft.stage(use).op != "gather")
         if self.config.weighting != "none" and multiplied:
             context.require_calibration(
                 'lut-kmeans weights errors by activations, unless weighting is "none", and needs calibration inputs'
             )
+            context.require_reached(multiplied)
 
     def requires(self, draft: Draft) -> None:
         """Refuse a draft without a matrix left to pack.

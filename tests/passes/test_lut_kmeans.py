@@ -269,6 +269,27 @@ def test_weighting_by_activations_needs_calibration_that_reaches_the_layers() ->
     context = context_of(model, [torch.ones(1, 64)])
     with pytest.raises(CalibrationError, match=r'conv was never called.*skip = \["conv"\]'):
         run_on(draft, context, bits=2, refits=0)
+    assert not draft.factors
+
+
+def test_a_layer_that_no_sample_reaches_is_refused_before_any_pass_runs() -> None:
+    model = nn.Sequential()
+    model.fc, model.rare, model.never, model.idle = (nn.Linear(64, 64) for _ in range(4))
+    model.forward = lambda x: model.rare(x) if x.sum() < 0 else model.fc(x)  # type: ignore[method-assign]
+    first, second = torch.ones(1, 64), -torch.ones(1, 64)
+    draft = draft_of(model)
+    passes = [
+        LutKmeans(LutKmeansConfig(layers=[], skip=skip, weighting=w))
+        for skip, w in ((["never", "idle"], "none"), ([], "activations"))
+    ]
+    with pytest.raises(CalibrationError, match=r'never, idle were never called.*reach them.*skip = \["never", "idle"\]'):
+        run_passes(passes, draft, context_of(model, [first], [second]))
+    assert not draft.factors
+    with pytest.raises(CalibrationError, match="rare was never called"):
+        run_on(draft, context_of(model, [first]), skip=["never", "idle"])
+    assert not draft.factors
+    run_on(draft, context_of(model, [first], [second]), skip=["never", "idle"], bits=2, refits=0)
+    assert list(draft.factors) == ["fc.weight", "rare.weight"]
 
 
 def test_a_hessian_is_let_go_of_before_the_next_block_runs(monkeypatch: pytest.MonkeyPatch) -> None:
