@@ -17,6 +17,7 @@ from edgecomp import formats
 from edgecomp.columns import ConvColumns, stage_output
 from edgecomp.draft import Draft, Use
 from edgecomp.errors import CalibrationError
+from edgecomp.memory import require_memory
 from edgecomp.resume import FinishedFactor, Work
 from edgecomp.statistics import InputStatistics, Site, StatisticKind
 from edgecomp.walk import Structure, Unit, Walk, find_structure, unreached
@@ -185,6 +186,7 @@ class PassContext:
         if not waiting:
             return
         self.require_calibration("this pass weights errors by activations and needs calibration inputs")
+        self._require_memory(draft, [use for found in waiting.values() for use in found], kind)
         units = self.walk().units()
         while waiting:
             unit = units.pop(0)
@@ -201,6 +203,17 @@ class PassContext:
                     if not waiting[factor]:
                         del waiting[factor]
                         yield finished(factor)
+
+    def _require_memory(self, draft: Draft, uses: Iterable[Use], kind: StatisticKind) -> None:
+        """Refuse a Gram that does not fit into memory beside that of one sample, which is added to it."""
+        places = [(place, use.layer) for use in uses for gathered, place in [_gathered(draft, use, kind)] if gathered == "gram"]
+        columns, layer = max(((draft.shape(draft.stage(place).factor)[1], layer) for place, layer in places), default=(0, ""))
+        require_memory(
+            8 * columns**2,
+            f"XᵀX of the {columns:,} columns that {layer} is given",
+            "weight the errors of this layer alike, or leave it out with skip",
+            self.device,
+        )
 
     def _gather(self, draft: Draft, unit: Unit, uses: Sequence[Use], kind: StatisticKind, *, keep: bool) -> dict[Use, Tensor]:
         """Run a unit, and gather statistics: of what stages are given, or the Gram of the layer's inputs that it follows from."""

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from edgecomp.calibration import run_module
 from edgecomp.errors import CalibrationError
+from edgecomp.memory import require_memory
 from edgecomp.weights import materialised, streamed, trim_heap
 
 _TOLERANCE = 1e-4  # of what a walk gives, relative: the operations are the same, their order in memory need not be
@@ -334,9 +335,21 @@ class Walk:
             run_module(self._module, self._placed(number))
         self._require_order(number, range(len(calls)))
         if number == len(self.values):
+            if not number:
+                self._require_memory(first[0])
             self.values.append(first[0].clone())  # which may be the model's input itself
             self.calls.append(calls)
         return first[0]
+
+    def _require_memory(self, first: Tensor) -> None:
+        """Refuse samples whose hidden states do not fit into memory, going by the first one."""
+        rows = sum(batch[0].numel() for batch in self.batches) / max(1, self.batches[0][0].numel())
+        require_memory(
+            int(first.numel() * first.element_size() * rows),
+            f"keeping what {len(self.batches):,} samples give between the blocks of the model",
+            "give fewer or shorter samples (--samples, --sequence-length)",
+            self._device,
+        )
 
     def _run_block(self, block: int, number: int) -> Tensor:
         call = self._for_one_run(self.calls[number][block])

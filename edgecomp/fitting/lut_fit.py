@@ -44,6 +44,19 @@ class LutFit:
     weighted_error: float
 
 
+def hessian_bytes(columns: int) -> int:
+    """Memory that a fit to a Hessian needs at least, the Hessian included.
+
+    Beside what is given, float32, there are a damped copy, a float64 factor, and another float32: the copy in reverse order that
+    the factor is made of, then the factor as the fit reads it.
+
+    Args:
+        columns: K.
+
+    """
+    return (4 + 4 + 8 + 4) * lut.round_up(columns, lut.SPAN_COLUMNS) ** 2
+
+
 @dataclass(frozen=True)
 class _Settings:
     """What all rows of a matrix have in common.
