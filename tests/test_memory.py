@@ -69,6 +69,18 @@ def test_this_system_has_some() -> None:
     assert available is None or available > 0
 
 
+def test_each_device_has_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 100)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (200, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 50)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 20)
+    for device, most in (("cpu", 100), ("cuda", 230)):
+        memory.require_memory(most, "it", "take less", torch.device(device))
+        with pytest.raises(ConfigError, match=f"available on {device}: take less"):
+            memory.require_memory(most + 1, "it", "take less", torch.device(device))
+    memory.require_memory(1 << 60, "it", "take less", torch.device("meta"))
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system with 1 MB left."""
