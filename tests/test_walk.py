@@ -9,6 +9,7 @@ import tiny_models
 import torch
 from torch import Tensor, nn
 
+import edgecomp.walk
 from edgecomp.errors import CalibrationError
 from edgecomp.layers import find_layers
 from edgecomp.models import body_of, load_model
@@ -151,6 +152,19 @@ def test_only_a_unit_s_weights_are_float32_at_a_time() -> None:
     float32 = {name: sum(dtype == torch.float32 for dtype in dtypes) for name, dtypes in seen.items()}
     assert float32 == {"blocks.1.fc": 2, "head": 5}  # of 11
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_outputs_are_compared_wherever_they_differ(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edgecomp.walk, "_COMPARED", 3)
+    expected = torch.tensor([1.0, -2.0, torch.inf, 3.0, torch.nan, 1e-9, 2.0])
+    value = expected.clone()
+    assert edgecomp.walk._close(value, expected)
+    value[place] += 1e-4
+    assert edgecomp.walk._close(value, expected)
+    value[place] += 1e-2
+    assert not edgecomp.walk._close(value, expected)
+    assert edgecomp.walk._close(expected[:0], expected[:0])
 
 
 def test_modules_that_are_no_chain_are_one_unit() -> None:
