@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgecomp.errors import CalibrationError
+from edgecomp.errors import CalibrationError, first_line, is_out_of_memory
 from edgecomp.tensor import TensorSpec
 from edgecomp.text import token_windows
 
@@ -184,14 +184,19 @@ def run_module(module: Callable[..., Any], batch: Sequence[Tensor]) -> Any:
     """What the module returns for a batch of inputs, without gradients; the inputs stay as they are, whatever it does to its own.
 
     Raises:
-        CalibrationError: the module does not take such inputs.
+        CalibrationError: the module does not take such inputs, or there is not enough memory for them.
 
     """
     try:
         with torch.no_grad():
             return module(*copies(batch))
-    except (RuntimeError, TypeError, ValueError, LookupError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, MemoryError) as error:
         given = ", ".join(f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}" for tensor in batch)
+        if is_out_of_memory(error):
+            raise CalibrationError(
+                f"the model must fit into memory while it runs, but takes more on {given}: give smaller or shorter inputs "
+                f"(--sequence-length for text): {first_line(error)}"
+            ) from error
         hint = "; models take float32 as a rule: convert the samples by .astype('float32')" if "float64" in given else ""
         raise CalibrationError(
             f"the model must accept its inputs, but fails on {given}: {type(error).__name__}: {error}{hint}"

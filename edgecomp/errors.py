@@ -12,6 +12,11 @@ def first_line(error: BaseException) -> str:
     return next((line for line in lines if line), type(error).__name__)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left: an error of Python, numpy, or PyTorch, whose own is a RuntimeError on a processor."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+
+
 class EdgecompError(Exception):
     """Base of all errors that a user can cause; the command line prints the message and ends with `exit_code`."""
 
@@ -19,7 +24,7 @@ class EdgecompError(Exception):
 
 
 class ConfigError(EdgecompError):
-    """A recipe or an option is wrong: unknown key, value out of range, block size that does not fit."""
+    """A recipe or an option is wrong: unknown key, value out of range, block size that does not fit, more memory than there is."""
 
     exit_code = 3
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import edgecomp
 from edgecomp.cli.interrupts import interruptible
-from edgecomp.errors import EdgecompError, RuntimeUnavailableError
+from edgecomp.errors import EdgecompError, RuntimeUnavailableError, first_line, is_out_of_memory
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
 VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "device-bundle", "doctor")
@@ -75,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if extra is not None:
             print(f"edgecomp {arguments.verb}: error: {error}; pip install 'edgecomp[{extra}]'", file=sys.stderr)
             return RuntimeUnavailableError.exit_code
+        if is_out_of_memory(error):
+            print(
+                f"edgecomp {arguments.verb}: error: there must be more memory than there is: {first_line(error)}", file=sys.stderr
+            )
+            return 1
         print(
             f"edgecomp {arguments.verb}: internal error: {type(error).__name__}: {error}; this is a bug: please report it with the "
             f"traceback that `edgecomp --debug {arguments.verb} ...` shows",
