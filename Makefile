@@ -25,7 +25,7 @@ CLANG ?= clang++-16
 WERROR := -DEDGECOMP_WERROR=ON
 
 SECONDS ?= 60
-FUZZERS := recipe checkpoint factor calibration onnx_file executorch_file
+FUZZERS := recipe checkpoint factor calibration onnx_file ort_file executorch_file
 
 .PHONY: help demo test check test-cpp test-clang test-sanitized test-arm test-device test-python test-compat fuzz install clean
 

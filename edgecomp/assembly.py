@@ -11,6 +11,7 @@ from edgecomp.draft import leads, must_lead
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.layers import find_layers, layer_of
 from edgecomp.modules import PackedFactor, PackedLayer, set_module, take_plain_paths
+from edgecomp.rounding import Rounding, require_float32
 from edgecomp.tensor import Factor, LayerPlan
 
 
@@ -106,22 +107,22 @@ def dense_tensors(
     body: nn.Module,
     compressed: Mapping[str, LayerPlan],
     changed: Mapping[str, Tensor],
-    dtype: torch.dtype,
+    rounding: Rounding,
     unused: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Every tensor of the model that is no compressed weight, and the biases that passes add, by name.
 
-    Floats are rounded to `dtype`, and shared tensors stay shared.
+    Shared tensors stay shared.
 
     Args:
         body: the original model.
         compressed: the plans of the layers whose weights are packed.
         changed: tensors that passes put in the place of the original's, or added as biases of plans.
-        dtype: `torch.float16` or `torch.float32`.
+        rounding: brings them to the dtype that they are stored in.
         unused: layers that are left out.
 
     Raises:
-        ModelError: a value is too large for `dtype`.
+        ModelError: a value is too large for float32.
 
     """
     biases = [plan.bias for plan in compressed.values() if plan.bias is not None]
@@ -133,25 +134,23 @@ def dense_tensors(
         if name in replaced:
             continue
         if id(tensor) not in rounded:
-            rounded[id(tensor)] = _rounded(name, tensor.detach(), dtype)
+            rounded[id(tensor)] = rounding(name, tensor.detach())
         tensors[name] = rounded[id(tensor)]
     return tensors
 
 
-def _rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
-    rounded = value.to(dtype) if value.is_floating_point() else value
-    if (torch.isfinite(value) & ~torch.isfinite(rounded)).any():
-        raise ModelError(f'{name} holds values beyond {dtype}: set dense_dtype = "float32" in the recipe')
-    return rounded
-
-
-def require_storable(body: nn.Module, names: Collection[str], dtype: torch.dtype) -> None:
+def require_storable(body: nn.Module, names: Collection[str]) -> None:
     """Check before long work that tensors of the model, which stay dense whatever the passes do, can be stored.
 
     Raises:
-        ModelError: a value is too large for `dtype`.
+        ModelError: a value is too large for float32, or a tensor holds complex numbers.
 
     """
     for name, tensor in body.state_dict(keep_vars=True).items():
         if name in names:
-            _rounded(name, tensor.detach(), dtype)
+            if tensor.is_complex():
+                raise ModelError(
+                    f"{name} holds complex numbers, which checkpoints and runtimes do not store: keep real and imaginary parts "
+                    "(torch.view_as_real), or register the buffer with persistent=False"
+                )
+            require_float32(name, tensor.detach())

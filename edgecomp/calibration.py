@@ -6,8 +6,7 @@ dictionaries of arrays. A sample is one such dictionary: a batch of inputs.
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgecomp.bounded import read_text as read_bounded_text
+from edgecomp.bounded import require_unpackable
 from edgecomp.errors import CalibrationError, first_line, is_out_of_memory
 from edgecomp.tensor import TensorSpec
 from edgecomp.text import token_windows
@@ -37,13 +38,12 @@ def read_text(path: Path) -> str:
     """A UTF-8 text file, `.gz` or plain.
 
     Raises:
-        CalibrationError: missing, unreadable, or not UTF-8.
+        CalibrationError: missing, unreadable, not UTF-8, or larger than `edgecomp.bounded` allows.
 
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return data.decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        return read_bounded_text(path)
+    except (OSError, ValueError) as error:
         raise CalibrationError(f"{path} must be a readable UTF-8 text file (or the same in .gz): {error}") from error
 
 
@@ -59,7 +59,7 @@ def text_windows(text: str, tokenizer: Tokenizer, length: int, count: int, where
     if not len(windows):
         raise CalibrationError(
             f"{where} must hold at least one window of {length} tokens, got {len(ids)} tokens: "
-            "give more text or a shorter sequence length"
+            "give more text or a shorter --sequence-length"
         )
     return windows
 
@@ -87,6 +87,7 @@ def npz_samples(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[Sa
 
     """
     try:
+        require_unpackable(path)
         archive = np.load(path, allow_pickle=False)
         members = {name: archive[name] for name in archive.files}
     except Exception as error:  # numpy, zipfile and the tokenizer of numpy's headers raise errors of many unrelated classes
@@ -135,19 +136,33 @@ def factory_samples(spec: str, count: int) -> list[Sample]:
 
 
 def import_attribute(spec: str, error_type: type[Exception]) -> Any:
-    """The attribute that `package.module:name` names.
+    """The attribute that `package.module:name` names; the module may also lie in the current folder.
+
+    That folder is searched from here on and no sooner, behind everything that is installed: it may be a stranger's, with files
+    named like the optional packages that libraries look for.
 
     Raises:
         error_type: no such module or attribute.
 
     """
     module_name, _, attribute = spec.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         if not module_name or module_name.startswith("."):
             raise ImportError("the module must be named in full")
         return getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise error_type(f"{spec!r} must name an importable package.module:attribute: {error}") from error
+        raise error_type(f"{spec!r} must name an importable package.module:attribute: {error}{_path_hint(module_name)}") from error
+
+
+def _path_hint(module_name: str) -> str:
+    """What to do where a module is named by its file."""
+    if not module_name.endswith(".py") and "/" not in module_name:
+        return ""
+    folder, _, name = module_name.removesuffix(".py").rpartition("/")
+    where = f", and run in {folder} or put that folder into PYTHONPATH" if folder else ""
+    return f". A module is named without its folder and without .py: give {name}:FUNCTION{where}"
 
 
 def to_tensors(sample: Sample, inputs: Sequence[TensorSpec]) -> list[Tensor]:

@@ -32,7 +32,9 @@ from edgecomp.progress import ProgressBar
 from edgecomp.recipe import Recipe, load_recipe
 from edgecomp.reconstruction import layer_error
 from edgecomp.resume import Work, open_work
+from edgecomp.rounding import Rounding
 from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
+from edgecomp.trust import NOBODY, Trust
 from edgecomp.weights import trim_heap
 
 DEFAULT_SAMPLES = 128
@@ -52,6 +54,7 @@ def compress(
     device: str = "cpu",
     sizes: Mapping[str, Sequence[int | str]] | None = None,
     exportable: bool = True,
+    trust: Trust = NOBODY,
 ) -> CompressedModel:
     """Compress a model; the original is left as it is.
 
@@ -73,6 +76,7 @@ def compress(
         exportable: trace the model first, as every exporter will: one that cannot be exported is refused before the passes run,
             weights that `forward` reads past their layers stay dense, and layers that no output depends on are left out. Without,
             all of that shows at the export.
+        trust: whether code of the model's makers may run; nothing of it does otherwise.
 
     Raises:
         EdgecompError: `ConfigError`, `ModelError`, `CalibrationError` or `ExportError`, each saying how to mend it; `OutputError`
@@ -81,9 +85,12 @@ def compress(
     """
     resolved = load_recipe(recipe, overrides)
     if samples < 1 or sequence_length < 2:
-        raise ConfigError(f"samples must be at least 1 and sequence_length at least 2, got {samples} and {sequence_length}")
+        raise ConfigError(
+            "samples (--samples) must be at least 1 and sequence_length (--sequence-length) at least 2, got "
+            f"{samples} and {sequence_length}"
+        )
     where = _device(device)
-    loaded = _loaded(model)
+    loaded = _loaded(model, trust)
     files = loaded.files if isinstance(model, str) else ()  # a model in memory may have been changed since it was loaded
     with _evaluating(loaded.module):
         progress = ProgressBar(quiet)
@@ -118,15 +125,16 @@ def _compress(
     loaded = found.model
     body = body_of(loaded.module)
     draft = draft_of(body, without={*found.elsewhere, *found.unused})
-    dense_dtype: torch.dtype = getattr(torch, resolved.dense_dtype)
-    require_storable(body, draft.dense, dense_dtype)
+    rounding = Rounding(getattr(torch, resolved.dense_dtype))
+    require_storable(body, draft.dense)
     originals = dict(draft.matrices)
     layers = {name: body.get_submodule(name) for name in draft.layers}
     context = PassContext(loaded.module, layers, _batches(inputs, loaded.inputs), progress, loaded.kind, device, work)
     run_passes(passes, draft, context)
-    plans, factors = _finish(draft, originals, resolved)
+    plans, factors = _finish(draft, originals, rounding)
 
-    tensors = dense_tensors(body, plans, draft.tensors, dense_dtype, unused=found.unused)
+    tensors = dense_tensors(body, plans, draft.tensors, rounding, unused=found.unused)
+    progress.say(rounding.notice())
     module = _skeleton(loaded.module, body.state_dict(keep_vars=True).values())
     install(body_of(module), plans, factors, tensors, found.unused)
     return CompressedModel(
@@ -152,13 +160,14 @@ def _compress(
                 name: draft.records[name] for name in factors if name in draft.records
             },  # in the model's order, resumed or not
             "layers": _layer_errors(draft, plans, factors, originals, progress),
+            **({"dense": rounding.to_json()} if resolved.dense_dtype == "float16" else {}),
         },
     )
 
 
-def _loaded(model: str | nn.Module | LoadedModel) -> LoadedModel:
+def _loaded(model: str | nn.Module | LoadedModel, trust: Trust) -> LoadedModel:
     if isinstance(model, str):
-        return load_model(model)
+        return load_model(model, trust)
     if isinstance(model, nn.Module):
         return LoadedModel(model, (), ())
     return model
@@ -219,7 +228,7 @@ def _layer_parameters(draft: Draft, plans: Mapping[str, LayerPlan]) -> dict[str,
     return parameters
 
 
-def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tuple[dict[str, LayerPlan], dict[str, Factor]]:
+def _finish(draft: Draft, originals: Mapping[str, Tensor], rounding: Rounding) -> tuple[dict[str, LayerPlan], dict[str, Factor]]:
     """Plans and factors of the layers that a pass changed; matrices that a pass made and none packed become dense factors."""
 
     def untouched(name: str, plan: LayerPlan) -> bool:
@@ -228,13 +237,13 @@ def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tu
         return as_it_was and draft.matrices.get(own.factor) is originals[own.factor]
 
     plans = {name: plan for name, plan in draft.plans.items() if not untouched(name, plan)}
-    dtype = np.float16 if recipe.dense_dtype == "float16" else np.float32
     factors: dict[str, Factor] = {}
     for stage in (stage for plan in plans.values() for term in plan.terms for stage in term):
         if stage.factor in draft.factors:
             factors[stage.factor] = draft.factors[stage.factor]
         elif stage.factor not in factors:
-            factors[stage.factor] = dense_format.pack(draft.matrices[stage.factor].cpu().float().numpy(), dtype)
+            values = rounding(stage.factor, draft.matrices[stage.factor].detach().cpu()).numpy()
+            factors[stage.factor] = dense_format.pack(values, values.dtype.type)
     return plans, factors
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgecomp.bounded import LARGEST_SETTINGS_BYTES, parse_json, parse_toml, read_bytes
 from edgecomp.errors import ConfigError
 from edgecomp.tensor import StageOp
 
@@ -85,11 +84,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(path, LARGEST_SETTINGS_BYTES).decode("utf-8")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"the recipe {path} must be a readable text file: {error}") from error
-    except (ValueError, RecursionError) as error:  # of the two parsers, and of Python for numbers of thousands of digits
+    try:
+        value = parse_toml(text) if path.suffix == ".toml" else parse_json(text)
+    except ValueError as error:
         raise ConfigError(f"the recipe {path} must be valid {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"the recipe {path} must hold a table of settings, got {type(value).__name__}")
@@ -136,8 +136,8 @@ def _position(target: list[Any], key: str, assignment: str) -> int:
 
 def _override_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits: a word
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:  # no TOML, or a number of thousands of digits: a word
         return text
 
 

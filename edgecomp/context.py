@@ -129,7 +129,7 @@ class PassContext:
 
         """
         if not self.samples:
-            raise CalibrationError(f"{why}: pass --calibration FILE (calibration=... in Python)")
+            raise CalibrationError(f"{why}: give --calibration FILE (calibration=... in Python)")
 
     def require_reached(self, layers: Iterable[str]) -> None:
         """Check that samples reach layers. The first one, which `structure` has run, reaches them all in most models.

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgecomp.bench.answers import part_of, validated
+from edgecomp.bench.record import Conditions, Machine
 from edgecomp.devices import open_device
 from edgecomp.devices.base import Emulation
 from edgecomp.devices.bundle import RUNNERS, Bundle
@@ -70,7 +72,8 @@ def diagnose_device(url: str, bundle: Path | None) -> DeviceDiagnosis:
     with open_device(url) as device:
         session = Session(device, bundle)
         answer, probe = session.machine(), session.probe
-    machine, state = answer["machine"], answer["before"]
+    machine = validated(Machine, part_of(answer, "machine", url=url), url).model_dump()
+    state = validated(Conditions, part_of(answer, "before", url=url), url).model_dump()
     return DeviceDiagnosis(
         url=device.url,
         architecture=probe.architecture,

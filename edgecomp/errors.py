@@ -5,6 +5,8 @@ A message says what must hold, what was got, where, and how to mend it. Programm
 
 from __future__ import annotations
 
+import unicodedata
+
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message with something on it, or its class: what others raise may be pages long, or empty."""
@@ -17,10 +19,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
 
 
+def visible(text: str) -> str:
+    r"""A stranger's text as a terminal may show it: control characters but line ends and tabs by their numbers, as in `\x1b`."""
+    return "".join(character if _harmless(character) else _number_of(character) for character in text)
+
+
+def _harmless(character: str) -> bool:
+    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _number_of(character: str) -> str:
+    return character.encode("ascii", "backslashreplace").decode() if ord(character) > 127 else f"\\x{ord(character):02x}"
+
+
 class EdgecompError(Exception):
-    """Base of all errors that a user can cause; the command line prints the message and ends with `exit_code`."""
+    """Base of all errors that a user can cause; the command line prints the message and ends with `exit_code`.
+
+    `told_by_device` is set where a device chose class and message.
+    """
 
     exit_code = 1
+    told_by_device = False
 
 
 class ConfigError(EdgecompError):

@@ -12,17 +12,40 @@ from pathlib import Path
 from edgecomp.errors import OutputError
 
 
+def is_utf8(path: str | Path) -> bool:
+    """Whether a name is UTF-8; Python has the bytes of others as lone surrogates, which model files and runtimes cannot hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def require_writable_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output that exists, or whose parent is no folder.
+    """Refuse an output that exists, whose parent is no folder, or whose name is not UTF-8.
 
     Raises:
         OutputError: with the way out.
 
     """
+    if not is_utf8(path):
+        raise OutputError(f"the name of an output must be UTF-8, got {os.fsencode(path)!r}: give another output")
     if not path.parent.is_dir():
         raise OutputError(f"the folder of an output must exist, but {path.parent} does not: create it first")
     if os.path.lexists(path) and not overwrite:
         raise OutputError(f"{path} exists already: give another output, or --force to replace it")
+
+
+def outside(path: Path, folder: Path) -> bool:
+    """Whether a path in a folder leads out of it by a link.
+
+    In a cache of the Hugging Face hub files are links from `snapshots/REVISION` to `blobs`, both of one model: that is inside.
+    """
+    real, home = path.resolve(), folder.resolve()
+    if real.is_relative_to(home):
+        return False
+    snapshots = next((parent for parent in home.parents if parent.name == "snapshots"), None)
+    return snapshots is None or real.parent != snapshots.parent / "blobs"
 
 
 @contextlib.contextmanager

@@ -134,8 +134,11 @@ def _call(
 def _run_dense(stage: Stage, x: Tensor, factor: PackedFactor, bias: Tensor | None) -> Tensor:
     if factor.format != "dense":
         raise ModelError(f"no operator runs a {stage.op} stage of format {factor.format!r} (factor {stage.factor})")
-    weights = cast(Tensor, factor.values).to(torch.float32)
-    return stage_output(stage.op, stage.conv, weights, x, bias)
+    values = cast(Tensor, factor.values)
+    if stage.op == "gather":  # what was looked up is widened, not the table
+        y = stage_output(stage.op, None, values, x).to(torch.float32)
+        return y if bias is None else y + bias
+    return stage_output(stage.op, stage.conv, values.to(torch.float32), x, bias)
 
 
 def is_transposed_linear(module: nn.Module) -> bool:

@@ -149,6 +149,7 @@ def test_a_factory_yields_samples_up_to_the_count() -> None:
         ("samplers:missing", "importable package.module:attribute"),
         ("no_such_module:f", "importable package.module:attribute"),
         (":f", "importable package.module:attribute"),
+        ("samplers.py:f", r"without \.py: give samplers:FUNCTION$"),
         (".samplers:f", "importable package.module:attribute"),
         ("samplers:", "importable package.module:attribute"),
     ],

@@ -25,6 +25,7 @@ from edgecomp.models import load_model
 from edgecomp.modules import PackedLayer
 from edgecomp.passes import PASSES, PassContext
 from edgecomp.passes.lut_kmeans import LutKmeansConfig
+from edgecomp.trust import NOBODY, Trust
 
 
 def recipe(bits: int = 4, **settings: Any) -> dict[str, Any]:
@@ -191,13 +192,57 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         edgecomp.compress(model, recipe(weighting="none"), tiny_models.tokens())
 
 
-def test_dense_values_beyond_float16_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_models.tied_tokens()
+class Gains(nn.Module):
+    """A layer between a gain and a bound that float16 holds neither of, and a head that stays dense."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(64, 64), nn.Linear(64, 8, bias=False)
+        self.gain = nn.Parameter(torch.tensor(2e-8))
+        self.register_buffer("eps", torch.tensor(1e-8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc(x) * 1e8 * self.gain
+        y: Tensor = self.head(x) / (self.head(x).abs() + self.eps)
+        return y
+
+
+def test_what_float16_loses_stays_float32_and_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = Gains()
     model.fc.bias.data[0] = 1e6
-    with monkeypatch.context() as patch, pytest.raises(ModelError, match=r"fc\.bias.*dense_dtype"):
-        patch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
-        edgecomp.compress(model, recipe(top_dense_dtype="float16"), tiny_models.tokens())
-    assert edgecomp.compress(model, recipe(), tiny_models.tokens()).dense["fc.bias"][0] == 1e6
+    settings = recipe(8, compute="float", weighting="none", skip=["head"], top_dense_dtype="float16")
+    packed = edgecomp.compress(model, settings, [X], quiet=False)
+    said = capsys.readouterr().err
+    assert "3 dense tensors stay float32" in said
+    for name in ("gain (of 1 values 1 become 0)", "eps (of 1 values 1 become 0)", "fc.bias (of 64 values 1 become infinite)"):
+        assert name in said
+    assert {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in packed.dense.items()} == {
+        "gain": "float32",
+        "eps": "float32",
+        "fc.bias": "float32",
+        "head.weight": "float16",
+    }
+    assert packed.provenance["dense"]["gain"]["zeroed"] == 1
+    assert 0 < packed.provenance["dense"]["head.weight"]["relative_error"] < 2**-11
+    outputs = packed(X)[0]
+    torch.testing.assert_close(outputs, model(torch.from_numpy(X["x"])), rtol=1e-2, atol=0)
+
+
+def test_values_beyond_float32_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.tied_tokens()
+    model.fc.bias = nn.Parameter(torch.full((64,), 1e300, dtype=torch.float64))
+    monkeypatch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
+    with pytest.raises(ModelError, match=r"fc\.bias must hold values of float32"):
+        edgecomp.compress(model, recipe(), tiny_models.tokens())
+
+
+def test_complex_tensors_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.tied_tokens()
+    model.register_buffer("frequencies", torch.ones(4, dtype=torch.complex64))
+    monkeypatch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
+    with pytest.raises(ModelError, match="frequencies holds complex numbers"):
+        edgecomp.compress(model, recipe(), tiny_models.tokens())
 
 
 class Idle(nn.Module):
@@ -218,7 +263,7 @@ X = {"x": np.ones((1, 64), np.float32)}
 @pytest.mark.parametrize(
     ("model", "calibration", "message"),
     [
-        ("tiny_models:described", None, "needs calibration inputs: pass --calibration"),
+        ("tiny_models:described", None, "--set passes.0.weighting=none .*needs calibration inputs: give --calibration"),
         ("tiny_models:convolutional", None, "inputs of this model are unknown"),
         ("tiny_models:described", [], "at least one sample"),
         ("tiny_models:described", "missing.npz", "missing.npz"),
@@ -249,7 +294,7 @@ def test_calibration_text_must_fill_a_window(llama_folder: str, text_file: str) 
 
 @pytest.mark.parametrize("options", [{"samples": 0}, {"sequence_length": 1}])
 def test_impossible_amounts_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="samples must be at least 1 and sequence_length at least 2"):
+    with pytest.raises(ConfigError, match=r"\(--samples\) must be at least 1 and sequence_length \(--sequence-length\) at least 2"):
         edgecomp.compress("tiny_models:described", recipe(), IMAGES, **options)  # type: ignore[arg-type]
 
 
@@ -269,11 +314,11 @@ def test_a_module_is_saved_and_loaded_into_another(tmp_path: Path) -> None:
 
 
 def assert_survives_saving(
-    packed: CompressedModel, sample: Sample, folder: Path, model: str | nn.Module | None = None
+    packed: CompressedModel, sample: Sample, folder: Path, model: str | nn.Module | None = None, trust: Trust = NOBODY
 ) -> CompressedModel:
     """Saving and loading changes no bit of the outputs."""
     packed.save(folder / "m.ec")
-    loaded = edgecomp.load(folder / "m.ec", model=model)
+    loaded = edgecomp.load(folder / "m.ec", model=model, trust=trust)
     for got, expected in zip(loaded(sample), packed(sample), strict=True):
         assert torch.equal(got, expected)
     assert (loaded.inputs, loaded.outputs, loaded.kind) == (packed.inputs, packed.outputs, packed.kind)
@@ -310,12 +355,13 @@ def test_an_exported_program_and_its_checkpoint(tmp_path: Path, make: Callable[[
     program = torch.export.export(module, (value,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     path = tmp_path / "model.pt2"
     torch.export.save(program, path)
-    name = load_model(str(path)).inputs[0].name
+    trusted = Trust(code=True)
+    name = load_model(str(path), trusted).inputs[0].name
     sample = {name: value.numpy()}
-    packed = edgecomp.compress(str(path), recipe(8), [sample])
+    packed = edgecomp.compress(str(path), recipe(8), [sample], trust=trusted)
     assert len(packed.factors) == len(edgecomp.compress(make(), recipe(8), [sample]).factors)
     assert relative_error(packed(sample)[0], outputs(module, sample)) < 0.03
-    assert_survives_saving(packed, sample, tmp_path, str(path))
+    assert_survives_saving(packed, sample, tmp_path, str(path), trusted)
 
 
 def test_twice_the_same_checkpoint(tmp_path: Path, bert_folder: str, text_file: str) -> None:

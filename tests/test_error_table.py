@@ -116,8 +116,12 @@ CASES = {
     "no folder": Case(errors.ModelError, compress("./no-such-folder"), ("no-such-folder must be a Hugging Face folder",)),
     "no program": Case(errors.ModelError, compress("none.pt2"), ("none.pt2", "no such file")),
     "no program inside": Case(
-        errors.ModelError, compress("m.pt2"), ("m.pt2 must be a file written by torch.export.save",), write("m.pt2", "no zip")
+        errors.ModelError,
+        compress("m.pt2", "--trust-code"),
+        ("m.pt2 must be a file written by torch.export.save",),
+        write("m.pt2", "no zip"),
     ),
+    "program that is not trusted": Case(errors.ModelError, compress("m.pt2"), ("m.pt2", "--trust-code"), write("m.pt2", "no zip")),
     "no GGUF inside": Case(errors.ModelError, compress("./m.gguf"), ("m.gguf must be",), write("m.gguf", "no GGUF")),
     "unknown recipe": Case(errors.ConfigError, compress(*MODEL, "-r", "lut-44bit"), ("lut-44bit", "did you mean lut-4bit?")),
     "unknown recipe key": Case(errors.ConfigError, compress(*MODEL, "--set", "passes.0.bitz=4"), ("bitz: unknown key",)),
@@ -265,7 +269,7 @@ def test_a_model_without_our_nodes_is_benched_and_says_so(
     assert main(["bench", "plain.onnx", *quick]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)[0]["artifact"]["uses_edgecomp"] is False
-    assert printed.err == "edgecomp bench: plain.onnx has no nodes of ours: ONNX Runtime's own kernels ran\n"
+    assert printed.err == "edgecomp bench: plain.onnx has no nodes of ours: the runtime's own kernels ran\n"
 
 
 def test_our_library_for_another_machine(

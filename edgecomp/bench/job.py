@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
+from edgecomp.bench.answers import described_inputs, part_of, read_output, validated
 from edgecomp.bench.host import now
 from edgecomp.bench.operators import read_operator_times
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.record import Conditions, Machine, Measurement, OperatorTimes, Round
+from edgecomp.bounded import read_bytes, require_unpackable
 from edgecomp.devices.qemu import INSTRUCTIONS_FILE, QemuDevice
 from edgecomp.devices.session import Session
 from edgecomp.errors import ConfigError, DeviceError
@@ -29,6 +30,7 @@ _EMULATED_SAMPLES = 2
 _TRACED_WARMUP, _TRACED_SAMPLES = 2, 10
 _TRACE_FILE = "trace.json"  # the runner's name for it
 _LARGEST_OUTPUTS_BYTES = 256 * 1024 * 1024
+_LARGEST_COUNT = 64  # characters of a count of instructions
 _COOLING_STEP_S = 2.0
 
 
@@ -50,7 +52,10 @@ class Job:
         self._session, self._model, self._options = session, model, options
         self.url = session.device.url
         folder = model.path.parent
-        files = session.push({path.relative_to(folder).as_posix(): path for path in model.files})
+        # What is sent is what was checked, wherever a link leads by now.
+        sources = model.checked if session.copies else model.files
+        names = [path.relative_to(folder).as_posix() for path in model.files]
+        files = session.push(dict(zip(names, sources, strict=True)))
         self._request: list[tuple[str, object]] = [
             ("artifact", files[model.path.name]),
             *(("file", path) for path in files.values()),
@@ -61,13 +66,13 @@ class Job:
             path = session.own_library(model.path) if own else session.push({library.name: library})[library.name]
             self._request.append(("library", path))
         description = session.ask(model.path, [*self._request, ("action", "describe")], options.timeout_s)
-        self.machine = Machine.model_validate(description["machine"])
-        self.inputs = _make_inputs(_specs(model, description["description"]["inputs"]), options)
-        names = {name: f"input-{number}.npy" for number, name in enumerate(self.inputs)}
+        self.machine = validated(Machine, part_of(description, "machine", url=self.url), self.url)
+        self.inputs = _make_inputs(_specs(model, part_of(description, "description", "inputs", url=self.url), self.url), options)
+        arrays = {name: f"input-{number}.npy" for number, name in enumerate(self.inputs)}
         for name, array in self.inputs.items():
-            np.save(scratch / names[name], np.ascontiguousarray(array), allow_pickle=False)
-        paths = session.push({name: scratch / name for name in names.values()})
-        self._request += [("input", f"{name}={paths[file]}") for name, file in names.items()]
+            np.save(scratch / arrays[name], np.ascontiguousarray(array), allow_pickle=False)
+        paths = session.push({name: scratch / name for name in arrays.values()})
+        self._request += [("input", f"{name}={paths[file]}") for name, file in arrays.items()]
 
     def run_round(self) -> Round:
         """Cool down, and measure in a fresh process.
@@ -81,17 +86,15 @@ class Job:
         started = now()
         answer = self._session.ask(self._model.path, [*self._request, *self._sampling()], self._options.timeout_s)
         counts = {"batch": count_items(self.inputs), "tokens": count_tokens(self.inputs)}
-        try:
-            return Round(
-                started_utc=started,
-                cooled_s=cooled_s,
-                before=Conditions.model_validate(answer["before"]),
-                after=Conditions.model_validate(answer["after"]),
-                measurement=Measurement.model_validate(answer["measurement"] | counts),
-                instructions=self._instructions(),
-            )
-        except (ValidationError, KeyError) as error:
-            raise DeviceError(f"{self._session.device.url}: the answer is not what this version expects: {error}") from error
+        measured = part_of(answer, "measurement", url=self.url)
+        return Round(
+            started_utc=started,
+            cooled_s=cooled_s,
+            before=validated(Conditions, part_of(answer, "before", url=self.url), self.url),
+            after=validated(Conditions, part_of(answer, "after", url=self.url), self.url),
+            measurement=validated(Measurement, measured | counts if isinstance(measured, dict) else measured, self.url),
+            instructions=self._instructions(),
+        )
 
     def time_operators(self) -> OperatorTimes | None:
         """Trace some inferences in a fresh process; None on an emulated device, where times say nothing.
@@ -111,8 +114,8 @@ class Job:
             trace = Path(temporary, _TRACE_FILE)
             self._session.device.pull(_TRACE_FILE, trace)
             try:
-                return read_operator_times(trace, answer["trace"]["runs"], instructions)
-            except (ValueError, LookupError) as error:
+                return read_operator_times(trace, part_of(answer, "trace", "runs", url=self.url), instructions)
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:  # of a trace of any other form
                 raise DeviceError(f"{self.url}: the trace of operators is not what this version expects: {error}") from error
 
     def _sampling(self) -> list[tuple[str, object]]:
@@ -132,7 +135,7 @@ class Job:
         """Wait until the device is cool enough, or `cooldown_s`; returns how long."""
         start = time.monotonic()
         while True:
-            state = Conditions.model_validate(self._session.machine()["before"])
+            state = validated(Conditions, part_of(self._session.machine(), "before", url=self.url), self.url)
             waited = time.monotonic() - start
             hottest = state.hottest_celsius
             if hottest is None or hottest <= self._options.max_start_celsius or waited >= self._options.cooldown_s:
@@ -145,7 +148,10 @@ class Job:
             return None
         with tempfile.TemporaryDirectory() as temporary:
             device.pull(INSTRUCTIONS_FILE, Path(temporary, "count"))
-            return int(Path(temporary, "count").read_text(encoding="ascii"))
+            text = read_bytes(Path(temporary, "count"), _LARGEST_COUNT).decode(errors="replace").strip()
+            if not (text.isascii() and text.isdecimal()):
+                raise DeviceError(f"{self.url}: a count of instructions must be a whole number, got {text!r}")
+            return int(text)
 
     def pull_outputs(self, done: Round) -> dict[str, np.ndarray]:
         """The outputs of the last round, which is `done`."""
@@ -154,7 +160,7 @@ class Job:
             for number, output in enumerate(done.measurement.outputs):
                 target = Path(temporary, "output.npy")
                 self._session.device.pull(f"output-{number}.npy", target)
-                outputs[output.name] = np.load(target, allow_pickle=False)
+                outputs[output.name] = read_output(target, output, self.url)
         return outputs
 
 
@@ -163,11 +169,11 @@ def _brought_back() -> list[tuple[str, object]]:
     return [("output_folder", "."), ("max_output_bytes", _LARGEST_OUTPUTS_BYTES)]
 
 
-def _specs(model: OnnxFile | ExecutorchFile, described: Sequence[Mapping[str, Any]]) -> Sequence[InputSpec]:
+def _specs(model: OnnxFile | ExecutorchFile, described: Any, url: str) -> Sequence[InputSpec]:
     """What the device says of the inputs; ExecuTorch knows no names of dynamic sizes, and our manifest does."""
     if isinstance(model, ExecutorchFile):
         return model.inputs
-    return [InputSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in described]
+    return described_inputs(described, url)
 
 
 def _make_inputs(specs: Sequence[InputSpec], options: BenchOptions) -> dict[str, np.ndarray]:
@@ -175,8 +181,9 @@ def _make_inputs(specs: Sequence[InputSpec], options: BenchOptions) -> dict[str,
         sizes = InputSizes(options.batch, options.sequence, options.sizes)
         return make_inputs(specs, sizes, token_ids=options.token_ids, seed=options.seed)
     try:
+        require_unpackable(options.inputs)
         with np.load(options.inputs, allow_pickle=False) as arrays:
             return {spec.name: arrays[spec.name] for spec in specs}
-    except (KeyError, ValueError, OSError) as error:
+    except Exception as error:  # numpy, zipfile and the tokenizer of numpy's headers raise errors of many unrelated classes
         names = ", ".join(spec.name for spec in specs)
         raise ConfigError(f"{options.inputs} must be an .npz with the arrays {names}: {error}") from error

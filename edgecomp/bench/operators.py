@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecomp.bench.record import OperatorTime, OperatorTimes
+from edgecomp.bounded import read_json
 
 LEAST_SHARE = 0.01  # of the time, for a line of its own
 _RUN = "model_run"
@@ -39,9 +39,9 @@ def read_operator_times(trace: Path, runs: int, instructions: Sequence[str]) -> 
         ValueError: the trace is not what it must be.
 
     """
-    events = [event for event in json.loads(trace.read_text(encoding="utf-8")) if "dur" in event]
+    events = [event for event in read_json(trace) if "dur" in event]
     inferences = sorted((event for event in events if event["name"] == _RUN), key=lambda event: event["ts"])[-runs:]
-    if len(inferences) < runs:
+    if runs < 1 or len(inferences) < runs:
         raise ValueError(f"the trace must hold {runs} inferences and holds {len(inferences)}")
     start = inferences[0]["ts"]
     nodes = [event for event in events if event["name"].endswith(_NODE) and event["ts"] >= start]

@@ -6,7 +6,7 @@ at least p percent of the samples do not exceed).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,13 +69,13 @@ class Measurement(_Model):
     versions: dict[str, str]
     kernels: dict[str, str] = Field(description="kernel variant of each operator of our library; empty without it")
     inputs: dict[str, str]
-    outputs: list[Output]
+    outputs: list[Output] = Field(max_length=4096)
     batch: int
     tokens: int | None = Field(description="tokens of one inference, batch x sequence, where the model takes token ids")
     load: Load
     first_inference_ns: int
     warmup_ns: list[int]
-    samples_ns: list[int] = Field(min_length=1)
+    samples_ns: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
     duration_ns: int = Field(description="time of all samples, the harness's own work included")
     frequency_start_hz: int | None = Field(description="highest of the usable processors, after the warm-up")
     frequency_end_hz: int | None = Field(description="the same after the last sample")
@@ -171,7 +171,10 @@ class Artifact(_Model):
     name: str
     bytes: int
     files: list[ArtifactFile]
-    uses_edgecomp: bool = Field(description="whether the model has ai.edgecomp nodes")
+    uses_edgecomp: bool = Field(description="whether the model has nodes of operators of our library")
+    unknown_operators: list[str] = Field(
+        default=[], description="operators of our domain that our library does not have, which run by their functions"
+    )
     library: str | None = Field(description="file name of the registered custom-op library")
 
 
@@ -266,7 +269,10 @@ class Record(_Model):
             return "-"
         measurement = self.rounds[0].measurement
         name = f"{measurement.runtime} {measurement.versions.get(measurement.runtime, '')}".strip()
-        return name if self.artifact.library is None else f"{name} + {measurement.kernels.get('lut_matmul', self.artifact.library)}"
+        if self.artifact.library is None:
+            return name
+        kernels = measurement.kernels if self.artifact.uses_edgecomp else {}
+        return f"{name} + {kernels.get('lut_matmul', self.artifact.library)}"
 
     @property
     def label(self) -> str:

@@ -25,7 +25,7 @@ from edgecomp.devices import open_device
 from edgecomp.devices.base import Device
 from edgecomp.devices.qemu import QemuDevice
 from edgecomp.devices.session import Session
-from edgecomp.errors import ConfigError, DeviceError, RuntimeUnavailableError
+from edgecomp.errors import ConfigError, DeviceError, EdgecompError, RuntimeUnavailableError
 from edgecomp.exported.executorch_file import ExecutorchFile
 from edgecomp.exported.files import hash_files
 from edgecomp.exported.library import resolve_library
@@ -58,10 +58,11 @@ def run_benches(
 ) -> list[Record]:
     """Measure artifacts on devices in alternating rounds, each in a fresh process.
 
-    A device that fails ends its own measurements: the records say so, and hold what was measured until then.
+    A device that fails ends its own measurements: the records say so, and hold what was measured until then. Of several
+    devices, one that refuses the model has failed as well.
 
     Args:
-        artifacts: `.onnx` and `.pte` files; external data lies beside them.
+        artifacts: `.onnx`, `.ort` and `.pte` files; external data lies beside them.
         options: what to measure.
         devices: URLs, see `edgecomp.devices`.
         bundle: what is brought to devices of another architecture; None for the default place.
@@ -73,7 +74,7 @@ def run_benches(
         A record per artifact and device: the first artifact's on all devices, then the next one's.
 
     Raises:
-        ModelError: no such file, or the model does not run on the inputs.
+        ModelError: no such file, or the model does not run on the inputs, on the only device.
         CheckpointError: an artifact is incomplete or not readable.
         ConfigError: a device's URL is wrong, no device can do what is asked for, a dynamic size is not known, the input file does
             not fit, or two outputs would have one name.
@@ -93,7 +94,9 @@ def run_benches(
             raise ConfigError(f"instructions are counted on emulated devices alone (qemu://CPU), got {', '.join(devices)}")
         targets = [_Target(device, bundle) for device in opened]
         runs = [
-            _Run(model, target, options, scratch / f"{m}-{t}") for m, model in enumerate(models) for t, target in enumerate(targets)
+            _Run(model, target, options, scratch / f"{m}-{t}", alone=len(targets) == 1)
+            for m, model in enumerate(models)
+            for t, target in enumerate(targets)
         ]
         keep = len(devices) > 1 or saved is not None
         total = (options.rounds + options.time_operators) * len(runs)
@@ -135,8 +138,10 @@ class _Target:
 class _Run:
     """The rounds of one artifact on one device, until one fails."""
 
-    def __init__(self, model: OnnxFile | ExecutorchFile, target: _Target, options: BenchOptions, scratch: Path) -> None:
-        self.model, self.target, self.options, self._scratch = model, target, options, scratch
+    def __init__(
+        self, model: OnnxFile | ExecutorchFile, target: _Target, options: BenchOptions, scratch: Path, *, alone: bool
+    ) -> None:
+        self.model, self.target, self.options, self._scratch, self._alone = model, target, options, scratch, alone
         self.library = resolve_library(options.library, model)
         self.rounds: list[Round] = []
         self.outputs: dict[str, np.ndarray] = {}
@@ -178,7 +183,10 @@ class _Run:
                 self._scratch.mkdir()
                 self._job = Job(self.target.session, self.model, self.library, self.options, self._scratch)
             work(self._job)
-        except DeviceError as error:
+        except EdgecompError as error:
+            # What a device says must not end the measurements of others.
+            if not isinstance(error, DeviceError) and (self._alone or not error.told_by_device):
+                raise
             self.failure = str(error)
 
     def to_record(self, command: list[str], first: _Run) -> Record:
@@ -238,6 +246,7 @@ def _artifact(model: OnnxFile | ExecutorchFile, library: Path | None) -> Artifac
         bytes=sum(file.bytes for file in files),
         files=files,
         uses_edgecomp=model.uses_edgecomp,
+        unknown_operators=model.unknown_operators if isinstance(model, OnnxFile) else [],
         library=None if library is None else library.name,
     )
 

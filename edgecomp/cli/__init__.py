@@ -8,11 +8,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 
 import edgecomp
+from edgecomp.cli.common import require_utf8
 from edgecomp.cli.interrupts import interruptible
-from edgecomp.errors import EdgecompError, RuntimeUnavailableError, first_line, is_out_of_memory
+from edgecomp.cli.streams import drop, standard_streams
+from edgecomp.errors import EdgecompError, OutputError, RuntimeUnavailableError, first_line, is_out_of_memory, visible
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
 VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "device-bundle", "doctor")
@@ -50,23 +51,38 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, the error's own, 2 for wrong usage, 130 when interrupted."""
-    arguments = build_parser().parse_args(argv)
-    # So that package.module:factory is found in the current folder, behind everything that is installed.
-    sys.path.append(str(Path.cwd()))
     try:
+        with standard_streams() as messages:
+            code = _run(argv)
+    except OutputError as error:
+        print(visible(f"edgecomp: error: {error}"), file=sys.stderr or open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        return error.exit_code
+    return OutputError.exit_code if code == 0 and messages.failure is not None else code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """The same, with streams that can be written to."""
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit:
+        sys.stdout.flush()  # of --help
+        raise
+    try:
+        require_utf8(vars(arguments))
         with interruptible():
             arguments.run(arguments)
+            sys.stdout.flush()
     except EdgecompError as error:
         if arguments.debug:
             traceback.print_exc()
-        print(f"edgecomp {arguments.verb}: error: {error}", file=sys.stderr)
+        print(visible(f"edgecomp {arguments.verb}: error: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"edgecomp {arguments.verb}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone: say nothing, and keep Python from trying to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output (head, less) has gone: say nothing.
+        drop(sys.stdout)
         return 1
     except Exception as error:  # noqa: BLE001  (a mistake of ours: still one line, and the way to report it)
         if arguments.debug:

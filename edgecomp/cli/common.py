@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgecomp.trust import Trust
+
+from edgecomp.files import is_utf8
 
 
 def add_output(parser: argparse.ArgumentParser, what: str) -> None:
@@ -22,6 +28,27 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """`--trust-remote-code` and `--trust-code`."""
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the Python files beside a Hugging Face model, and fetch what its configuration names",
+    )
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="read .pt2 programs and pickled weights: reading them runs code that they may hold",
+    )
+
+
+def trust_of(arguments: argparse.Namespace) -> Trust:
+    """What the two options say."""
+    from edgecomp.trust import Trust
+
+    return Trust(remote_code=arguments.trust_remote_code, code=arguments.trust_code)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -35,6 +62,23 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 def print_json(value: Any) -> None:
     """One JSON value on stdout."""
     print(json.dumps(value, indent=1))
+
+
+def require_utf8(arguments: Mapping[str, Any]) -> None:
+    """Refuse names that are not UTF-8: model files hold names in it, and runtimes and safetensors open no others.
+
+    Raises:
+        ConfigError: naming the argument.
+
+    """
+    from edgecomp.errors import ConfigError
+
+    for value in arguments.values():
+        for item in value if isinstance(value, list) else [value]:
+            text = str(item) if isinstance(item, str | Path) else ""
+            if not is_utf8(text):
+                shown = os.fsencode(text).decode("utf-8", "backslashreplace")
+                raise ConfigError(f"names must be UTF-8, got {shown}: rename it, or give a link to it")
 
 
 def parse_dims(assignments: Sequence[str]) -> dict[str, tuple[int | str, ...]]:

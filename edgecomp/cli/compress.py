@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgecomp.cli.common import add_json, add_output, add_quiet, parse_dims, print_json
+from edgecomp.cli.common import add_json, add_output, add_quiet, add_trust, parse_dims, print_json, trust_of
 from edgecomp.cli.interrupts import interruptible
 
 
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compress a model that may not be exportable: do not trace it first",
     )
+    add_trust(parser)
     add_output(parser, "the checkpoint folder, such as model.ec")
     add_json(parser)
     add_quiet(parser)
@@ -74,6 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
                 device=arguments.device,
                 sizes=parse_dims(arguments.dims),
                 exportable=not arguments.no_export_check,
+                trust=trust_of(arguments),
             )
             model.save(arguments.output, overwrite=arguments.force)
     except KeyboardInterrupt as interrupt:
@@ -81,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise
         raise KeyboardInterrupt(f"what is finished is in {work_folder}: run the same command again to continue") from interrupt
     discard(work_folder)
-    inspection = inspect_model(model, arguments.output.name)
+    inspection = inspect_model(model, arguments.output.name, arguments.output)
     if arguments.json:
         print_json(inspection.to_json())
     else:

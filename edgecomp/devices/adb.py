@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from urllib.parse import SplitResult
 
-from edgecomp.devices.base import Completed
+from edgecomp.devices.base import LARGEST_FILE, Completed
 from edgecomp.devices.shell import ShellDevice, run_client, upload_seconds
 from edgecomp.errors import DeviceError
 
@@ -28,8 +28,8 @@ class AdbDevice(ShellDevice):
         self._command = ["adb", *(["-s", url.netloc] if url.netloc else [])]
         super().__init__(url.geturl(), shlex.quote(url.path.rstrip("/") or _FOLDER))
 
-    def _adb(self, *arguments: str, timeout_s: float) -> Completed:
-        done = run_client([*self._command, *arguments], timeout_s)
+    def _adb(self, *arguments: str, timeout_s: float, stdout: Path | None = None, largest: int | None = None) -> Completed:
+        done = run_client([*self._command, *arguments], timeout_s, stdout=stdout, largest=largest)
         lines = [
             line for line in done.stderr.splitlines() if line.startswith(("error:", "adb: error: failed to get", "adb: device"))
         ]
@@ -45,8 +45,8 @@ class AdbDevice(ShellDevice):
 
     def upload(self, source: Path, target: str) -> Completed:
         """Copy a file to the device."""
-        return self._adb("push", str(source), target, timeout_s=upload_seconds(source))
+        return self._adb("push", str(source.absolute()), target, timeout_s=upload_seconds(source))
 
     def download(self, source: str, target: Path) -> Completed:
-        """Copy a file from the device."""
-        return self._adb("pull", source, str(target), timeout_s=600)
+        """Copy a file through the shell: `adb pull` has no bound."""
+        return self._adb("shell", "-T", f"cat {shlex.quote(source)}", timeout_s=600, stdout=target, largest=LARGEST_FILE)

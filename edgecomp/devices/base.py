@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 Emulation = Literal["no", "machine", "process"]
+# That is brought from a device: outputs of 256 MiB with their headers, a trace.
+LARGEST_FILE = 257 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Device(Protocol):
         ...
 
     def pull(self, name: str, target: Path) -> None:
-        """Copy a file from the session's folder."""
+        """Copy a file of `LARGEST_FILE` bytes at most from the session's folder."""
         ...
 
     def clean_up(self) -> None:

@@ -7,7 +7,6 @@ the C library they were linked with, so that they run on devices with an older o
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edgecomp
+from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, read_json
 from edgecomp.errors import CheckpointError, ConfigError, DeviceError, RuntimeUnavailableError
 
 DESCRIPTION = "bundle.json"
@@ -24,7 +24,7 @@ ARCHITECTURES = ("aarch64",)
 LIBRARIES: Mapping[str, str] = {"onnxruntime": "libedgecomp_onnxruntime.so", "executorch": "libedgecomp_executorch.so"}
 LOADER = "ld-linux-aarch64.so.1"
 # Names of the programs by the suffix of what they run: edgecomp-run-NAME.
-RUNNERS: Mapping[str, str] = {".onnx": "onnxruntime", ".pte": "executorch"}
+RUNNERS: Mapping[str, str] = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".pte": "executorch"}
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 _LIB = Path(edgecomp.__file__).parent / "lib"
 
@@ -136,12 +136,14 @@ def read_bundle(folder: Path) -> Bundle:
             f"no device bundle in {folder}: `edgecomp device-bundle --arch aarch64` makes one, or give its folder by --bundle"
         )
     try:
-        content = json.loads(description.read_text(encoding="utf-8"))
+        content = read_json(description, LARGEST_CONFIGURATION_BYTES)
         architecture, version, names = content["architecture"], content["edgecomp"], content["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{description} is not a bundle's description ({error}): make the bundle again") from error
     if version != edgecomp.__version__:
         raise CheckpointError(f"the bundle in {folder} is of edgecomp {version}, this is {edgecomp.__version__}: make it again")
+    if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise CheckpointError(f"{description} must list names of files beside it: make the bundle again")
     files = {name: folder / name for name in names}
     missing = [name for name, path in files.items() if not path.is_file()]
     if missing:

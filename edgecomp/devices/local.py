@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import SplitResult
 
-from edgecomp.devices.base import Completed, Probe
+from edgecomp.devices.base import LARGEST_FILE, Completed, Probe
+from edgecomp.devices.process import run_bounded
 from edgecomp.errors import ConfigError, DeviceError
 
 
@@ -33,8 +34,8 @@ class LocalDevice:
         return Probe(platform.machine(), f"{platform.system()} {platform.release()}", str(self.folder), None)
 
     def push(self, files: Mapping[str, Path]) -> dict[str, str]:
-        """The files' own paths."""
-        return {name: str(path.resolve()) for name, path in files.items()}
+        """The files' own paths, links as they are: runtimes look for a model's data beside the name that they are given."""
+        return {name: str(path.absolute()) for name, path in files.items()}
 
     def run(self, command: Sequence[str], stdin: str, timeout_s: float) -> Completed:
         """Run a program."""
@@ -42,8 +43,11 @@ class LocalDevice:
 
     def pull(self, name: str, target: Path) -> None:
         """Copy a file that a program wrote."""
+        source = self.folder / name
         try:
-            shutil.copyfile(self.folder / name, target)
+            if source.is_symlink() or not source.is_file() or source.stat().st_size > LARGEST_FILE:
+                raise OSError(f"{source} is no file of {LARGEST_FILE:,} bytes at most")
+            shutil.copyfile(source, target)
         except OSError as error:
             raise DeviceError(f"{name} must be written by the measuring program, but {error}") from error
 
@@ -58,13 +62,12 @@ def run_here(command: Sequence[str], folder: Path, stdin: str, timeout_s: float)
     """Run a program of this machine; it ends when the wait for it ends, Ctrl-C included.
 
     Raises:
-        DeviceError: it cannot be started, or does not end in time.
+        DeviceError: it cannot be started, does not end in time, or writes more than an answer has.
 
     """
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout_s, cwd=folder)
+        return run_bounded(command, timeout_s, stdin=stdin, folder=folder)
     except subprocess.TimeoutExpired as error:
         raise DeviceError(f"{Path(command[0]).name} did not end within {timeout_s:g} s: give more time by --timeout") from error
     except OSError as error:
         raise DeviceError(f"{command[0]} cannot be started: {error}") from error
-    return Completed(done.returncode if done.returncode >= 0 else 128 - done.returncode, done.stdout, done.stderr)

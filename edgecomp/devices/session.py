@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgecomp import errors
+from edgecomp.bounded import parse_json
 from edgecomp.devices.base import Completed, Device, Probe
 from edgecomp.devices.bundle import LOADER, Bundle, bundle_for
-from edgecomp.errors import ConfigError, DeviceError, EdgecompError
+from edgecomp.devices.shell import ShellDevice
+from edgecomp.errors import ConfigError, DeviceError, EdgecompError, visible
+from edgecomp.exported.messages import ending
 
-# The answer of an hour of samples of a microsecond is smaller.
-LARGEST_ANSWER = 256 * 1024 * 1024
 _CANNOT_EXECUTE, _NOT_FOUND = 126, 127  # exit codes of shells
 # Seconds beyond the program's own deadline after which the device counts as gone.
 _GRACE_S = 30
@@ -40,6 +40,11 @@ class Session:
         self.probe: Probe = device.probe()
         self.bundle: Bundle = bundle_for(self.probe.architecture, bundle)
         self._paths = device.push(self.bundle.files)
+
+    @property
+    def copies(self) -> bool:
+        """Whether files are copied to the device, or run where they are."""
+        return isinstance(self.device, ShellDevice)
 
     def push(self, files: Mapping[str, Path]) -> dict[str, str]:
         """Bring files, side by side under their names; see `Device.push`."""
@@ -77,18 +82,27 @@ class Session:
             folder = self._paths[LOADER].removesuffix(f"/{LOADER}")
             command = [self._paths[LOADER], "--library-path", folder, *command]
         done = self.device.run(command, request, timeout_s + _GRACE_S)
-        if len(done.stdout) > LARGEST_ANSWER:
-            raise DeviceError(
-                f"{self.device.url}: the answer has {len(done.stdout)} bytes, more than {LARGEST_ANSWER}; take fewer samples"
-            )
         try:
-            answer = json.loads(done.stdout)
+            answer = _shown(parse_json(done.stdout, finite=True))
         except ValueError as error:
+            if done.exit_code == 0:
+                raise DeviceError(f"{self.device.url}: {program} must answer with JSON: {error}") from error
             raise self._no_answer(program, done, timeout_s) from error
+        if not isinstance(answer, dict):
+            raise DeviceError(f"{self.device.url}: {program} must answer with a JSON object, got {type(answer).__name__}")
         if "error" in answer:
-            raise _named_error(answer["error"], answer["message"])
-        result: dict[str, Any] = answer
-        return result
+            raise self._named_error(answer)
+        return answer
+
+    def _named_error(self, answer: Mapping[str, Any]) -> EdgecompError:
+        """The error that a program names, by our own class of that name."""
+        name, message = answer["error"], answer.get("message")
+        kind = vars(errors).get(name) if isinstance(name, str) else None
+        if not (isinstance(kind, type) and issubclass(kind, EdgecompError) and isinstance(message, str)):
+            return DeviceError(f"{self.device.url}: an error must have a name that there is and a message, got {str(answer)[:500]}")
+        error: EdgecompError = kind(message)
+        error.told_by_device = True
+        return error
 
     def _no_answer(self, program: str, done: Completed, timeout_s: float) -> DeviceError:
         """Why a program wrote no answer, by how it ended."""
@@ -108,7 +122,7 @@ class Session:
             case signal.SIGALRM:
                 return DeviceError(f"{who} did not end within {timeout_s:g} s: give more time by --timeout.{tail}")
             case number if 0 < number < signal.NSIG:
-                return DeviceError(f"{who} was ended by {signal.Signals(number).name}.{tail}")
+                return DeviceError(f"{who} {ending(number)}.{tail}")
         if done.exit_code == _CANNOT_EXECUTE:
             return DeviceError(
                 f"{who} may not be run in {self.probe.folder}: the folder must allow it (no `noexec` mount); "
@@ -127,7 +141,12 @@ def _request(lines: Lines) -> str:
     return "".join(f"{key}={value}\n" for key, value in texts)
 
 
-def _named_error(name: str, message: str) -> EdgecompError:
-    kind = getattr(errors, name)
-    error: EdgecompError = kind(message)
-    return error
+def _shown(value: Any) -> Any:
+    """An answer whose texts may be printed."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {visible(key): _shown(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_shown(entry) if isinstance(entry, str | dict | list) else entry for entry in value]
+    return value

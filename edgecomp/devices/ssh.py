@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -12,7 +13,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import SplitResult
 
-from edgecomp.devices.base import Completed
+from edgecomp.devices.base import LARGEST_FILE, Completed
 from edgecomp.devices.shell import ShellDevice, run_client, upload_seconds
 from edgecomp.errors import ConfigError, DeviceError
 
@@ -51,8 +52,10 @@ class SshDevice(ShellDevice):
         folder = url.path.rstrip("/")
         super().__init__(url.geturl(), shlex.quote(folder) if folder else '"$HOME" && mkdir -p .cache && cd .cache')
 
-    def _ssh(self, script: str, timeout_s: float, *, stdin: Path | None = None, stdout: Path | None = None) -> Completed:
-        done = run_client([*self._command, "--", self._host, script], timeout_s, stdin=stdin, stdout=stdout)
+    def _ssh(
+        self, script: str, timeout_s: float, *, stdin: Path | None = None, stdout: Path | None = None, largest: int | None = None
+    ) -> Completed:
+        done = run_client([*self._command, "--", self._host, script], timeout_s, stdin=stdin, stdout=stdout, largest=largest)
         if done.exit_code == _CONNECTION_LOST:
             lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
             said = lines[-1] if lines else "the connection was lost"
@@ -70,11 +73,14 @@ class SshDevice(ShellDevice):
 
     def download(self, source: str, target: Path) -> Completed:
         """Copy a file through the shell."""
-        return self._ssh(f"cat {shlex.quote(source)}", 600, stdout=target)
+        return self._ssh(f"cat {shlex.quote(source)}", 600, stdout=target, largest=LARGEST_FILE)
 
     def clean_up(self) -> None:
         """Clean up there, and end the connection that was kept open."""
-        super().clean_up()
-        if Path(self._sockets).exists():
-            run_client([*self._command, "-O", "exit", "--", self._host], 10)
+        try:
+            super().clean_up()
+            if Path(self._sockets).exists():
+                with contextlib.suppress(DeviceError):  # of a client that hangs or is gone: there is nothing left to end
+                    run_client([*self._command, "-O", "exit", "--", self._host], 10)
+        finally:
             shutil.rmtree(self._sockets, ignore_errors=True)

@@ -7,23 +7,26 @@ Python package imports PyTorch, and a device has neither. Field numbers are thos
 from __future__ import annotations
 
 import itertools
-import json
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgecomp.bounded import parse_json
 from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.exported.files import data_missing
 from edgecomp.exported.flatbuffer import Table
 from edgecomp.exported.inputs import InputSpec
-from edgecomp.ops import DOMAIN_VERSION, NAMESPACE
+from edgecomp.files import outside
+from edgecomp.ops import DOMAIN_VERSION, NAMESPACE, OPERATORS
 
 METHOD = "forward"
 # Methods without inputs, for every reader of programs: our manifest as JSON, and the names of inputs and outputs by position.
 MANIFEST_METHOD, INPUT_NAMES_METHOD, OUTPUT_NAMES_METHOD = "edgecomp_manifest", "edgecomp_input_names", "edgecomp_output_names"
 MANIFEST_SCHEMA = 1
+_OWN_NAMES = frozenset(operator.executorch_name for operator in OPERATORS.values())
 
 _PROGRAM_IDENTIFIER, _PROGRAM_HEADER = b"ET12", b"eh00"
 _DATA_IDENTIFIER, _DATA_HEADER = b"FT01", b"FH01"
@@ -89,6 +92,7 @@ class ExecutorchFile:
         instructions: what each instruction calls: an operator or a backend; empty where it only moves values or jumps.
         activation_bytes: what the program plans for its activations.
         manifest: ours, or empty for a program of another tool.
+        checked: the files themselves, links followed, as they were when they were checked, in the order of `files`.
 
     """
 
@@ -100,6 +104,7 @@ class ExecutorchFile:
     instructions: tuple[str, ...]
     activation_bytes: int
     manifest: Mapping[str, Any]
+    checked: tuple[Path, ...] = ()
 
     @property
     def uses_edgecomp(self) -> bool:
@@ -109,7 +114,7 @@ class ExecutorchFile:
     @property
     def own_operators(self) -> list[str]:
         """The operators of ours that it calls."""
-        return sorted(name for name in self.operators if name.startswith(f"{NAMESPACE}::"))
+        return sorted(self.operators & _OWN_NAMES)
 
     @property
     def data(self) -> Path | None:
@@ -143,8 +148,14 @@ def read_executorch(path: Path) -> ExecutorchFile:
             f"{path} is not a complete ExecuTorch program ({error}; {path.stat().st_size} bytes); copy or export it again"
         ) from error
     _check_manifest(program)
+    unknown = sorted(name for name in program.operators - _OWN_NAMES if name.startswith(f"{NAMESPACE}::"))
+    if unknown:
+        raise CheckpointError(
+            f"{path} calls {', '.join(unknown)}, which this edgecomp's library does not have: install the edgecomp that it was "
+            "exported by, or export the model again"
+        )
     _check_data(program)
-    return program
+    return replace(program, checked=tuple(file.resolve() for file in program.files))
 
 
 def _map(path: Path) -> memoryview:
@@ -196,7 +207,7 @@ def _read_manifest(plan: Table) -> dict[str, Any]:
     outputs = plan.numbers(_PLAN_OUTPUTS, "i")
     values = list(plan.tables(_PLAN_VALUES))
     text = _value(values, outputs[0], _STRING).text(0) if outputs else ""
-    manifest = json.loads(text)  # JSONDecodeError is a ValueError
+    manifest = parse_json(text)
     if not isinstance(manifest, dict):
         raise ValueError("its manifest is no JSON object")
     return manifest
@@ -245,10 +256,13 @@ def _instructions(plan: Table, called: Mapping[int, list[str]]) -> Iterator[str]
     for chain in itertools.islice(plan.tables(_PLAN_CHAINS), 1):
         for instruction in chain.tables(_CHAIN_INSTRUCTIONS):
             names, call = called.get(instruction.number(_INSTRUCTION_TYPE, "B"), []), instruction.table(_INSTRUCTION)
-            index = -1 if call is None or not names else call.number(_CALLED, "i")
-            if index >= len(names):
+            if call is None or instruction.number(_INSTRUCTION_TYPE, "B") not in called:
+                yield ""
+                continue
+            index = call.number(_CALLED, "i")
+            if not 0 <= index < len(names):
                 raise ValueError(f"an instruction calls number {index} of {len(names)}")
-            yield names[index] if index >= 0 else ""
+            yield names[index]
 
 
 def _check_manifest(program: ExecutorchFile) -> None:
@@ -271,10 +285,12 @@ def _check_data(program: ExecutorchFile) -> None:
         return
     if Path(str(program.manifest["data"])).name != program.manifest["data"]:
         raise CheckpointError(f"{program.path} refers to constants outside its folder ({program.manifest['data']}); it is not run")
-    if not data.is_file():
+    if outside(data, program.path.parent):
         raise CheckpointError(
-            f"{program.path} needs its data file {data.name} beside it, and there is none; copy both files together"
+            f"{program.path} refers to constants outside its folder ({data.name} is a link to {data.resolve()}); it is not run"
         )
+    if not data.is_file():
+        raise CheckpointError(data_missing(program.path, data.name))
     try:
         _check_complete(_map(data), _DATA_IDENTIFIER, _DATA_HEADER)
     except ValueError as error:

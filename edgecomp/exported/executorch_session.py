@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import numpy as np
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
 from edgecomp.exported.executorch_file import ProgramTensor, read_executorch
 from edgecomp.exported.library import AUTO, resolve_library
-from edgecomp.exported.messages import read_message, write_message
+from edgecomp.exported.messages import ending, read_message, write_message
 
 # ExecuTorch's errors are numbers; what happened is in its log, a line a level of the call, the cause first.
 _LOG_LINE = re.compile(r"\[\w+\.cpp:\d+\] (.*)")
@@ -56,8 +55,8 @@ class ExecutorchModel:
             stderr=self._log,
         )
         request = {
-            "program": str(path.resolve()),
-            "data": None if self.file.data is None else str(self.file.data.resolve()),
+            "program": str(path.absolute()),
+            "data": None if self.file.data is None else str(self.file.data.absolute()),
             "library": None if self.library is None else str(self.library),
             "threads": threads,
         }
@@ -110,7 +109,7 @@ class ExecutorchModel:
         if answer is not None:
             return answer
         code = self._process.wait()
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        how = ending(-code) if code < 0 else f"ended with code {code}"
         raise RuntimeUnavailableError(f"the process that runs {self.file.path} {how}: {self._reason()}")
 
     def _reason(self, otherwise: str | None = None) -> str:

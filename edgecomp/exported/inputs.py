@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from edgecomp.errors import ConfigError
 
+LARGEST_INPUT = 2**28  # values of an input that is made up
 _DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 
 
@@ -37,7 +39,7 @@ def make_inputs(specs: Sequence[InputSpec], sizes: InputSizes, *, token_ids: int
     `[1, token_ids)`; floats are standard normal.
 
     Raises:
-        ConfigError: a type that is not supported, or a dynamic size without a value.
+        ConfigError: a type that is not supported, a dynamic size without a value, or more values than anything made up should have.
 
     """
     random = np.random.default_rng(seed)
@@ -58,7 +60,13 @@ def count_tokens(inputs: Mapping[str, np.ndarray]) -> int | None:
 
 def _values(spec: InputSpec, shape: tuple[int, ...], token_ids: int, random: np.random.Generator) -> np.ndarray:
     if spec.dtype not in _DTYPES:
-        raise ConfigError(f"input {spec.name} has type {spec.dtype}; inputs can be made of {', '.join(_DTYPES)}: give an .npz file")
+        raise ConfigError(
+            f"input {spec.name} has type {spec.dtype}; inputs can be made of {', '.join(_DTYPES)}: give --inputs FILE.npz"
+        )
+    if any(size < 0 for size in shape) or math.prod(shape) > LARGEST_INPUT:
+        raise ConfigError(
+            f"input {spec.name} must have {LARGEST_INPUT:,} values at most to be made up, got {shape}: give an .npz file"
+        )
     dtype = np.dtype(spec.dtype)
     if "mask" in spec.name:
         return np.ones(shape, dtype)
@@ -89,5 +97,9 @@ def _dynamic_size(input_name: str, dim: str | None, axis: int, sizes: InputSizes
         return (sizes.batch, sizes.sequence)[axis]
     if axis == 0:
         return sizes.batch
-    remedy = "give the inputs as an .npz file" if dim is None else f"give it by name (`edgecomp bench --size {dim}=VALUE`)"
+    remedy = (
+        "give the inputs as an .npz file (`edgecomp bench --inputs FILE.npz`)"
+        if dim is None
+        else f"give it by name (`edgecomp bench --size {dim}=VALUE`)"
+    )
     raise ConfigError(f"axis {axis} of input {input_name} has the dynamic size {dim!r}, whose value is not known: {remedy}")

@@ -1,14 +1,27 @@
-"""Messages between two processes over a pipe: a line of JSON, then the bytes of the arrays that it describes."""
+"""Messages between two processes over a pipe: a line of JSON, then the bytes of the arrays that it describes; how one ended."""
 
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
 
 _ARRAYS = "arrays"
+# Of programs that do what they must not, rather than of those that somebody ended.
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE)
+
+
+def ending(number: int) -> str:
+    """How a process ended that ran a model and that a signal ended."""
+    name = signal.Signals(number).name
+    if number in _CRASHES:
+        return (
+            f"died of {name}: the model is damaged, or made to end the runtime, or the runtime has a fault; export the model again"
+        )
+    return f"was ended by {name}"
 
 
 def write_message(file: IO[bytes], message: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:

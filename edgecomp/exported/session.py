@@ -14,9 +14,13 @@ from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
 from edgecomp.exported.inputs import InputSpec
 from edgecomp.exported.library import AUTO, resolve_library
 from edgecomp.exported.onnx_file import read_onnx
+from edgecomp.exported.ort_file import read_ort
 
 if TYPE_CHECKING:
     import onnxruntime
+
+
+_UNREGISTERED = "is not a registered function/op"
 
 
 def import_onnxruntime() -> Any:
@@ -55,7 +59,9 @@ def open_session(path: Path, library: Path | None, threads: int) -> onnxruntime.
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except runtime_errors() as error:
-        raise CheckpointError(f"ONNX Runtime {ort.__version__} refuses {path}: {first_line(error)}") from error
+        reason = first_line(error)
+        hint = "; give the library of its operators by --library PATH" if _UNREGISTERED in reason else ""
+        raise CheckpointError(f"ONNX Runtime {ort.__version__} refuses {path}: {reason}{hint}") from error
 
 
 def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -86,14 +92,14 @@ class OnnxModel:
     """An ONNX model that runs on named arrays.
 
     Args:
-        path: the `.onnx` file, its external data beside it.
+        path: the `.onnx` or `.ort` file, its external data beside it.
         library: `auto`, `none` or a path, see `resolve_library`.
         threads: intra-op threads.
 
     """
 
     def __init__(self, path: Path, library: str = AUTO, threads: int = 1) -> None:
-        self.file = read_onnx(path)
+        self.file = read_ort(path) if path.suffix == ".ort" else read_onnx(path)
         self.library = resolve_library(library, self.file)
         self.session = open_session(path, self.library, threads)
         self.inputs = input_specs(self.session)

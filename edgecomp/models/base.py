@@ -155,6 +155,10 @@ class LoadedModel:
             return calibration.npz_samples(path, self.inputs, count)
         if ":" in spec and not path.exists():
             return calibration.factory_samples(spec, count)
+        if path.suffix == ".py":
+            raise CalibrationError(
+                f"samples in Python are named by a function that yields them, without .py: give {path.stem}:FUNCTION, not {spec}"
+            )
         sequence_length = self.fitting_length(sequence_length)
         text = calibration.read_text(path)
         if self.tokenizer is None:

@@ -2,12 +2,16 @@
 
 Weights of safetensors files stay as they are stored and where they are: parameters are pages of the files, which the system reads
 when they are used and drops when it wants, so that loading takes no memory. Other files are read into memory as float32.
+
+Nothing of a model's makers is run, and what its configuration may name is a list (`edgecomp.models.configuration`), unless it is
+trusted.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,15 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, LARGEST_TOKENIZER_BYTES, read_json
 from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
-from edgecomp.models import gguf
+from edgecomp.models import configuration, gguf
 from edgecomp.models.base import CausalLM, Encoder, LoadedModel, ModelKind
 from edgecomp.models.bound import Adapter
+from edgecomp.models.gguf_header import check_header
 from edgecomp.models.limits import sequence_limit
 from edgecomp.tensor import TensorSpec
+from edgecomp.trust import Trust
 
 _TEXT_INPUTS = (
     TensorSpec("input_ids", "int64", ("batch", "sequence")),
@@ -34,7 +41,9 @@ _ADAPTERS: dict[str, tuple[type[Adapter], str]] = {
 _STORED_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def _transformers() -> Any:
+def _transformers(trust: Trust) -> Any:
+    if not trust.remote_code:
+        os.environ["USE_HUB_KERNELS"] = "NO"  # some architectures fetch kernels unasked; read when transformers is first imported
     for name in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, which names the libraries of other machines
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -48,31 +57,53 @@ def _transformers() -> Any:
     return transformers
 
 
-def load(spec: str) -> LoadedModel:
+def load(spec: str, trust: Trust) -> LoadedModel:
     """A model from a folder, a GGUF file, or a hub id (from the local cache, or downloaded).
 
+    Args:
+        spec: which.
+        trust: whether code beside it may run, and pickled weights be read.
+
     Raises:
-        ModelError: it cannot be found or read, or is of a kind that is not supported.
+        ModelError: it cannot be found or read, is of a kind that is not supported, or names or holds what is not trusted.
 
     """
     path = Path(spec)
     if not path.exists() and (path.suffix == ".gguf" or spec.endswith("/") or spec.startswith((".", "/", "~"))):
         raise ModelError(f"{spec} must be a Hugging Face folder or a .gguf file, and there is none at that path")
-    transformers = _transformers()
-    options: dict[str, Any] = {}
+    transformers = _transformers(trust)
+    packed: dict[str, Any] = {}
     location = spec
     if path.suffix == ".gguf":
-        location, options = str(path.parent), {"gguf_file": path.name}
+        location, packed = str(path.parent), {"gguf_file": path.name}
+    options = {**packed, "trust_remote_code": trust.remote_code}
     try:
+        if packed:
+            check_header(path)
+        else:
+            _check_described(location, trust)
         config = transformers.AutoConfig.from_pretrained(location, **options)
+        if packed:
+            configuration.check_configuration(config.to_dict(), spec, trusted=trust.remote_code)
         kind = _kind_of(config, path)
         loader = transformers.AutoModelForCausalLM if kind == "causal-lm" else transformers.AutoModel
-        files = [path] if options else _files_of(location, config)
+        files = [path] if packed else _files_of(location, config)
+        if not files and not trust.code:
+            raise ModelError(
+                f"the weights of {spec} must be .safetensors: reading pickled ones (.bin) may run code that they hold. Give "
+                "--trust-code if you trust who made the model"
+            )
+        _require_held(loader, config, kind, files, options, spec)
         dtype = _dtype_of(files)
-        body = _dequantised(loader, config, path) if options else None
+        body = _dequantised(loader, config, path) if packed else None
         if body is None:
             body, found = loader.from_pretrained(
-                location, dtype=dtype, output_loading_info=True, **_head_options(config, kind), **options
+                location,
+                dtype=dtype,
+                output_loading_info=True,
+                use_safetensors=None if trust.code or packed else True,
+                **_head_options(config, kind),
+                **options,
             )
             # transformers fills what a file lacks with random numbers, and goes on.
             lacking = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
@@ -86,10 +117,103 @@ def load(spec: str) -> LoadedModel:
     except Exception as error:  # transformers and what it reads with raise errors of any kind
         raise ModelError(
             f"{spec} must be a Hugging Face folder or hub id, a .gguf file, a .pt2 file, or package.module:factory: "
-            f"{type(error).__name__}: {first_line(error)}"
+            f"{type(error).__name__}: {first_line(error)}{_hint(error)}"
         ) from error
     source = {"kind": "huggingface", "model": spec, "architecture": type(body).__name__, "task": kind}
     return _adapt(body, kind, source, tokenizer, assets=(body.config, tokenizer), files=files)
+
+
+def _hint(error: Exception) -> str:
+    """What to do where transformers asks for what it has no option for here."""
+    return "; give --trust-remote-code if you trust who made the model" if "trust_remote_code" in str(error) else ""
+
+
+def _check_described(location: str, trust: Trust) -> None:
+    """Look at what describes a model, before transformers follows it.
+
+    Raises:
+        ModelError: an entry of a configuration is not allowed, or out of bounds.
+        ValueError: a file is too large, nested too deeply, or no JSON.
+
+    """
+    config = _read_entries(location, "config.json", LARGEST_CONFIGURATION_BYTES)
+    if config is None:
+        return  # which transformers says better
+    described = config[0]
+    if described.get("configuration_files"):
+        raise ModelError(f"the configuration of {location} must be in config.json, and names other files: configuration_files")
+    configuration.check_configuration(described, location, trusted=trust.remote_code)
+    settings = _read_entries(location, "tokenizer_config.json", LARGEST_CONFIGURATION_BYTES)
+    _read_entries(location, "tokenizer.json", LARGEST_TOKENIZER_BYTES, parse=False)
+    if trust.remote_code:
+        return
+    configuration.check_type(described.get("model_type"), location, known=sorted(configuration.text_types()))
+    if _find(location, "adapter_config.json") is not None:
+        raise ModelError(
+            f"{location} must hold a whole model, and adapter_config.json names another that it changes: merge the two first"
+        )
+    entries, folder = settings or ({}, Path(location))
+    names = [entries.get("tokenizer_class"), described.get("tokenizer_class")]
+    configuration.check_tokenizer(entries, names, location, folder)
+
+
+def _read_entries(location: str, name: str, largest: int, *, parse: bool = True) -> tuple[dict[str, Any], Path] | None:
+    """A JSON object of a model's file, and the file's folder; None where there is none."""
+    path = _find(location, name)
+    if path is None:
+        return None
+    if path.stat().st_size > largest:
+        raise ModelError(f"{path} must hold {largest:,} bytes at most, and holds {path.stat().st_size:,}")
+    value = read_json(path, largest) if parse else {}
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value, path.parent
+
+
+def _find(location: str, name: str) -> Path | None:
+    """A file of a model, as transformers finds it."""
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(location, name, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found)
+
+
+def _require_held(loader: Any, config: Any, kind: ModelKind, files: Sequence[Path], options: Mapping[str, Any], where: str) -> None:
+    """Refuse a configuration of a much larger model than its files hold: transformers would fill the rest with random numbers.
+
+    Raises:
+        ModelError: telling both sizes.
+
+    """
+    from accelerate import init_empty_weights
+
+    stored = [path for path in files if path.suffix == ".safetensors"]
+    trusted = {"trust_remote_code": options["trust_remote_code"]}
+    with init_empty_weights(include_buffers=True):
+        body = loader.from_config(config, **trusted, **_head_options(config, kind))
+    _require_small_buffers(body, where)
+    wanted = sum(parameter.numel() for parameter in body.parameters())
+    # Tied weights are stored once, and may be counted twice here. A code of a GGUF file takes an eighth of a byte at least.
+    largest = 2 * sum(map(_elements, stored)) if stored else 8 * sum(path.stat().st_size for path in files)
+    if files and wanted > largest:
+        raise ModelError(
+            f"{where} must hold every weight of a {type(body).__name__}, but its configuration asks for {wanted:,} and its files "
+            f"hold {largest // 2 if stored else largest:,}"
+        )
+
+
+def _elements(path: Path) -> int:
+    with safe_open(path, framework="pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  (not a mapping)
+
+
+def _require_small_buffers(body: nn.Module, where: str) -> None:
+    total = sum(buffer.nbytes for buffer in body.buffers())
+    if total > configuration.LARGEST_BUFFERS_BYTES:
+        raise ModelError(
+            f"what {where} computes when it is built must take {configuration.LARGEST_BUFFERS_BYTES:,} bytes at most, and its "
+            f"configuration asks for {total:,}"
+        )
 
 
 def _dequantised(loader: Any, config: Any, path: Path) -> nn.Module | None:
@@ -105,21 +229,18 @@ def _dequantised(loader: Any, config: Any, path: Path) -> nn.Module | None:
 
 def _files_of(location: str, config: Any) -> list[Path]:
     """The files that decide the model, as transformers finds them: configuration and weights; weights of safetensors alone."""
-    from transformers.utils.hub import cached_file
-
-    def find(name: str) -> Path | None:
-        found = cached_file(location, name, _raise_exceptions_for_missing_entries=False)
-        return None if found is None else Path(found)
-
     given = getattr(config, "transformers_weights", None)
-    weights = [given] if given else ["model.safetensors", "model.safetensors.index.json"]
-    first = next((path for path in map(find, weights) if path is not None), None)
+    weights = (
+        [configuration.require_plain_name(given, location)] if given else ["model.safetensors", "model.safetensors.index.json"]
+    )
+    first = next((path for name in weights if (path := _find(location, name)) is not None), None)
     if first is None:
         return []
     names = [*getattr(type(config), "extra_files", ())]
     if first.suffix == ".json":
-        names += sorted(set(json.loads(first.read_text(encoding="utf-8"))["weight_map"].values()))
-    found = [find("config.json"), first, *map(find, names)]
+        parts = set(read_json(first, LARGEST_CONFIGURATION_BYTES)["weight_map"].values())
+        names += sorted(configuration.require_plain_name(name, location) for name in parts)
+    found = [_find(location, "config.json"), first, *(_find(location, name) for name in names)]
     return [path for path in found if path is not None]
 
 
@@ -148,32 +269,59 @@ def _compute_buffers(body: nn.Module, kind: ModelKind) -> None:
             body.get_submodule(parent).register_buffer(leaf, exact[name], persistent=False)
 
 
-def _unfilled(architecture: type[nn.Module], config: Any, kind: ModelKind) -> nn.Module:
-    """The model with parameters on the meta device and real buffers."""
+def _unfilled(architecture: type[nn.Module], config: Any, kind: ModelKind, *, buffers: bool = True) -> nn.Module:
+    """The model with parameters on the meta device, and buffers that are real or there too."""
     from accelerate import init_empty_weights
 
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=not buffers):
         return architecture(config, **_head_options(config, kind))
 
 
-def skeleton(source: Mapping[str, Any], folder: Path) -> LoadedModel:
+def skeleton(source: Mapping[str, Any], folder: Path, trust: Trust) -> LoadedModel:
     """The model that `source` describes with its configuration from `folder`: parameters on the meta device, buffers real.
 
     Raises:
-        ModelError: the configuration does not fit this version of transformers.
+        ModelError: the configuration does not fit this version of transformers, or names what is not trusted.
 
     """
-    transformers = _transformers()
+    if source.get("task") not in _ADAPTERS or not isinstance(source.get("architecture"), str):
+        raise ModelError(f"a checkpoint must tell its model's architecture, and its task as one of {', '.join(_ADAPTERS)}")
+    kind: ModelKind = source["task"]
+    transformers = _transformers(trust)
+    options = {"trust_remote_code": trust.remote_code}
     try:
-        config = transformers.AutoConfig.from_pretrained(folder)
-        body = _unfilled(getattr(transformers, str(source["architecture"])), config, source["task"])
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        _check_described(str(folder), trust)
+        config = transformers.AutoConfig.from_pretrained(folder, **options)
+        architecture = _architecture(transformers, source["architecture"], config, kind, folder, trust)
+        _require_small_buffers(_unfilled(architecture, config, kind, buffers=False), str(folder))
+        body = _unfilled(architecture, config, kind)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+    except ModelError:
+        raise
+    except Exception as error:  # transformers and what it reads with raise errors of any kind
         raise ModelError(
             f"{folder} must hold a configuration and tokenizer that transformers {transformers.__version__} reads: "
-            f"{first_line(error)}"
+            f"{first_line(error)}{_hint(error)}"
         ) from error
-    return _adapt(body, source["task"], source, tokenizer, assets=(config, tokenizer))
+    return _adapt(body, kind, source, tokenizer, assets=(config, tokenizer))
+
+
+def _architecture(transformers: Any, name: str, config: Any, kind: ModelKind, folder: Path, trust: Trust) -> type[nn.Module]:
+    """The class that a checkpoint names: a model of transformers, or, where trusted, of the code beside the configuration."""
+    auto = "AutoModelForCausalLM" if kind == "causal-lm" else "AutoModel"
+    remote = (getattr(config, "auto_map", None) or {}).get(auto)
+    if trust.remote_code and remote is not None and not hasattr(transformers, name):
+        from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+        found: Any = get_class_from_dynamic_module(remote, str(folder))
+    else:
+        found = getattr(transformers, name, None)
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        raise ModelError(
+            f"{folder} must be of an architecture that transformers {transformers.__version__} has, got {name!r}; give "
+            "--trust-remote-code if its own code brings it and you trust who made it"
+        )
+    return found
 
 
 def _adapt(

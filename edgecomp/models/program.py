@@ -1,4 +1,4 @@
-"""Models saved by `torch.export.save`: a `.pt2` file."""
+"""Models saved by `torch.export.save`: a `.pt2` file, which is code: pickled objects, and sizes that sympy evaluates."""
 
 from __future__ import annotations
 
@@ -19,18 +19,24 @@ from edgecomp.models.base import LoadedModel
 from edgecomp.models.bound import Bound
 from edgecomp.models.shapes import BATCH
 from edgecomp.tensor import TensorSpec
+from edgecomp.trust import Trust
 
 
-def load(spec: str) -> LoadedModel:
+def load(spec: str, trust: Trust) -> LoadedModel:
     """The program as modules, with linear, embedding and convolution modules where the original had them.
 
     Raises:
-        ModelError: unreadable, or an input is no tensor.
+        ModelError: not trusted, unreadable, or an input is no tensor.
 
     """
     path = Path(spec)
     if not path.is_file():
         raise ModelError(f"{path} must be a file written by torch.export.save, but there is no such file")
+    if not trust.code:
+        raise ModelError(
+            f"reading {path} runs code that it may hold (PyTorch's .pt2 files have pickled objects and formulas): give "
+            "--trust-code if you trust who made it"
+        )
     try:
         program = torch.export.load(path)
     except Exception as error:

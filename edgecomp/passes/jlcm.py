@@ -17,55 +17,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 
 from edgecomp.config import PassConfig
 from edgecomp.context import PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import ConfigError
 from edgecomp.learning.blockwise import learn_blocks
-from edgecomp.learning.codes import MapGradient
 from edgecomp.learning.end_to_end import learn_end_to_end
 from edgecomp.learning.learned import can_learn
 from edgecomp.learning.objectives import NEEDS_BLOCKS, Objective, make_objective
 from edgecomp.learning.student import LearningSettings, learnable
 from edgecomp.memory import require_memory
+from edgecomp.settings.jlcm import JlcmConfig
 from edgecomp.tensor import Factor
-
-
-class JlcmConfig(PassConfig):
-    """Settings of `jlcm`.
-
-    Args:
-        objective: what the end-to-end stage minimises: `divergence` (from the original's outputs), `hidden-states` (of its blocks),
-            `cross-entropy` (of labels, or next tokens), or `package.module:factory` that returns an
-            `edgecomp.learning.objectives.Objective`.
-        map_gradient: how codes learn: `straight-through`, `proximal`, `naive`, or `none`, which leaves the map as it was.
-        block_steps: steps of the block-wise stage for each block; 0 leaves it out.
-        steps: steps of the end-to-end stage; 0 leaves it out.
-        batch: calibration samples of a step.
-        position_rate: learning rate of the codes, in codewords a step.
-        book_rate: of codebook entries, in int8 steps.
-        scale_rate: of block scales, in int8 steps, and of the row scales of `lut_narrow`, in sixteenths of an octave.
-        dense_rate: of dense factors, norms, biases and other dense tensors; 0 leaves them.
-        seed: of the order of the samples.
-
-    """
-
-    method: Literal["jlcm"] = "jlcm"
-    objective: str = "divergence"
-    map_gradient: MapGradient = "straight-through"
-    block_steps: int = Field(default=0, ge=0)
-    steps: int = Field(default=1000, ge=0)
-    batch: int = Field(default=16, ge=1)
-    position_rate: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
-    book_rate: float = Field(default=3e-2, ge=0, allow_inf_nan=False)
-    scale_rate: float = Field(default=3e-2, ge=0, allow_inf_nan=False)
-    dense_rate: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
-    seed: int = 0
 
 
 class Jlcm:
@@ -82,7 +49,9 @@ class Jlcm:
         """Refuse to learn without samples that the objective can use, and block by block without blocks."""
         context.require_calibration("jlcm learns from calibration inputs")
         if self.config.block_steps and not context.structure.blocks:
-            raise ConfigError(f"the block-wise stage of jlcm needs {NEEDS_BLOCKS}: set block_steps = 0")
+            raise ConfigError(
+                f"the block-wise stage of jlcm needs {NEEDS_BLOCKS}: set block_steps = 0 (--set passes.N.block_steps=0)"
+            )
         self._device = context.device
         # The objective has a context of its own: a copy of the model that this makes goes with it.
         self._objective = make_objective(self.config.objective, replace(context))

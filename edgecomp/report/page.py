@@ -18,6 +18,7 @@ from edgecomp.errors import RuntimeUnavailableError
 from edgecomp.files import replace_file, require_writable_target
 from edgecomp.report.comparison import compare_records
 from edgecomp.report.run_folder import Quality, Runs, load_runs, quality_of
+from edgecomp.size import compared
 
 TEMPLATE = "page.html.j2"
 
@@ -79,6 +80,7 @@ def render(runs: Runs, baseline: Sequence[Record] = ()) -> str:
     environment = Environment(loader=PackageLoader("edgecomp.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"mib": lambda value: f"{value / charts.MEBI:.2f}", "ms": lambda value: f"{value / 1e6:.3f}"}
+    environment.filters["compared"] = compared
     return environment.get_template(TEMPLATE).render(
         title=_title(runs),
         rows=[_row(runs, record, quality) for record, quality in zip(runs.records, qualities, strict=True)],

@@ -11,7 +11,6 @@ artifact with the same name up to the first dot.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from edgecomp.bench.record import Record
+from edgecomp.bounded import read_json
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.inspect.result import Inspection
 from edgecomp.verify.result import REFERENCE, VerifyResult
@@ -108,8 +108,8 @@ def load_runs(runs: Sequence[Path | Record]) -> Runs:
 def _read(folder: Path, kind: str) -> Iterator[Any]:
     for path in sorted(folder.glob(f"{kind}*.json")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            content = read_json(path)
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} is not JSON: {error}") from error
         for value in content if isinstance(content, list) else [content]:
             found = (value.get("kind"), value.get("schema_version")) if isinstance(value, dict) else (None, None)

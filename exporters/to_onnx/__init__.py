@@ -11,6 +11,7 @@ import onnx_ir as ir
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ConfigError, ExportError, first_line
+from edgecomp.exported.onnx_file import PARAMETERS
 from edgecomp.exporters.capture import Capture, capture
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
@@ -59,7 +60,7 @@ def export(model: CompressedModel, output: Path, progress: ProgressBar, options:
         _attach_functions(onnx_model)
         begin("write")
         files = save(onnx_model, output, _check)
-    return ExportResult(files, sum(path.stat().st_size for path in files))
+    return ExportResult(files, sum(path.stat().st_size for path in files), model.parameters)
 
 
 def _attach_functions(model: ir.Model) -> None:
@@ -79,6 +80,7 @@ def _describe(onnx_model: ir.Model, model: CompressedModel, captured: Capture) -
     onnx_model.metadata_props.update(
         {
             "edgecomp.version": edgecomp.__version__,
+            PARAMETERS: str(model.parameters),
             "edgecomp.formats": _json(formats),
             "edgecomp.recipe": _json(model.recipe),
             "edgecomp.provenance": _json(model.provenance),

@@ -6,6 +6,7 @@
 #include <executorch/runtime/platform/platform.h>
 #include <executorch/runtime/platform/runtime.h>
 
+#include <cstdio>
 #include <cstring>
 #include <mutex>
 
@@ -79,6 +80,8 @@ class ErrorLog {
  private:
   static void Keep(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t, const char* message, size_t length) {
     if (level != et_pal_log_level_t::kError && level != et_pal_log_level_t::kFatal) return;
+    // The process ends next, and no answer will tell why.
+    if (level == et_pal_log_level_t::kFatal) std::fprintf(stderr, "%.*s\n", static_cast<int>(length), message);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (first_.empty()) first_.assign(message, length);
   }
@@ -135,7 +138,9 @@ class ExecuTorch : public Backend {
     }
     // Mapped: the default reads the whole file into memory of the process's own.
     module_ = std::make_unique<Module>(request_.artifact, data_files, Module::LoadMode::Mmap);
-    const Error error = module_->load_method(kMethod, nullptr, tracer_.get());
+    // Every offset of the program is held to its bounds; the weights, which lie behind it, are not read for that.
+    Error error = module_->load(executorch::runtime::Program::Verification::InternalConsistency);
+    if (error == Error::Ok) error = module_->load_method(kMethod, nullptr, tracer_.get());
     if (error == Error::OperatorMissing) {
       Fail(ErrorClass::kRuntimeUnavailable, request_.artifact + " calls an operator that is not registered (" +
                                                 ErrorLog::First(error) + "): give the library that has it");

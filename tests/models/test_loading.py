@@ -19,6 +19,7 @@ from edgecomp.errors import CalibrationError, ModelError
 from edgecomp.layers import find_layers
 from edgecomp.models import body_of, load_model
 from edgecomp.tensor import TensorSpec
+from edgecomp.trust import Trust
 
 IMAGE = next(tiny_models.images())
 
@@ -72,7 +73,7 @@ def test_an_exported_program_has_its_layers_back(tmp_path: Path) -> None:
     program = torch.export.export(module, (image,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     path = tmp_path / "model.pt2"
     torch.export.save(program, path)
-    loaded = load_model(str(path))
+    loaded = load_model(str(path), Trust(code=True))
     kinds = {name: type(layer) for name, layer in find_layers(body_of(loaded.module)).items()}
     assert {name: kinds[name] for name in ("stem", "same", "grouped", "depthwise", "head")} == {
         "stem": nn.Conv2d,
@@ -207,6 +208,9 @@ def bad_factories(monkeypatch: pytest.MonkeyPatch) -> None:
         ("bad_factories:missing", "importable package.module:attribute"),
         ("no_such_module:f", "importable package.module:attribute"),
         (":f", "importable package.module:attribute"),
+        ("bad_factories.py:missing", r"without \.py: give bad_factories:FUNCTION$"),
+        ("./lib/bad_factories.py:missing", r"give bad_factories:FUNCTION, and run in \./lib or put that folder into PYTHONPATH"),
+        ("bad_factories.py", "give bad_factories:FUNCTION, not bad_factories.py"),
         ("missing.pt2", "no such file"),
         ("missing/folder", "must be a Hugging Face folder"),
         ("missing/model.gguf", "must be a Hugging Face folder or a .gguf file, and there is none at that path"),
@@ -223,7 +227,7 @@ def test_a_file_that_is_no_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     path.write_bytes(b"not a program")
     with pytest.raises(ModelError, match=r"written by torch\.export\.save"):
-        load_model(str(path))
+        load_model(str(path), Trust(code=True))
 
 
 def test_text_needs_a_tokenizer(text_file: str) -> None:
