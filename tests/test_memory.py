@@ -116,8 +116,7 @@ def test_a_hessian_that_does_not_fit_is_refused_before_the_walk() -> None:
     model = Wide()
     message = (
         "weighting the errors of wide by a Hessian of 256 columns needs 1.3 MB of memory, and 1.0 MB are available on cpu: weight "
-        'them by its diagonal, weighting = "activations" (--set passes.N.weighting=activations, N the position of this pass from 0)'
-        ", or leave the layer out with skip"
+        'them by its diagonal, weighting = "activations" (--set passes.0.weighting=activations), or leave the layer out with skip'
     )
     with pytest.raises(ConfigError, match=re.escape(message)):
         edgecomp.compress(model, recipe(weighting="hessian"), [X])

@@ -96,8 +96,8 @@ class LutKmeans:
         require_memory(
             hessian_bytes(columns[widest]),
             f"weighting the errors of {widest} by a Hessian of {columns[widest]:,} columns",
-            'weight them by its diagonal, weighting = "activations" (--set passes.N.weighting=activations, N the position of this '
-            "pass from 0), or leave the layer out with skip",
+            'weight them by its diagonal, weighting = "activations" (--set passes.N.weighting=activations), or leave the layer out '
+            "with skip",
             context.device,
         )
 
