@@ -13,7 +13,7 @@ import numpy as np
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError, first_line
 from edgecomp.exported.inputs import InputSpec
 from edgecomp.exported.library import AUTO, resolve_library
-from edgecomp.exported.onnx_file import read_onnx
+from edgecomp.exported.onnx_file import LIMITS, read_onnx
 from edgecomp.exported.ort_file import read_ort
 
 if TYPE_CHECKING:
@@ -126,8 +126,11 @@ class OnnxModel:
 
 def _limits(session: onnxruntime.InferenceSession) -> dict[str, int]:
     """The largest value of dynamic sizes by name, of models that say so: those that edgecomp exported."""
-    found = json.loads(session.get_modelmeta().custom_metadata_map.get("edgecomp.limits", "{}"))
-    return {str(name): int(size) for name, size in found.items()}
+    try:
+        found = json.loads(session.get_modelmeta().custom_metadata_map.get(LIMITS, "{}"))
+        return {str(name): int(size) for name, size in found.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise CheckpointError(f"the model's metadata {LIMITS} must be a JSON object of numbers: {first_line(error)}") from error
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:

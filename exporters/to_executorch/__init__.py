@@ -33,7 +33,7 @@ def export(model: CompressedModel, output: Path, progress: ProgressBar, options:
     """
     if output.suffix != ".pte":
         raise ExportError(f"an ExecuTorch program has the suffix .pte, got {output}")
-    max_sizes = bounded_sizes(model.inputs, options.max_sizes)
+    max_sizes = bounded_sizes(model.inputs, options.max_sizes, model.limits)
     with progress.steps("export", 4) as begin:
         begin("capture")
         captured = capture(model, max_sizes)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ConfigError, ExportError, first_line
-from edgecomp.exported.onnx_file import PARAMETERS
+from edgecomp.exported.onnx_file import LIMITS, PARAMETERS
 from edgecomp.exporters.capture import Capture, capture
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
@@ -84,7 +84,7 @@ def _describe(onnx_model: ir.Model, model: CompressedModel, captured: Capture) -
             "edgecomp.formats": _json(formats),
             "edgecomp.recipe": _json(model.recipe),
             "edgecomp.provenance": _json(model.provenance),
-            "edgecomp.limits": _json(captured.limits),
+            LIMITS: _json(captured.limits),
             "edgecomp.inputs": _json([{"name": spec.name, "dtype": spec.dtype, "dims": spec.dims} for spec in model.inputs]),
         }
     )

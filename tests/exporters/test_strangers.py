@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,14 @@ from torch import Tensor, nn
 import edgecomp
 from edgecomp.calibration import Sample
 from edgecomp.checkpoint import CompressedModel, load
-from edgecomp.errors import ExportError
+from edgecomp.errors import CheckpointError, ExportError
 from edgecomp.exported.executorch_session import ExecutorchModel
 from edgecomp.exported.session import OnnxModel
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.models import load_model
+from edgecomp.trust import Trust
+
+TRUSTED = Trust(code=True)  # of the programs that tests write themselves
 
 
 def floats(*shape: int, seed: int = 0) -> np.ndarray:
@@ -256,13 +260,13 @@ def test_a_program_takes_its_inputs_as_it_was_exported(tmp_path: Path) -> None:
     program = torch.export.export(module, (batch, None), {"gain": torch.tensor(2.0)})
     torch.export.save(program, tmp_path / "model.pt2")
     sample = {"gain": np.float32(3), "batch_image": floats(1, 32, 5, 5), "batch_x": floats(2, 32)}
-    original = load_model(str(tmp_path / "model.pt2")).described([sample])
+    original = load_model(str(tmp_path / "model.pt2"), TRUSTED).described([sample])
     with torch.no_grad():
         expected = module(batch, None, gain=torch.tensor(3.0))
     assert original.outputs == ("y", "z", "z_1")
     for name, value in zip(original.outputs, (expected["y"], *expected["z"]), strict=True):
         torch.testing.assert_close(torch.from_numpy(original.run(sample)[name]), value)
-    model = packed(str(tmp_path / "model.pt2"), [sample])
+    model = packed(str(tmp_path / "model.pt2"), [sample], trust=TRUSTED)
     assert set(model.plans) == {"linear", "conv"}
     assert_same(model, [sample], tmp_path)
 
@@ -277,7 +281,7 @@ def test_sizes_of_a_program_have_names_and_limits(tmp_path: Path) -> None:
     program = torch.export.export(Plain().eval(), (torch.from_numpy(ids(2, 9)),), dynamic_shapes=shapes)
     torch.export.save(program, tmp_path / "model.pt2")
     samples = [{"tokens": ids(2, 9)}, {"tokens": ids(1, 32)}]
-    model = packed(str(tmp_path / "model.pt2"), samples)
+    model = packed(str(tmp_path / "model.pt2"), samples, trust=TRUSTED)
     assert [spec.dims for spec in model.inputs] == [("batch", "tokens_1")]
     assert model.limits["tokens_1"] == 32
     assert_same(model, samples, tmp_path)
@@ -291,6 +295,19 @@ def test_sizes_beyond_a_limit_are_refused_with_it(tmp_path: Path) -> None:
     assert artifact.run({"tokens": ids(1, 32)})["logits"].shape == (1, 32, 32)
     with pytest.raises(edgecomp.errors.ModelError, match="tokens_1 of tokens is 33, and this model takes 32 at most"):
         artifact.run({"tokens": ids(1, 33)})
+
+
+@pytest.mark.parametrize("limits", ["[]", "{", '{"tokens_1": "many"}', "[" * 100_000])
+def test_limits_that_are_none_are_refused(limits: str, tmp_path: Path) -> None:
+    tensor = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [tensor("x", 1, ["n"])], [tensor("y", 1, ["n"])]
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    onnx.helper.set_model_props(model, {"edgecomp.limits": limits})
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(CheckpointError, match=r"edgecomp\.limits must be a JSON object of numbers"):
+        OnnxModel(tmp_path / "model.onnx")
 
 
 class Chooses(nn.Module):
