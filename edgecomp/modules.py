@@ -68,6 +68,8 @@ class PackedLayer(nn.Module):
 
         The terms of a sum pass it on: the last stage of each gets what the terms before it gave as its `addend`.
         """
+        if self.plan.terms[0][0].op == "gather" and x.dtype != torch.int64:
+            x = x.to(torch.int64)  # nn.Embedding takes int32 too, our operators do not
         total: Tensor | None = None
         for position, term in enumerate(self.plan.terms):
             value = x

@@ -161,6 +161,34 @@ class UNet(nn.Module):
         return self.head(torch.cat([image, self.up(self.down(image).relu())], dim=1))
 
 
+class Parts(nn.Module):
+    """Splits what has a dynamic first axis, in every way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.linear(x).chunk(2, dim=-1)
+        c, d = torch.split(a * b, [8, 24], dim=1)
+        e, f, g = d.split(8, dim=-1)
+        h, i = torch.stack([e, f], dim=1).unbind(dim=1)
+        j, k = torch.tensor_split(c + g, 2, dim=-1)
+        return (h + i)[:, :4] + j * torch.sigmoid(k) * x.shape[0]
+
+
+class Integers(nn.Module):
+    """Takes int32 indices and a mask of booleans, and returns integers and booleans."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.linear = nn.Embedding(50, 32), nn.Linear(32, 32)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        y = self.linear(self.table(tokens)) * mask[..., None]
+        return {"y": y, "best": y.argmax(dim=-1), "positive": y > 0.5}
+
+
 CASES: dict[str, tuple[type[nn.Module], Sequence[Sample], list[Sequence[int | str]]]] = {
     "query and key": (
         QueryAndKey,
@@ -176,6 +204,12 @@ CASES: dict[str, tuple[type[nn.Module], Sequence[Sample], list[Sequence[int | st
     "attention": (Attention, [{"x": floats(2, n, 32)} for n in (5, 9)], [("batch", "x_1", 32)]),
     "in place": (InPlace, [{"x": floats(2, 32)}], [("batch", 32)]),
     "unused": (Unused, [{"x": floats(2, 32)}], [("batch", 32)]),
+    "parts": (Parts, [{"x": floats(b, 32)} for b in (2, 3)], [("batch", 32)]),
+    "integers": (
+        Integers,
+        [{"mask": np.ones((2, 6), bool), "tokens": ids(2, 6).astype(np.int32)}],
+        [("batch", 6), ("batch", 6)],
+    ),
     "u-net": (UNet, [{"image": floats(1, 32, n, 16)} for n in (16, 24)], [("batch", 32, "image_2", 16)]),
 }
 
@@ -226,7 +260,8 @@ def test_packed_in_both_targets(case: str, tmp_path: Path) -> None:
         original = model_of(module, samples).run(sample)
         for name, value in again.run(sample).items():
             np.testing.assert_array_equal(value, model.run(sample)[name])
-            assert np.sum(value * original[name]) > 0.9 * np.linalg.norm(value) * np.linalg.norm(original[name])
+            got, expected = value.astype(np.float64), original[name].astype(np.float64)
+            assert np.sum(got * expected) > 0.9 * np.linalg.norm(got) * np.linalg.norm(expected)
 
 
 def model_of(module: nn.Module, samples: Sequence[Sample]) -> Any:
@@ -369,6 +404,13 @@ def test_without_the_check_it_is_compressed(tmp_path: Path) -> None:
     assert not module.seen.any()  # the calibration left its traces in a copy
     with pytest.raises(ExportError, match="changes the buffers seen"):
         export(model, "onnx", tmp_path / "model.onnx")
+
+
+def test_convolutions_that_executorch_cannot_run_are_refused(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv3d(3, 8, 3), nn.Flatten(2), nn.Linear(216, 32))
+    model = packed(module.eval(), [{"volume": floats(1, 3, 8, 8, 8)}])
+    with pytest.raises(ExportError, match=r"node conv3d \(aten.conv3d.default\) in module 0 is over three"):
+        export(model, "executorch", tmp_path / "model.pte")
 
 
 def test_a_recurrent_layer_of_fixed_length_is_exported(tmp_path: Path) -> None:
