@@ -23,7 +23,8 @@ import contextlib
 import io
 import json
 import logging
-import subprocess
+import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -36,6 +37,11 @@ import numpy as np
 from records import add_json_option, print_rows
 
 TARGETS = {"onnx": "onnx", "executorch": "pte"}
+PROCESSES = multiprocessing.get_context("forkserver")
+# Imported once, not for each model.
+PROCESSES.set_forkserver_preload(
+    ["zoo_models", "edgecomp.compression", "edgecomp.exporters.to_onnx", "edgecomp.exporters.to_executorch"]
+)
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -154,17 +160,29 @@ def _stock_executorch(module: Any, arguments: tuple[Any, ...], keywords: dict[st
 
 def measure_apart(name: str, timeout: float) -> dict[str, Any]:
     """The row of one model, from a process of its own, which may die."""
+    ours, theirs = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_send, args=(name, theirs))
+    process.start()
+    theirs.close()
     row = {"model": name, "compress": "failed"}
     try:
-        done = subprocess.run(
-            [sys.executable, __file__, "--one", name], capture_output=True, text=True, timeout=timeout, check=False
-        )
-    except subprocess.TimeoutExpired:
+        if ours.poll(timeout):
+            found: dict[str, Any] = ours.recv()
+            return found
         return row | {"message": f"not done after {timeout:g} s"}
-    if done.returncode != 0:
-        return row | {"message": f"the process ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    except EOFError:
+        process.join()
+        return row | {"message": f"its process ended with {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send(name: str, connection: Any) -> None:
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no part of the record
+    connection.send(measure(name))
 
 
 def main() -> None:
@@ -173,14 +191,8 @@ def main() -> None:
     parser.add_argument("--models", metavar="NAME,NAME", help="some models (default: all)")
     parser.add_argument("--folder", type=Path, help="keeps a row in a file each, and takes those that are there")
     parser.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="of one model (default: %(default)s)")
-    parser.add_argument("--one", metavar="NAME", help=argparse.SUPPRESS)
     add_json_option(parser)
     arguments = parser.parse_args()
-    if arguments.one is not None:
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        print(json.dumps(measure(arguments.one)))
-        return
     from zoo_models import MODELS
 
     rows = []
