@@ -100,7 +100,7 @@ def test_recipes_are_bounded(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("text", ["a = 0x" + "f" * 100, "a = " + "{b = " * 70 + "1" + "}" * 70, "a" + ".a" * 10**4 + " = 1"])
 def test_tables_are_bounded(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.toml").write_text(text)
-    with pytest.raises(ConfigError, match="64 deep|128 bits"):
+    with pytest.raises(ConfigError, match=r"64 deep|128 bits"):
         read_mapping(tmp_path / "r.toml")
 
 
