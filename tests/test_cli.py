@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -107,7 +108,26 @@ def test_a_program_is_inspected(capsys: pytest.CaptureFixture[str], tied_program
 def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     raise_on_listing(monkeypatch, KeyboardInterrupt())
     assert main(["recipe"]) == INTERRUPTED
-    assert "interrupted" in capsys.readouterr().err
+    assert capsys.readouterr().err == "edgecomp recipe: interrupted\n"
+
+
+def test_an_interrupt_ends_with_130_when_a_library_makes_another_error_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> list[str]:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+        return []
+
+    monkeypatch.setattr(edgecomp.recipe, "builtin_recipes", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored, as in a shell's background jobs
+    try:
+        assert main(["recipe"]) == INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "edgecomp recipe: interrupted\n"
 
 
 def test_recipes_are_listed_resolved_and_described(capsys: pytest.CaptureFixture[str]) -> None:

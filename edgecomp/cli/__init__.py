@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import edgecomp
+from edgecomp.cli.interrupts import interruptible
 from edgecomp.errors import EdgecompError, RuntimeUnavailableError, visible
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
@@ -50,14 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, the error's own, 2 for wrong usage, 130 when interrupted."""
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with interruptible():
+            arguments.run(arguments)
     except EdgecompError as error:
         if arguments.debug:
             traceback.print_exc()
         print(visible(f"edgecomp {arguments.verb}: error: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
-        print(f"edgecomp {arguments.verb}: interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
+        print("; ".join([f"edgecomp {arguments.verb}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: say nothing, and keep Python from trying to flush at exit.

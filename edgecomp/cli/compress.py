@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgecomp.cli.common import add_json, add_output, add_quiet, add_trust, print_json, trust_of
+from edgecomp.cli.interrupts import interruptible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,19 +49,20 @@ def run(arguments: argparse.Namespace) -> None:
     require_checkpoint_target(arguments.output, overwrite=arguments.force)
     work_folder = arguments.output.parent / f".{arguments.output.name}.work"
     try:
-        model = compress(
-            arguments.model,
-            arguments.recipe,
-            arguments.calibration,
-            overrides=arguments.overrides,
-            samples=arguments.samples,
-            sequence_length=arguments.sequence_length,
-            quiet=arguments.quiet,
-            work_folder=work_folder,
-            device=arguments.device,
-            trust=trust_of(arguments),
-        )
-        model.save(arguments.output, overwrite=arguments.force)
+        with interruptible():
+            model = compress(
+                arguments.model,
+                arguments.recipe,
+                arguments.calibration,
+                overrides=arguments.overrides,
+                samples=arguments.samples,
+                sequence_length=arguments.sequence_length,
+                quiet=arguments.quiet,
+                work_folder=work_folder,
+                device=arguments.device,
+                trust=trust_of(arguments),
+            )
+            model.save(arguments.output, overwrite=arguments.force)
     except KeyboardInterrupt as interrupt:
         if not work_folder.is_dir():
             raise
