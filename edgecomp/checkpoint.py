@@ -26,7 +26,7 @@ from edgecomp.array_file import map_arrays, write_arrays
 from edgecomp.assembly import install, require_complete
 from edgecomp.bounded import read_json
 from edgecomp.errors import CheckpointError, ModelError, OutputError
-from edgecomp.files import replace_folder, require_writable_target
+from edgecomp.files import replace_folder, require_own, require_writable_target
 from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
 from edgecomp.trust import NOBODY, Trust
@@ -88,8 +88,13 @@ def require_checkpoint_target(folder: Path, *, overwrite: bool) -> None:
 
     """
     require_writable_target(folder, overwrite=overwrite)
-    if folder.exists() and not (folder / MANIFEST).is_file():
-        raise OutputError(f"only a checkpoint may be replaced by one, and {folder} is none: give another output")
+    if not folder.exists():
+        return
+    try:
+        files = _read_manifest(folder, any_version=True).get("files")
+    except CheckpointError as error:
+        raise OutputError(f"only a checkpoint may be replaced by one, and {folder} is none: give another output") from error
+    require_own(folder, {MANIFEST, *(files if isinstance(files, dict) else ())}, "checkpoint")
 
 
 def _write_weights(model: CompressedModel, path: Path) -> dict[str, str]:
@@ -219,7 +224,7 @@ def _naming_what_is_missing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path, *, any_version: bool = False) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = read_json(path)
@@ -232,7 +237,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(f"{path} must describe an {CHECKPOINT_FORMAT}")
     version = manifest.get("version")
-    if version != CHECKPOINT_VERSION:
+    if version != CHECKPOINT_VERSION and not any_version:
         raise CheckpointError(
             f"{folder} has checkpoint version {version}, this edgecomp reads {CHECKPOINT_VERSION}: install a matching edgecomp"
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import edgecomp
-from edgecomp.cli.interrupts import interruptible
+from edgecomp.cli.interrupts import interruptible, orderly
 from edgecomp.errors import EdgecompError, RuntimeUnavailableError, visible
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, the error's own, 2 for wrong usage, 130 when interrupted."""
     arguments = build_parser().parse_args(argv)
     try:
-        with interruptible():
+        with orderly(), interruptible():
             arguments.run(arguments)
     except EdgecompError as error:
         if arguments.debug:
