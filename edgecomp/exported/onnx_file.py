@@ -173,7 +173,7 @@ def _visit_tensor(data: memoryview, external: dict[str, int]) -> None:
         elif number == _TENSOR_DIMS:
             dims += _numbers(value)
         elif number == _TENSOR_TYPE:
-            element_type = _numbers(value)[-1]
+            element_type = next(reversed(_numbers(value)), element_type)
     place = place_of(entries, dims, element_type)
     if place is not None:
         location, end = place
