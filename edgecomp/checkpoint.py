@@ -28,10 +28,11 @@ from edgecomp.checkpoint_file import (
     WEIGHTS,
     naming_what_is_missing,
     read_contents,
+    read_manifest,
     sha256_of,
 )
-from edgecomp.errors import ModelError, OutputError
-from edgecomp.files import replace_folder, require_writable_target
+from edgecomp.errors import CheckpointError, ModelError, OutputError
+from edgecomp.files import replace_folder, require_own, require_writable_target
 from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan
 from edgecomp.trust import NOBODY, Trust
@@ -89,8 +90,13 @@ def require_checkpoint_target(folder: Path, *, overwrite: bool) -> None:
 
     """
     require_writable_target(folder, overwrite=overwrite)
-    if folder.exists() and not (folder / MANIFEST).is_file():
-        raise OutputError(f"only a checkpoint may be replaced by one, and {folder} is none: give another output")
+    if not folder.exists():
+        return
+    try:
+        files = read_manifest(folder, any_version=True).get("files")
+    except CheckpointError as error:
+        raise OutputError(f"only a checkpoint may be replaced by one, and {folder} is none: give another output") from error
+    require_own(folder, {MANIFEST, *(files if isinstance(files, dict) else ())}, "checkpoint")
 
 
 def _write_weights(model: CompressedModel, path: Path) -> dict[str, str]:

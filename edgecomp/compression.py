@@ -84,6 +84,8 @@ def compress(
 
     """
     resolved = load_recipe(recipe, overrides)
+    if isinstance(recipe, str | Path) and not trust.code:
+        _require_no_code(resolved, overrides, str(recipe))
     if samples < 1 or sequence_length < 2:
         raise ConfigError(
             "samples (--samples) must be at least 1 and sequence_length (--sequence-length) at least 2, got "
@@ -163,6 +165,23 @@ def _compress(
             **({"dense": rounding.to_json()} if resolved.dense_dtype == "float16" else {}),
         },
     )
+
+
+def _require_no_code(recipe: Recipe, overrides: Sequence[str], where: str) -> None:
+    """Refuse a recipe's file that names code: what somebody else wrote must not run because it was read.
+
+    Raises:
+        ConfigError: with what it names.
+
+    """
+    given = {assignment.partition("=")[0].strip() for assignment in overrides}
+    for index, config in enumerate(recipe.passes):
+        objective, key = getattr(config, "objective", ""), f"passes.{index}.objective"
+        if ":" in objective and key not in given:
+            raise ConfigError(
+                f"the recipe {where} names code that would be run, {key} = {objective!r}: give it yourself "
+                f"(--set {key}={objective}), or --trust-code if you trust who wrote the recipe"
+            )
 
 
 def _loaded(model: str | nn.Module | LoadedModel, trust: Trust) -> LoadedModel:

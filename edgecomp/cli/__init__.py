@@ -11,7 +11,7 @@ from importlib import import_module
 
 import edgecomp
 from edgecomp.cli.common import require_utf8
-from edgecomp.cli.interrupts import interruptible
+from edgecomp.cli.interrupts import interruptible, orderly
 from edgecomp.cli.streams import drop, standard_streams
 from edgecomp.errors import EdgecompError, OutputError, RuntimeUnavailableError, first_line, is_out_of_memory, visible
 
@@ -69,7 +69,7 @@ def _run(argv: Sequence[str] | None) -> int:
         raise
     try:
         require_utf8(vars(arguments))
-        with interruptible():
+        with orderly(), interruptible():
             arguments.run(arguments)
             sys.stdout.flush()
     except EdgecompError as error:

@@ -252,7 +252,7 @@ def _visit_tensor(data: memoryview, external: dict[str, int]) -> None:
         elif key == _TENSOR_DIMS:
             dims += numbers(value)
         elif key == _TENSOR_TYPE:
-            element_type = numbers(value)[-1]
+            element_type = next(reversed(numbers(value)), element_type)
     place = place_of(entries, dims, element_type)
     if place is not None:
         location, end = place
