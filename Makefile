@@ -24,8 +24,8 @@ CLANG ?= clang++-16
 # Warnings are errors for us, not for those who build our code as part of theirs.
 WERROR := -DEDGECOMP_WERROR=ON
 
-SECONDS ?= 60
-FUZZERS := recipe checkpoint factor calibration onnx_file ort_file executorch_file
+SECONDS ?= 300
+FUZZERS := recipe checkpoint factor calibration onnx_file ort_file executorch_file answer records configuration gguf attributes program
 
 .PHONY: help demo test check test-cpp test-clang test-sanitized test-arm test-device test-python test-compat fuzz install clean
 
@@ -37,7 +37,7 @@ help:
 	@echo "make test-arm  C++ tests on emulated ARM CPUs; needs apt-get install g++-aarch64-linux-gnu qemu-user"
 	@echo "make test-device  on an emulated Raspberry Pi and a stand-in for a phone; needs apt-get install $(DEVICE_PACKAGES)"
 	@echo "make check  ruff, mypy, import-linter, clang-format, what is generated from the operator table, the tables of benchmarks/README.md"
-	@echo "make fuzz   each fuzz target for SECONDS=60; needs Clang"
+	@echo "make fuzz   each fuzz target for SECONDS=300, for every night; needs Clang"
 	@echo "make clean  remove what make built"
 
 $(VENV)/dependencies: pyproject.toml

@@ -22,7 +22,7 @@ LARGEST_TEXT_BYTES = 2**30
 # What is packed may be larger than its file by a factor that data reaches and zeros exceed.
 LARGEST_UNPACKED_BYTES, LARGEST_RATIO = 2**30, 16
 DEEPEST = 64  # JSON in JSON
-LARGEST_INTEGER = 2**128  # exclusive, of either sign; transformers writes 10^30 where there is no limit
+LARGEST_BITS = 128  # of a whole number's magnitude; transformers writes 10^30 where there is no limit
 
 
 def read_bytes(path: Path, largest: int) -> bytes:
@@ -78,7 +78,7 @@ def require_unpackable(path: Path) -> None:
         raise ValueError(f"it must unpack to {largest:,} bytes at most, and would to {total:,}")
 
 
-def read_json(path: Path, largest: int = LARGEST_JSON_BYTES) -> Any:
+def read_json(path: Path, largest: int = LARGEST_JSON_BYTES, *, bits: int = LARGEST_BITS) -> Any:
     """The value of a JSON file.
 
     Raises:
@@ -86,15 +86,16 @@ def read_json(path: Path, largest: int = LARGEST_JSON_BYTES) -> Any:
         ValueError: see `parse_json`; or it is larger.
 
     """
-    return parse_json(read_bytes(path, largest).decode("utf-8"))
+    return parse_json(read_bytes(path, largest).decode("utf-8"), bits=bits)
 
 
-def parse_json(text: str, *, finite: bool = False) -> Any:
+def parse_json(text: str, *, finite: bool = False, bits: int = LARGEST_BITS) -> Any:
     """The value of a JSON text.
 
     Args:
         text: the JSON.
         finite: whether NaN and infinities are refused, which JSON does not have and Python writes.
+        bits: of the magnitude of whole numbers.
 
     Raises:
         ValueError: no JSON, nested too deeply, or with numbers out of range.
@@ -104,7 +105,7 @@ def parse_json(text: str, *, finite: bool = False) -> Any:
         value = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"it must be nested {DEEPEST} deep at most") from error
-    require_plain(value, finite=finite)
+    require_plain(value, finite=finite, bits=bits)
     return value
 
 
@@ -123,7 +124,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     return value
 
 
-def require_plain(value: Any, *, finite: bool = False) -> None:
+def require_plain(value: Any, *, finite: bool = False, bits: int = LARGEST_BITS) -> None:
     """Hold a parsed value to the bounds on nesting and numbers.
 
     Raises:
@@ -141,8 +142,8 @@ def require_plain(value: Any, *, finite: bool = False) -> None:
             elif isinstance(item, list):
                 inner += item
             elif isinstance(item, int):
-                if not -LARGEST_INTEGER < item < LARGEST_INTEGER:
-                    raise ValueError("its whole numbers must have 128 bits at most")
+                if item.bit_length() > bits:
+                    raise ValueError(f"its whole numbers must have {bits} bits at most")
             elif finite and isinstance(item, float) and not math.isfinite(item):
                 raise ValueError(f"its numbers must be finite, got {item}")
         level, depth = inner, depth + 1

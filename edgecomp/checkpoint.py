@@ -10,8 +10,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from edgecomp.checkpoint_file import (
     WEIGHTS,
     naming_what_is_missing,
     read_contents,
+    read_manifest,
     sha256_of,
 )
-from edgecomp.errors import ModelError, OutputError
-from edgecomp.files import replace_folder, require_writable_target
+from edgecomp.errors import CheckpointError, ModelError, OutputError
+from edgecomp.files import replace_folder, require_own, require_writable_target
 from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan
 from edgecomp.trust import NOBODY, Trust
@@ -45,6 +46,7 @@ class CompressedModel(LoadedModel):
         plans: the plan of each compressed layer, by module name below `edgecomp.models.body_of(module)`.
         factors: each packed factor once.
         dense: every other tensor by name, in the dtype that it is stored in; names that share a tensor share the object.
+        unused: layers that no output depends on, and whose weights are left out.
         recipe: the resolved recipe, as JSON values.
         parameters: of the original model, a tied matrix once, buffers not counted.
         layer_parameters: of each compressed layer's weight; 0 where an earlier layer has the same weight.
@@ -59,6 +61,7 @@ class CompressedModel(LoadedModel):
     parameters: int
     layer_parameters: Mapping[str, int]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    unused: Sequence[str] = ()
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the checkpoint folder: aside first, then renamed.
@@ -87,8 +90,13 @@ def require_checkpoint_target(folder: Path, *, overwrite: bool) -> None:
 
     """
     require_writable_target(folder, overwrite=overwrite)
-    if folder.exists() and not (folder / MANIFEST).is_file():
-        raise OutputError(f"only a checkpoint may be replaced by one, and {folder} is none: give another output")
+    if not folder.exists():
+        return
+    try:
+        files = read_manifest(folder, any_version=True).get("files")
+    except CheckpointError as error:
+        raise OutputError(f"only a checkpoint may be replaced by one, and {folder} is none: give another output") from error
+    require_own(folder, {MANIFEST, *(files if isinstance(files, dict) else ())}, "checkpoint")
 
 
 def _write_weights(model: CompressedModel, path: Path) -> dict[str, str]:
@@ -115,9 +123,12 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
         "layer_parameters": dict(model.layer_parameters),
         "inputs": [asdict(spec) for spec in model.inputs],
         "outputs": list(model.outputs),
+        "limits": dict(model.limits),
+        "examples": dict(model.examples),
         "source": dict(model.source),
         "recipe": dict(model.recipe),
         "provenance": dict(model.provenance),
+        "unused": list(model.unused),
         "plans": {name: plan.to_json() for name, plan in model.plans.items()},
         "factors": {
             name: {"format": factor.format, "shape": list(factor.shape), "attributes": dict(factor.attributes)}
@@ -153,21 +164,26 @@ def load(folder: str | Path, *, model: str | nn.Module | None = None, trust: Tru
     try:
         with naming_what_is_missing(folder):
             skeleton = build_skeleton(manifest["source"], folder / ASSETS, model, trust)
+            skeleton = replace(skeleton, inputs=contents.inputs).bound()
+            unused = [str(name) for name in manifest["unused"]]
             tensors = {id(array): torch.from_numpy(array) for array in contents.dense.values()}
             dense = {name: tensors[id(array)] for name, array in contents.dense.items()}  # shared ones stay shared
-            require_complete(body_of(skeleton.module), contents.plans, contents.factors, dense)
-            install(body_of(skeleton.module), contents.plans, contents.factors, dense)
+            require_complete(body_of(skeleton.module), contents.plans, contents.factors, dense, unused)
+            install(body_of(skeleton.module), contents.plans, contents.factors, dense, unused)
             return CompressedModel(
                 module=skeleton.module.eval(),
                 inputs=contents.inputs,
                 outputs=tuple(manifest["outputs"]),
                 kind=manifest["kind"],
+                limits={str(name): int(size) for name, size in manifest["limits"].items()},
+                examples={str(name): int(size) for name, size in manifest["examples"].items()},
                 source=manifest["source"],
                 tokenizer=skeleton.tokenizer,
                 assets=skeleton.assets,
                 plans=contents.plans,
                 factors=contents.factors,
                 dense=dense,
+                unused=unused,
                 recipe=manifest["recipe"],
                 parameters=int(manifest["parameters"]),
                 layer_parameters={name: int(manifest["layer_parameters"][name]) for name in contents.plans},

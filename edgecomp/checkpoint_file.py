@@ -50,7 +50,7 @@ def read_contents(folder: Path) -> Contents:
         FormatError: a factor breaks its format's rules.
 
     """
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     _check_files(folder, manifest)
     with naming_what_is_missing(folder):
         plans = {name: LayerPlan.from_json(plan) for name, plan in manifest["plans"].items()}
@@ -70,7 +70,17 @@ def naming_what_is_missing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, *, any_version: bool = False) -> dict[str, Any]:
+    """A checkpoint's manifest.
+
+    Args:
+        folder: the checkpoint.
+        any_version: also of a version that this edgecomp does not read.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+
+    """
     path = folder / MANIFEST
     try:
         manifest = read_json(path)
@@ -83,7 +93,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(f"{path} must describe an {CHECKPOINT_FORMAT}")
     version = manifest.get("version")
-    if version != CHECKPOINT_VERSION:
+    if version != CHECKPOINT_VERSION and not any_version:
         raise CheckpointError(
             f"{folder} has checkpoint version {version}, this edgecomp reads {CHECKPOINT_VERSION}: install a matching edgecomp"
         )

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from edgecomp.errors import OutputError
@@ -46,6 +46,27 @@ def outside(path: Path, folder: Path) -> bool:
         return False
     snapshots = next((parent for parent in home.parents if parent.name == "snapshots"), None)
     return snapshots is None or real.parent != snapshots.parent / "blobs"
+
+
+def require_own(folder: Path, names: Collection[str], what: str) -> None:
+    """Refuse to replace a folder that holds more than what we wrote there: the rest would be lost.
+
+    Args:
+        folder: that will be replaced.
+        names: of our files in it, relative to it.
+        what: it is.
+
+    Raises:
+        OutputError: naming what would be lost.
+
+    """
+    others = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    surplus = sorted(name for name in (path.relative_to(folder).as_posix() for path in others) if name not in names)
+    if surplus:
+        raise OutputError(
+            f"{folder} must hold a {what} and nothing else to be replaced, found {', '.join(surplus[:5])}: move that away, or give "
+            "another output"
+        )
 
 
 @contextlib.contextmanager
@@ -105,10 +126,12 @@ def replace_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A temporary path beside `target` that takes its place when the block ends well, and vanishes when it does not.
 
     Raises:
-        OutputError: the target exists and `overwrite` is not set, or the disk refuses.
+        OutputError: the target exists and `overwrite` is not set or it is no file, or the disk refuses.
 
     """
     require_writable_target(target, overwrite=overwrite)
+    if target.exists() and not target.is_file():  # a folder, or a device such as /dev/null, which would be gone afterwards
+        raise OutputError(f"{target} must be a file to be replaced by one, and is something else: give another output")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)

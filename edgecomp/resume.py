@@ -26,6 +26,8 @@ from edgecomp.files import replace_file
 from edgecomp.tensor import Factor
 
 _KEY = re.compile("[0-9a-f]{64}")
+# A result, or one that was being written when the process was killed.
+_RESULT = re.compile(r"\.?[0-9a-f]{32}\.safetensors(\.\w+)?")
 
 
 class Kept(NamedTuple):
@@ -142,10 +144,12 @@ def open_work(folder: Path, key: str) -> Opened:
     """The work of `key` in `folder`. Nothing is made or removed before the first result: the run may yet turn out to be a mistake.
 
     Raises:
-        OutputError: the folder cannot be read.
+        OutputError: the folder cannot be read, or is a link.
 
     """
     here = folder / key
+    for path in (folder, here):
+        _require_no_link(path)
     try:
         finished = len(list(here.glob("[!.]*")))
         others = not finished and folder.is_dir() and any(_KEY.fullmatch(path.name) for path in folder.iterdir())
@@ -158,7 +162,17 @@ def open_work(folder: Path, key: str) -> Opened:
     return Opened(Work(here), None)
 
 
+def _require_no_link(folder: Path) -> None:
+    """Refuse a link where a folder of ours is to be: what lies behind it is somebody else's."""
+    if folder.is_symlink():
+        raise OutputError(
+            f"{folder} must be a folder to keep finished work in, and is a link to {folder.readlink()}: remove the link"
+        )
+
+
 def _start(folder: Path) -> None:
+    for path in (folder.parent, folder):
+        _require_no_link(path)
     try:
         folder.parent.mkdir(exist_ok=True)
         _remove_keys(folder.parent)
@@ -171,9 +185,10 @@ def discard(folder: Path) -> None:
     """Remove kept work, once what it was for is saved; other files in the folder stay, and so does the folder then.
 
     Raises:
-        OutputError: the disk refuses.
+        OutputError: the disk refuses, or the folder is a link.
 
     """
+    _require_no_link(folder)
     try:
         if not folder.is_dir():
             return
@@ -185,8 +200,12 @@ def discard(folder: Path) -> None:
 
 
 def _remove_keys(folder: Path) -> None:
+    """Remove what was kept under any key, and nothing that others named like one."""
     for path in folder.iterdir():
-        if _KEY.fullmatch(path.name):
+        if not _KEY.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+            continue
+        results = list(path.iterdir())
+        if all(_RESULT.fullmatch(result.name) and not result.is_dir() for result in results):
             shutil.rmtree(path)
 
 

@@ -9,6 +9,7 @@ holds its graph and padding, which for a small model are most of it: of files `s
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -46,7 +47,7 @@ class SizeReport:
 
     def ratio_to(self, bits: int) -> float:
         """How many times smaller than the same parameters at `bits` bits (32 or 16)."""
-        return bits / self.bits_per_weight
+        return bits / self.bits_per_weight if self.packed_bytes else math.inf
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values, derived figures included."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import atheris
 import harness
 
-with atheris.instrument_imports(include=["edgecomp", "numpy.lib", "zipfile", "gzip"]):
+with harness.instrumented("edgecomp", "numpy.lib", "zipfile", "gzip"):
     from edgecomp.calibration import npz_samples, read_text, to_tensors
     from edgecomp.tensor import TensorSpec
 

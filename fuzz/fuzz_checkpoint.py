@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 
-import atheris
 import harness
 
-with atheris.instrument_imports(include=["edgecomp", "json"]):
+with harness.instrumented("edgecomp", "json"):
     from edgecomp.checkpoint import MANIFEST, WEIGHTS, read_contents
 
 FOLDER = harness.scratch_folder()

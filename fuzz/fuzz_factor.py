@@ -6,7 +6,7 @@ import atheris
 import harness
 import numpy as np
 
-with atheris.instrument_imports(include=["edgecomp"]):
+with harness.instrumented("edgecomp"):
     from edgecomp import native
     from edgecomp.formats import lut
     from edgecomp.tensor import Factor

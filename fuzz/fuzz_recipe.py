@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import atheris
 import harness
 
-with atheris.instrument_imports(include=["edgecomp", "tomllib", "json"]):
+with harness.instrumented("edgecomp", "tomllib", "json"):
     from edgecomp.recipe import load_recipe
 
 FOLDER = harness.scratch_folder()

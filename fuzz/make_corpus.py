@@ -13,14 +13,17 @@ import numpy as np
 import onnx
 import onnxruntime
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests" / "report")]
 
 import onnx_models
+import test_hostile_records
 import tiny_models
 from torch import nn
 
 import edgecomp
 from edgecomp.checkpoint import MANIFEST, WEIGHTS
+from edgecomp.devices import open_device
+from edgecomp.devices.session import Session
 from edgecomp.recipe import builtin_recipes, load_recipe
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -88,12 +91,76 @@ def _programs() -> None:
         _write("executorch_file", "small", (Path(folder) / "m.pte").read_bytes())
 
 
+def _answers() -> None:
+    """What the measuring program really says."""
+    with tempfile.TemporaryDirectory() as folder, open_device("local") as device:
+        model = onnx_models.save_encoder(Path(folder) / "m.onnx", np.ones((4, 4), np.float32))
+        ids = Path(folder) / "ids.npy"
+        np.save(ids, np.ones((1, 2), np.int64))
+        session = Session(device)
+        files = [("artifact", model), ("file", model), ("threads", 1)]
+        inputs = [("input", f"{name}={ids}") for name in ("input_ids", "attention_mask")]
+        sampling = [("warmup", 1), ("min_iterations", 2), ("output_folder", folder)]
+        described = session.ask(model, [*files, ("action", "describe")], 30)
+        measured = session.ask(model, [*files, *inputs, *sampling], 30)
+        for name, answer in (("describe", described), ("measure", measured)):
+            answer["machine"]["cpu_features"] = ["avx2"]  # not those of whatever machine makes the seeds
+            _write("answer", name, name[:1].encode() + json.dumps(answer).encode())
+        _write("answer", "error", b"m" + json.dumps({"error": "ModelError", "message": "no"}).encode())
+        events = [
+            {"name": "model_run", "ts": 1, "dur": 9},
+            {"name": "a_kernel_time", "ts": 2, "dur": 3, "args": {"op_name": "Add"}},
+        ]
+        _write("answer", "trace", b"t" + json.dumps(events).encode())
+
+
+def _records() -> None:
+    for kind, record in test_hostile_records.RECORDS.items():
+        _write("records", kind, kind[:1].encode() + json.dumps(record).encode())
+
+
+def _configurations() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, save in (("bert", tiny_models.save_bert), ("llama", tiny_models.save_llama)):
+            (Path(folder) / name).mkdir()
+            path = save(Path(folder) / name)
+            parts = [(path / file).read_bytes() for file in ("config.json", "tokenizer_config.json")]
+            _write("configuration", name, b"\0".join(parts))
+    named = {"model_type": "llama", "attn_implementation": "a/b", "text_config": {"quantization_config": {"quant_method": "c"}}}
+    _write("configuration", "names", json.dumps(named).encode() + b'\0{"tokenizer_class": "RagRetriever"}')
+
+
+def _gguf() -> None:
+    import gguf
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.gguf"
+        writer = gguf.GGUFWriter(path, "llama")
+        writer.add_array("tokens", ["a", "b"])
+        writer.add_custom_alignment(64)
+        writer.add_tensor("t", np.ones((2, 32), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        _write("gguf", "small", path.read_bytes())
+
+
 if __name__ == "__main__":
     _recipes()
     _checkpoints()
     _calibration()
     _onnx_files()
     _programs()
+    _answers()
+    _records()
+    _configurations()
+    _gguf()
+    for operator in range(3):
+        _write("attributes", str(operator), bytes([operator]))
+        _write("attributes", f"changed-{operator}", bytes([operator, 1, 0, 7, 0, 0, 1, 2, 3, 1, 1, 1]) + bytes(range(40)))
+    _write("program", "same", b"")
+    _write("program", "changed", bytes([20, 0, 255, 255, 255, 255, 90, 0, 1, 0, 0, 0]))
     _write("factor", "zeros", bytes(64))
     _write("factor", "changes", bytes(range(64, 0, -1)))
     _write("kernels", "fitting", bytes([0b00111010]) + bytes(range(1, 255)))

@@ -236,7 +236,10 @@ def test_an_existing_output_is_kept_unless_it_may_be_replaced(folder: Path, mode
     before = state_of(folder.parent)
     with pytest.raises(OutputError, match="exists already"):
         model.save(folder)
+    with pytest.raises(OutputError, match="nothing else to be replaced, found mine"):
+        model.save(folder, overwrite=True)
     assert state_of(folder.parent) == before
+    (folder / "mine").unlink()
     model.save(folder, overwrite=True)
     assert state_of(folder.parent) == {name: data for name, data in before.items() if not name.endswith("mine")}
 

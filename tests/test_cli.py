@@ -93,6 +93,12 @@ def test_a_package_of_an_extra_that_is_missing_is_no_bug(
     assert capsys.readouterr().err == f"edgecomp recipe: error: No module named {package!r}; pip install 'edgecomp[{extra}]'\n"
 
 
+def test_memory_that_ends_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    raise_on_listing(monkeypatch, MemoryError("Unable to allocate 4 EiB"))
+    assert main(["recipe"]) == 1
+    assert capsys.readouterr().err == "edgecomp recipe: error: there must be more memory than there is: Unable to allocate 4 EiB\n"
+
+
 def test_another_module_that_is_missing_is_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     raise_on_listing(monkeypatch, ModuleNotFoundError("No module named 'edgecomp.x'", name="edgecomp.x"))
     assert main(["recipe"]) == 1

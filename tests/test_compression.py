@@ -132,7 +132,7 @@ def test_attention_with_its_own_projections_is_left_alone() -> None:
 def test_transformer_layers_of_torch_run_packed() -> None:
     torch.manual_seed(0)
     model = nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 2, 96, batch_first=True), 2).eval()
-    sample = {"x": np.random.default_rng(0).standard_normal((2, 5, 64)).astype(np.float32)}
+    sample = {"src": np.random.default_rng(0).standard_normal((2, 5, 64)).astype(np.float32)}
     packed = edgecomp.compress(model, recipe(8), [sample])
     assert list(packed.plans) == [f"layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)]
     assert relative_error(packed(sample)[0], outputs(model, sample)) < 0.02
@@ -267,14 +267,24 @@ X = {"x": np.ones((1, 64), np.float32)}
         ("tiny_models:convolutional", None, "inputs of this model are unknown"),
         ("tiny_models:described", [], "at least one sample"),
         ("tiny_models:described", "missing.npz", "missing.npz"),
-        ("tiny_models:described", [{"picture": IMAGES[0]["image"]}], r"missing \['image'\], got \['picture'\]"),
+        (
+            "tiny_models:described",
+            [{"picture": IMAGES[0]["image"]}],
+            r"hold the inputs \['image'\] of the model; sample 0 holds \['picture'\]",
+        ),
         ("tiny_models:convolutional", [X], r"fails on float32 \[1, 64\]"),
-        (Idle(), [X], "unused was never called"),
     ],
 )
 def test_calibration_that_cannot_serve_is_refused(model: str | nn.Module, calibration: Any, message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         edgecomp.compress(model, recipe(), calibration)
+
+
+def test_layers_that_nothing_depends_on_are_left_out() -> None:
+    packed = edgecomp.compress(Idle(), recipe(), [X])
+    assert (list(packed.plans), packed.unused) == (["used"], ["unused"])
+    with pytest.raises(CalibrationError, match="unused was never called"):
+        edgecomp.compress(Idle(), recipe(), [X], exportable=False)
 
 
 def test_calibration_text_must_fill_a_window(llama_folder: str, text_file: str) -> None:

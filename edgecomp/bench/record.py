@@ -70,7 +70,7 @@ class Measurement(_Model):
     kernels: dict[str, str] = Field(description="kernel variant of each operator of our library; empty without it")
     inputs: dict[str, str]
     outputs: list[Output] = Field(max_length=4096)
-    batch: int
+    batch: int = Field(gt=0)
     tokens: int | None = Field(description="tokens of one inference, batch x sequence, where the model takes token ids")
     load: Load
     first_inference_ns: int
@@ -122,7 +122,7 @@ class OperatorTime(_Model):
 class OperatorTimes(_Model):
     """Time by operator, of a process of its own with the runtime's tracing on: for shares, since tracing takes time itself."""
 
-    inferences: int
+    inferences: int = Field(gt=0)
     total_ns: int = Field(description="of the inferences; what no operator took is the runtime's")
     operators: list[OperatorTime] = Field(description="the most time first")
 

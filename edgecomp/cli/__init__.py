@@ -11,9 +11,9 @@ from importlib import import_module
 
 import edgecomp
 from edgecomp.cli.common import require_utf8
-from edgecomp.cli.interrupts import interruptible
+from edgecomp.cli.interrupts import interruptible, orderly
 from edgecomp.cli.streams import drop, standard_streams
-from edgecomp.errors import EdgecompError, OutputError, RuntimeUnavailableError, visible
+from edgecomp.errors import EdgecompError, OutputError, RuntimeUnavailableError, first_line, is_out_of_memory, visible
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
 VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "device-bundle", "doctor")
@@ -69,7 +69,7 @@ def _run(argv: Sequence[str] | None) -> int:
         raise
     try:
         require_utf8(vars(arguments))
-        with interruptible():
+        with orderly(), interruptible():
             arguments.run(arguments)
             sys.stdout.flush()
     except EdgecompError as error:
@@ -91,6 +91,11 @@ def _run(argv: Sequence[str] | None) -> int:
         if extra is not None:
             print(f"edgecomp {arguments.verb}: error: {error}; pip install 'edgecomp[{extra}]'", file=sys.stderr)
             return RuntimeUnavailableError.exit_code
+        if is_out_of_memory(error):
+            print(
+                f"edgecomp {arguments.verb}: error: there must be more memory than there is: {first_line(error)}", file=sys.stderr
+            )
+            return 1
         print(
             f"edgecomp {arguments.verb}: internal error: {type(error).__name__}: {error}; this is a bug: please report it with the "
             f"traceback that `edgecomp --debug {arguments.verb} ...` shows",

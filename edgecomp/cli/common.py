@@ -88,6 +88,27 @@ def require_utf8(arguments: Mapping[str, Any]) -> None:
                 raise ConfigError(f"names must be UTF-8, got {shown}: rename it, or give a link to it")
 
 
+def parse_dims(assignments: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
+    """Sizes of inputs by name, of INPUT=SIZE,SIZE,...: numbers, or names of dynamic sizes; of a scalar, INPUT=.
+
+    Raises:
+        ConfigError: an assignment of another form.
+
+    """
+    from edgecomp.errors import ConfigError
+
+    dims: dict[str, tuple[int | str, ...]] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        sizes = [size.strip() for size in value.split(",")] if value else []
+        if not name or not equals or not all(size.isidentifier() or (size.isdecimal() and int(size) > 0) for size in sizes):
+            raise ConfigError(
+                f"--dim must be INPUT=SIZE,SIZE,... with positive numbers and names, such as x=batch,128, got {assignment!r}"
+            )
+        dims[name] = tuple(int(size) if size.isdecimal() else size for size in sizes)
+    return dims
+
+
 def parse_sizes(assignments: Sequence[str]) -> dict[str, int]:
     """Sizes by name, of NAME=VALUE.
 

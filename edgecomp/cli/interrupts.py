@@ -1,4 +1,4 @@
-"""Ctrl-C that arrives, whatever a library makes of it on its way."""
+"""Ctrl-C that arrives, whatever a library makes of it on its way, and other signals that end the command in order."""
 
 from __future__ import annotations
 
@@ -7,6 +7,26 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+
+@contextmanager
+def orderly() -> Iterator[None]:
+    """SIGTERM and SIGHUP inside the block end the program by way of its `finally`s, which remove sockets and temporary folders."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [signal.SIGTERM, signal.SIGHUP] if threading.current_thread() is threading.main_thread() else []
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:  # else ignored, as under nohup, or not ours to handle
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, handler)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     inputs = []
     if arguments.inputs is not None:
         inputs = reference.samples(arguments.inputs, count=arguments.samples, sequence_length=arguments.sequence_length)
-        reference = reference.with_sample(inputs[0])
+        reference = reference.described(inputs)
     tokens = None
     if arguments.perplexity is not None:
         if reference.tokenizer is None:

@@ -13,9 +13,10 @@ from importlib import metadata
 from pathlib import Path
 
 import edgecomp
+from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, read_json
 from edgecomp.devices.bundle import ARCHITECTURES, DESCRIPTION, LIBRARIES, LOADER, Bundle, read_bundle
-from edgecomp.errors import ConfigError, RuntimeUnavailableError
-from edgecomp.files import replace_folder
+from edgecomp.errors import ConfigError, OutputError, RuntimeUnavailableError
+from edgecomp.files import replace_folder, require_own
 
 COMPILER = "aarch64-linux-gnu-g++"
 # Debian's and Ubuntu's cross compilers: the C library, and what ONNX Runtime and the runner ask of it.
@@ -51,6 +52,8 @@ def build_bundle(architecture: str, source: Path, output: Path, *, overwrite: bo
     for program, package in ((COMPILER, "apt-get install g++-aarch64-linux-gnu"), ("cmake", "pip install cmake ninja")):
         if _program(program) is None:
             raise RuntimeUnavailableError(f"a bundle needs {program}, which is not installed: {package}")
+    if overwrite and output.exists():
+        _require_bundle(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary, replace_folder(output, overwrite=overwrite) as folder:
         executorch = _fetch_executorch(Path(temporary), folder)
@@ -69,6 +72,20 @@ def build_bundle(architecture: str, source: Path, output: Path, *, overwrite: bo
         }
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     return read_bundle(output)
+
+
+def _require_bundle(folder: Path) -> None:
+    """Refuse to replace a folder that is no bundle, or holds more than one.
+
+    Raises:
+        OutputError: with what would be lost.
+
+    """
+    try:
+        names = read_json(folder / DESCRIPTION, LARGEST_CONFIGURATION_BYTES)["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"only a device bundle may be replaced by one, and {folder} is none: give another output") from error
+    require_own(folder, {DESCRIPTION, *(names if isinstance(names, list) else ())}, "device bundle")
 
 
 def _cross_build(source: Path, build: Path, folder: Path, *, with_executorch: bool) -> None:

@@ -18,6 +18,7 @@ from edgecomp.ops import DOMAIN, OPERATORS
 
 # Metadata of an exported model: a JSON object of the SHA-256 of each data file that was written with it, by location.
 DATA_DIGESTS = "edgecomp.data"
+LIMITS = "edgecomp.limits"  # a JSON object of the largest value of dynamic sizes, by name
 PARAMETERS = "edgecomp.parameters"  # of the uncompressed model
 
 # TensorProto.DataType by ONNX Runtime's names.
@@ -251,7 +252,7 @@ def _visit_tensor(data: memoryview, external: dict[str, int]) -> None:
         elif key == _TENSOR_DIMS:
             dims += numbers(value)
         elif key == _TENSOR_TYPE:
-            element_type = numbers(value)[-1]
+            element_type = next(reversed(numbers(value)), element_type)
     place = place_of(entries, dims, element_type)
     if place is not None:
         location, end = place

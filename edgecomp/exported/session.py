@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError, first_line
 from edgecomp.exported.inputs import InputSpec
 from edgecomp.exported.library import AUTO, resolve_library
-from edgecomp.exported.onnx_file import read_onnx
+from edgecomp.exported.onnx_file import LIMITS, read_onnx
 from edgecomp.exported.ort_file import read_ort
 
 if TYPE_CHECKING:
@@ -103,12 +104,33 @@ class OnnxModel:
         self.session = open_session(path, self.library, threads)
         self.inputs = input_specs(self.session)
         self.output_names = [output.name for output in self.session.get_outputs()]
+        self._limits = _limits(self.session)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs by name; inputs that the model does not have are left out."""
+        """The outputs by name; inputs that the model does not have are left out.
+
+        Raises:
+            ModelError: a size is beyond what the model says of itself, ONNX Runtime refuses the inputs, or a node fails.
+
+        """
+        for spec in self.inputs:
+            for dim, size in zip(spec.shape, np.shape(inputs.get(spec.name, ())), strict=False):
+                if size > self._limits.get(str(dim), size):
+                    raise ModelError(
+                        f"the size {dim} of {spec.name} is {size}, and this model takes {self._limits[str(dim)]} at most"
+                    )
         known = {spec.name for spec in self.inputs}
-        outputs = run_session(self.session, {name: value for name, value in inputs.items() if name in known})
+        outputs = run_session(self.session, {name: np.asarray(value) for name, value in inputs.items() if name in known})
         return dict(zip(self.output_names, outputs, strict=True))
+
+
+def _limits(session: onnxruntime.InferenceSession) -> dict[str, int]:
+    """The largest value of dynamic sizes by name, of models that say so: those that edgecomp exported."""
+    try:
+        found = json.loads(session.get_modelmeta().custom_metadata_map.get(LIMITS, "{}"))
+        return {str(name): int(size) for name, size in found.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise CheckpointError(f"the model's metadata {LIMITS} must be a JSON object of numbers: {first_line(error)}") from error
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:

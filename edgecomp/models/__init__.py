@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from torch import nn
 
 from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.models import factory, huggingface, program
-from edgecomp.models.adapter import Adapter, body_of
 from edgecomp.models.base import LoadedModel
+from edgecomp.models.bound import Adapter, body_of
 from edgecomp.models.named_files import what_is
-from edgecomp.models.outputs import flattened
 from edgecomp.trust import NOBODY, Trust
 
 
@@ -61,8 +59,7 @@ def build_skeleton(source: Mapping[str, Any], folder: Path, model: str | nn.Modu
 
     """
     if model is not None:
-        made = LoadedModel(copy.deepcopy(model).eval(), (), ()) if isinstance(model, nn.Module) else load_model(model, trust)
-        return replace(made, module=flattened(made.module)) if source.get("flattened") else made
+        return LoadedModel(copy.deepcopy(model).eval(), (), ()) if isinstance(model, nn.Module) else load_model(model, trust)
     if source["kind"] == "huggingface":
         return huggingface.skeleton(source, folder, trust)
     made_from = f" ({source['model']})" if "model" in source else ""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from edgecomp.bounded import LARGEST_INTEGER
+from edgecomp.bounded import LARGEST_BITS
 from edgecomp.errors import ModelError
 
 # The allow-list: implementations that are transformers' own and need nothing fetched; absent and null are theirs to choose.
@@ -190,7 +190,7 @@ def _check_name(key: str, name: str, value: Any, where: str) -> None:
 def _check_size(key: str, name: str, value: Any, where: str) -> None:
     bound = next((bound for bound in _BOUNDS if bound[0].fullmatch(key)), None)
     if bound is None:
-        if isinstance(value, int) and not -LARGEST_INTEGER < value < LARGEST_INTEGER:
+        if isinstance(value, int) and value.bit_length() > LARGEST_BITS:
             raise ModelError(f"{name} of {where} must be a number of 128 bits at most")
         return
     _, least, largest = bound

@@ -25,6 +25,7 @@ from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
 from edgecomp.models import configuration, gguf
 from edgecomp.models.base import LoadedModel
 from edgecomp.models.gguf_header import check_header
+from edgecomp.models.limits import sequence_limit
 from edgecomp.models.tasks import TASKS, task_of
 from edgecomp.tensor import TensorSpec
 from edgecomp.trust import Trust
@@ -336,7 +337,11 @@ def _adapt(
 ) -> LoadedModel:
     found = TASKS[task]
     assets = (config,) if tokenizer is None else (config, tokenizer)
-    return LoadedModel(found.adapter(body).eval(), _TEXT_INPUTS, found.outputs, found.kind, source, tokenizer, assets, files)
+    limit = sequence_limit(body, body.config)
+    limits = {} if limit is None else {"sequence": limit}
+    return LoadedModel(
+        found.adapter(body).eval(), _TEXT_INPUTS, found.outputs, found.kind, source, tokenizer, assets, files, limits
+    )
 
 
 def _task_of(config: Any, path: Path) -> str:

@@ -6,24 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from edgecomp.models.adapter import Adapter
-from edgecomp.models.base import ModelKind
-
-
-class Encoder(Adapter):
-    """A Hugging Face encoder: token states `last_hidden_state` float32 `[batch, sequence, hidden]`."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor]:
-        """Token states for int64 `[batch, sequence]` ids and mask."""
-        return (self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state,)
-
-
-class CausalLM(Adapter):
-    """A Hugging Face language model without key-value cache: `logits` float32 `[batch, sequence, vocabulary]`."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor]:
-        """Logits for int64 `[batch, sequence]` ids and mask."""
-        return (self.body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits,)
+from edgecomp.models.base import CausalLM, Encoder, ModelKind
+from edgecomp.models.bound import Adapter
 
 
 class Scores(Adapter):

@@ -29,9 +29,10 @@ from edgecomp.config import PassConfig, fits_any, require_patterns_used
 from edgecomp.context import PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import ConfigError, FormatError, ModelError
-from edgecomp.fitting.lut_fit import fit_lut
+from edgecomp.fitting.lut_fit import fit_lut, hessian_bytes
 from edgecomp.fitting.narrow_fit import fit_narrow
 from edgecomp.formats import conv_format, lut, lut_narrow
+from edgecomp.memory import require_memory
 from edgecomp.passes.base import Candidate
 from edgecomp.resume import FinishedFactor
 from edgecomp.settings.lut_kmeans import LutKmeansConfig
@@ -64,11 +65,11 @@ class LutKmeans:
         self.config = config
 
     def prepare(self, draft: Draft, context: PassContext) -> None:
-        """Refuse patterns that fit no layer, block sizes that fit no matrix, and calibration that is missing.
+        """Refuse patterns that fit no layer, block sizes that fit no matrix, and calibration that is missing or misses a layer.
 
         Raises:
-            ConfigError: a pattern fits no layer, or a block size does not fit.
-            CalibrationError: activations are asked for and missing.
+            ConfigError: a pattern fits no layer, a block size does not fit, or a Hessian is larger than memory.
+            CalibrationError: activations are asked for and missing, or never reach a layer.
 
         """
         names = list(draft.plans)
@@ -76,12 +77,29 @@ class LutKmeans:
         for group in self.config.layers:
             require_patterns_used(group.match, names, "lut-kmeans layers.match")
         work = self._work(draft)
-        multiplied = any(draft.stage(use).op != "gather" for factor in work for use in draft.uses(factor))
+        uses = [use for factor in work for use in draft.uses(factor)]
+        multiplied = {use.layer: draft.stage(use).factor for use in uses if draft.stage(use).op != "gather"}
         if self.config.weighting != "none" and multiplied:
             context.require_calibration(
                 f'lut-kmeans weights errors by activations (weighting = "{self.config.weighting}"; --set passes.N.weighting=none '
                 "weights all alike) and needs calibration inputs"
             )
+            self._require_memory(draft, context, multiplied)
+            context.require_reached(multiplied)
+
+    def _require_memory(self, draft: Draft, context: PassContext, factors: Mapping[str, str]) -> None:
+        """Refuse Hessians that do not fit into memory, of layers and their factors."""
+        if self.config.weighting != "hessian":
+            return
+        columns = {layer: _columns_of(draft, factor) for layer, factor in factors.items()}
+        widest = max(columns, key=columns.__getitem__)
+        require_memory(
+            hessian_bytes(columns[widest]),
+            f"weighting the errors of {widest} by a Hessian of {columns[widest]:,} columns",
+            'weight them by its diagonal, weighting = "activations" (--set passes.N.weighting=activations), or leave the layer out '
+            "with skip",
+            context.device,
+        )
 
     def requires(self, draft: Draft) -> None:
         """Refuse a draft without a matrix left to pack.
@@ -179,6 +197,7 @@ class LutKmeans:
             matrix, columns = draft.matrices[factor].to(context.device), draft.columns(factor)
             kind, _ = _format_of(draft, factor, work[factor])
             finished = self._fit(matrix, importance, work[factor], columns, kind, refits=self.config.refits)
+            del matrix, importance  # which this loop would hold while the next unit runs
             yield factor, context.keep(factor, finished)
 
     def _fit(
@@ -232,9 +251,14 @@ class LutKmeans:
             return given[-1] if given else getattr(self.config, name)
 
         skip = any(fits_any(layer.name, self.config.skip) for layer in layers)
-        columns = draft.columns(factor)
-        k = draft.shape(factor)[1] if columns is None else lut.conv_columns(columns.conv)
-        return _Resolved(setting("bits"), setting("narrow_bits"), _dividing(setting("block_size"), k), setting("compute"), skip)
+        block_size = _dividing(setting("block_size"), _columns_of(draft, factor))
+        return _Resolved(setting("bits"), setting("narrow_bits"), block_size, setting("compute"), skip)
+
+
+def _columns_of(draft: Draft, factor: str) -> int:
+    """Columns of a matrix as `lut` holds it."""
+    columns = draft.columns(factor)
+    return draft.shape(factor)[1] if columns is None else lut.conv_columns(columns.conv)
 
 
 def _dividing(block_size: int, k: int) -> int:

@@ -192,7 +192,7 @@ def parts_chart(inspection: Inspection) -> go.Figure:
     colors = [*(BLUE, ORANGE, GREEN, PURPLE, RED), INK]
     figure = go.Figure()
     for index, (part, size) in enumerate(parts.most_common()):
-        label = f"{part} {size / MEBI:.2f} MiB ({100 * size / total:.1f} %)"
+        label = f"{part} {size / MEBI:.2f} MiB ({100 * size / max(total, 1):.1f} %)"
         color = colors[min(index, len(colors) - 1)]
         figure.add_bar(
             x=[size / MEBI], y=[""], name=label, orientation="h", marker_color=color, hovertemplate=f"{label}<extra></extra>"

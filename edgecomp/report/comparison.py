@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ def _changes(now: Record, before: Record) -> list[Change]:
     if new.latency is not None and old.latency is not None:
         low, high = _interval(_rounds(now), _rounds(before))
         p50, p50_before = new.latency.p50_ns, old.latency.p50_ns
-        changes.insert(0, Change("p50 ns", p50_before, p50, p50 / p50_before, low, high))
+        changes.insert(0, Change("p50 ns", p50_before, p50, _ratio(p50, p50_before), low, high))
     if new.steady is not None and old.steady is not None:
         changes.append(_plain("anonymous bytes", new.steady.anonymous_bytes, old.steady.anonymous_bytes))
         changes.append(_plain("peak bytes", new.steady.peak_resident_bytes, old.steady.peak_resident_bytes))
@@ -76,7 +77,13 @@ def _changes(now: Record, before: Record) -> list[Change]:
 
 
 def _plain(figure: str, now: float, before: float) -> Change:
-    return Change(figure, before, now, now / before, None, None)
+    return Change(figure, before, now, _ratio(now, before), None, None)
+
+
+def _ratio(now: float, before: float) -> float:
+    if before == 0:
+        return 1.0 if now == 0 else math.inf
+    return now / before
 
 
 def _rounds(record: Record) -> list[np.ndarray]:

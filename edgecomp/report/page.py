@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,6 +23,7 @@ from edgecomp.report.run_folder import Quality, Runs, load_runs, quality_of
 from edgecomp.size import compared
 
 TEMPLATE = "page.html.j2"
+_SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)  # of plotly's own markup, in which data has no "<"
 
 
 def write_report(
@@ -80,8 +83,10 @@ def render(runs: Runs, baseline: Sequence[Record] = ()) -> str:
     environment = Environment(loader=PackageLoader("edgecomp.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"mib": lambda value: f"{value / charts.MEBI:.2f}", "ms": lambda value: f"{value / 1e6:.3f}"}
+    plotly_script = get_plotlyjs()
     environment.filters["compared"] = compared
     return environment.get_template(TEMPLATE).render(
+        policy=_policy([plotly_script, *(script for figure in figures.values() for script in _SCRIPT.findall(figure))]),
         title=_title(runs),
         rows=[_row(runs, record, quality) for record, quality in zip(runs.records, qualities, strict=True)],
         devices=_devices(runs.records),
@@ -92,9 +97,18 @@ def render(runs: Runs, baseline: Sequence[Record] = ()) -> str:
         figures=figures,
         shown_notes=SHOWN_NOTES,
         raw=_raw_downloads(runs),
-        plotly_script=get_plotlyjs(),
+        plotly_script=plotly_script,
         version=edgecomp.__version__,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """What a browser may load and run of the page: these scripts and nothing else, whatever markup a record should hold."""
+    hashes = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"): None for script in scripts}
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 

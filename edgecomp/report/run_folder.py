@@ -29,6 +29,7 @@ _SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "verify": TypeAdapter(VerifyResult),
     "inspect": TypeAdapter(Inspection),
 }
+_INTEGER_BITS = 63  # what numpy and charts take
 _VERSIONS = {"bench": 2, "verify": 1, "inspect": 1}
 
 
@@ -67,7 +68,7 @@ class Quality:
 def quality_of(result: VerifyResult) -> Quality:
     """The figures of the first comparison with the reference: with the library, where there was one; of its first output."""
     comparison = next((comparison for comparison in result.comparisons if comparison.right == REFERENCE), None)
-    output = None if comparison is None else comparison.outputs[0]
+    output = None if comparison is None or not comparison.outputs else comparison.outputs[0]
     perplexities = {} if result.perplexity is None else dict(result.perplexity.values)
     reference = perplexities.pop(REFERENCE, None)
     compared, perplexity = next(iter(perplexities.items()), ("", None))
@@ -108,7 +109,7 @@ def load_runs(runs: Sequence[Path | Record]) -> Runs:
 def _read(folder: Path, kind: str) -> Iterator[Any]:
     for path in sorted(folder.glob(f"{kind}*.json")):
         try:
-            content = read_json(path)
+            content = read_json(path, bits=_INTEGER_BITS)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} is not JSON: {error}") from error
         for value in content if isinstance(content, list) else [content]:
@@ -119,9 +120,34 @@ def _read(folder: Path, kind: str) -> Iterator[Any]:
                     f"got kind {found[0]!r}, version {found[1]!r}"
                 )
             try:
-                yield _SCHEMAS[kind].validate_python(value)
+                record = _SCHEMAS[kind].validate_python(value)
             except ValidationError as error:
                 raise CheckpointError(f"{path} is not a valid {kind} record: {error}") from error
+            lacking = _lacking(record)
+            if lacking is not None:
+                raise CheckpointError(f"{path} is not a valid {kind} record: it must have {lacking}")
+            yield record
+
+
+def _lacking(record: Record | VerifyResult | Inspection) -> str | None:
+    """What a record lacks of what its other parts promise; None where it is whole."""
+    if isinstance(record, Inspection):
+        return "parameters" if record.size.parameters < 1 else None
+    if isinstance(record, VerifyResult):
+        return None
+    summary, threads = record.summary, record.options.get("threads")
+    if not isinstance(threads, int) or threads < 1:
+        return "a number of threads in its options"
+    if bool(record.rounds) != (summary is not None) or (record.rounds and record.environment is None):
+        return "rounds, a summary and an environment, or none of them"
+    if summary is None:
+        return None
+    times = (summary.throughput, summary.cold_load_ns, summary.warm_load_ns, summary.first_inference_ns)
+    if summary.latency is not None and (None in times or len(summary.latency.round_p50_ns) != len(record.rounds)):
+        return "all times of every round, or none"
+    if (summary.steady is None) != (summary.above_empty_session is None):
+        return "steady memory, in itself and above an empty session, or none"
+    return None
 
 
 def _stem(name: str) -> str:

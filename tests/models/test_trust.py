@@ -19,11 +19,11 @@ import tiny_models
 import torch
 
 import edgecomp
-from edgecomp.errors import EdgecompError, ModelError
+from edgecomp.errors import ConfigError, EdgecompError, ModelError
 from edgecomp.models import load_model
 from edgecomp.trust import Trust
 
-RECIPE = {"version": 1, "passes": [{"method": "lut-kmeans", "bits": 8, "refits": 0, "weighting": "none"}]}
+RECIPE: dict[str, Any] = {"version": 1, "passes": [{"method": "lut-kmeans", "bits": 8, "refits": 0, "weighting": "none"}]}
 # Python files of a model's makers: that they ran is told by a file.
 CODE = """
 from pathlib import Path
@@ -338,3 +338,19 @@ def test_gguf_files_are_held_to_bounds(tmp_path: Path, name: str) -> None:
     path.write_bytes(content)
     with pytest.raises(ModelError, match=message):
         load_model(str(path))
+
+
+def test_a_recipe_names_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even that of a module that lies beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs_objective.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'ran')!r})\ndef make(context): return 1\n")
+    passes = [RECIPE["passes"][0], {"method": "jlcm", "objective": "theirs_objective:make"}]
+    (tmp_path / "r.json").write_text(json.dumps({"version": 1, "passes": passes}))
+    call: dict[str, Any] = {"calibration": "tiny_models:tokens"}
+    with pytest.raises(ConfigError, match=r"names code that would be run, passes\.1\.objective = .*--trust-code"):
+        edgecomp.compress("tiny_models:tied_tokens", "r.json", **call)
+    assert not (tmp_path / "ran").exists()
+    for said in ({"trust": Trust(code=True)}, {"overrides": ["passes.1.objective=theirs_objective:make"]}):
+        with pytest.raises(ConfigError, match="must return an edgecomp"):
+            edgecomp.compress("tiny_models:tied_tokens", "r.json", **call, **said)
+    assert (tmp_path / "ran").exists()

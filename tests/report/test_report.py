@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import html
 import json
 import re
 from collections.abc import Sequence
@@ -68,6 +70,18 @@ def test_the_page_loads_nothing_from_elsewhere(page: str) -> None:
     assert not re.search(r"""<(script|img|iframe|link|source)[^>]+(src|href)\s*=\s*["']?(https?:)?//""", page)
     assert not re.search(r"@import|url\(\s*[\"']?https?:", page.split("<script>")[0])
     assert page.count("<script>/**\n* plotly.js") == 1
+
+
+def test_a_policy_allows_the_pages_own_scripts_and_nothing_else(page: str) -> None:
+    policy = html.unescape(re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)[0])
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
+    digests = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts}
+    assert len(scripts) > 5
+    assert set(re.findall(r"'sha256-([^']+)'", policy)) == digests
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == rules["base-uri"] == "'none'"
+    assert "unsafe" not in rules["script-src"]
+    assert page.index("Content-Security-Policy") < page.index("<script")
 
 
 def test_the_table_holds_the_records_numbers(page: str, run_folder: Path) -> None:

@@ -1,0 +1,97 @@
+"""Attributes and shapes of nodes of ours, as ONNX Runtime hands them to our library: a node may be refused, and ends no process.
+
+Bytes choose the operator, then for each attribute whether it keeps its value, and which other one it gets.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import harness
+
+with harness.instrumented("edgecomp"):
+    import numpy as np
+
+    from edgecomp import native
+    from edgecomp.errors import ModelError
+    from edgecomp.exported.node_model import node_model
+    from edgecomp.exported.session import import_onnxruntime, runtime_errors
+    from edgecomp.formats import lut
+    from edgecomp.ops import LUT_CONV2D, LUT_GATHER, LUT_MATMUL
+    from edgecomp.tensor import Factor
+
+N, K = 32, 64
+RNG = np.random.default_rng(0)
+FACTOR = lut.pack(
+    RNG.integers(0, 16, (N, K)).astype(np.uint8),
+    np.arange(-120, 121, 16, dtype=np.int8)[None],
+    RNG.integers(-127, 128, (N, K // 32)).astype(np.int8),
+    np.ones(N, np.float32),
+    bits=4,
+    block_size=32,
+)
+CONV = {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], "group": 1, "compute": "int8"}
+NODES = [
+    (LUT_MATMUL, np.ones((2, K), np.float32), {"compute": "int8"}),
+    (LUT_GATHER, np.zeros(3, np.int64), {}),
+    (LUT_CONV2D, np.ones((1, K, 2, 2), np.float32), CONV),
+]
+TEXTS = ("", "int8", "float", "relu", "a" * 200, "\x00", "gelu")
+ORT = import_onnxruntime()
+
+
+class _Bytes:
+    """Choices from the data; zeros where it has ended."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def take(self, size: int) -> bytes:
+        part = self._data[self._at : self._at + size]
+        self._at += size
+        return part.ljust(size, b"\0")
+
+    def below(self, limit: int) -> int:
+        return self.take(1)[0] % limit
+
+    def number(self) -> int:
+        kind = self.below(4)
+        if kind == 0:
+            return self.take(1)[0]
+        return abs(struct.unpack("<q", self.take(8))[0]) if kind == 1 else (2**63 - 1) >> self.below(64)
+
+
+def run(data: bytes) -> None:
+    """Make the model, load it with our library, and run it."""
+    choices = _Bytes(data)
+    operator, x, attributes = NODES[choices.below(len(NODES))]
+    values = {"N": N, "K": K, **FACTOR.attributes, **attributes}
+    changed = {}
+    for name, value in values.items():
+        if choices.below(4) == 1:
+            changed[name] = (
+                TEXTS[choices.below(len(TEXTS))]
+                if isinstance(value, str)
+                else choices.number()
+                if isinstance(value, int)
+                else [choices.number() for _ in range(choices.below(6))]
+            )
+    arrays = dict(FACTOR.arrays)
+    if choices.below(4) == 1:
+        name = sorted(arrays)[choices.below(len(arrays))]
+        arrays[name] = arrays[name].reshape(-1)[: choices.number() % (arrays[name].size + 1)]
+    shape = tuple(choices.below(5) for _ in range(x.ndim)) if choices.below(4) == 1 else x.shape
+    factor, given = Factor("lut", (N, K), FACTOR.attributes, arrays), np.zeros(shape, x.dtype)
+    model = node_model(operator, factor, given, [], {**attributes, **changed})
+    options = ORT.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.register_custom_ops_library(native.get_library_path())
+    try:
+        session = ORT.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session.run(None, {operator.inputs[0].name: given})
+    except runtime_errors() as error:
+        raise ModelError(str(error)) from error
+
+
+harness.fuzz(run)
