@@ -186,13 +186,15 @@ def _require_held(loader: Any, config: Any, kind: ModelKind, files: Sequence[Pat
     from accelerate import init_empty_weights
 
     stored = [path for path in files if path.suffix == ".safetensors"]
+    # Tied weights are stored once, and may be counted twice here. A code of a GGUF file takes an eighth of a byte at least.
+    largest = 2 * sum(map(_elements, stored)) if stored else 8 * sum(path.stat().st_size for path in files)
+    if files and configuration.is_small(config.to_dict(), largest // 2):
+        return  # most models: a second one need not be built
     trusted = {"trust_remote_code": options["trust_remote_code"]}
     with init_empty_weights(include_buffers=True):
         body = loader.from_config(config, **trusted, **_head_options(config, kind))
     _require_small_buffers(body, where)
     wanted = sum(parameter.numel() for parameter in body.parameters())
-    # Tied weights are stored once, and may be counted twice here. A code of a GGUF file takes an eighth of a byte at least.
-    largest = 2 * sum(map(_elements, stored)) if stored else 8 * sum(path.stat().st_size for path in files)
     if files and wanted > largest:
         raise ModelError(
             f"{where} must hold every weight of a {type(body).__name__}, but its configuration asks for {wanted:,} and its files "
