@@ -25,7 +25,7 @@ CLANG ?= clang++-16
 WERROR := -DEDGECOMP_WERROR=ON
 
 SECONDS ?= 300
-FUZZERS := recipe checkpoint factor calibration onnx_file executorch_file answer records configuration gguf attributes program
+FUZZERS := recipe checkpoint factor calibration onnx_file ort_file executorch_file answer records configuration gguf attributes program
 
 .PHONY: help demo test check test-cpp test-clang test-sanitized test-arm test-device test-python test-compat fuzz install clean
 

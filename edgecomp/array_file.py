@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 _DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64", "bool": "BOOL"} | {
     f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
+_NAMES = {stored: name for name, stored in _DTYPES.items()}
 _ALIGNMENT = 64  # of the first array; the others follow without gaps, as the format demands, those of wide elements first
 
 
@@ -59,10 +60,22 @@ def map_arrays(path: Path) -> Arrays:
 
     """
     try:
-        with safe_open(path, framework="pt") as file:  # the reader for PyTorch maps
-            return Arrays({name: file.get_tensor(name).numpy() for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
+        with safe_open(path, framework="np") as file:  # checks the header, which is then known to fit the file
+            texts = file.metadata() or {}
     except (SafetensorError, RuntimeError) as error:
         raise OSError(error) from error
+    # Its reader for numpy copies, and the one that maps is PyTorch's. As of that one, pages may be written to, and the file stays.
+    data = np.memmap(path, np.uint8, "c")
+    first = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header: dict[str, dict[str, Any]] = json.loads(data[8:first].tobytes())
+    header.pop("__metadata__", None)
+    arrays = {}
+    for name, entry in sorted(header.items()):
+        if entry["dtype"] not in _NAMES:
+            raise TypeError(f"{name} has the dtype {entry['dtype']}, which numpy does not have")
+        start, end = entry["data_offsets"]
+        arrays[name] = np.asarray(data[first + start : first + end]).view(_NAMES[entry["dtype"]]).reshape(entry["shape"])
+    return Arrays(arrays, texts)
 
 
 def bytes_of(array: np.ndarray) -> memoryview:

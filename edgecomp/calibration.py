@@ -7,18 +7,18 @@ dictionaries of arrays. A sample is one such dictionary: a batch of inputs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgecomp.bounded import read_text as read_bounded_text
 from edgecomp.bounded import require_unpackable
-from edgecomp.errors import CalibrationError
+from edgecomp.errors import CalibrationError, first_line, is_out_of_memory
 from edgecomp.tensor import TensorSpec
 from edgecomp.text import token_windows
 
@@ -59,7 +59,7 @@ def text_windows(text: str, tokenizer: Tokenizer, length: int, count: int, where
     if not len(windows):
         raise CalibrationError(
             f"{where} must hold at least one window of {length} tokens, got {len(ids)} tokens: "
-            "give more text or a shorter sequence length"
+            "give more text or a shorter --sequence-length"
         )
     return windows
 
@@ -75,7 +75,8 @@ def sentence_samples(text: str, tokenizer: Tokenizer, length: int, count: int, w
     if not lines:
         raise CalibrationError(f"{where} must hold at least one line of text, got none")
     encoded = (tokenizer(line, truncation=True, max_length=length) for line in lines)
-    return [{key: np.asarray(value, np.int64)[None] for key, value in sample.items()} for sample in encoded]
+    names = ("input_ids", MASK)  # tokenizers may give token types too, which are zero for one sentence
+    return [{name: np.asarray(sample[name], np.int64)[None] for name in names} for sample in encoded]
 
 
 def npz_samples(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[Sample]:
@@ -99,6 +100,11 @@ def npz_samples(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[Sa
     if missing:
         raise CalibrationError(f"{path} must hold an array for every input of the model; missing {missing}, got {sorted(arrays)}")
     names += [LABELS] if LABELS in arrays and LABELS not in names else []
+    unknown = sorted({*members} - {*names})
+    if unknown:
+        raise CalibrationError(
+            f"{path} must hold an array for each input of the model, {sorted(names)}, and no other; got {unknown}"
+        )
     sizes = {name: len(arrays[name]) if arrays[name].ndim else 0 for name in names}
     if len(set(sizes.values())) != 1 or 0 in sizes.values():
         raise CalibrationError(f"the arrays of {path} must hold the same number of samples, at least one; got {sizes}")
@@ -147,19 +153,31 @@ def import_attribute(spec: str, error_type: type[Exception]) -> Any:
             raise ImportError("the module must be named in full")
         return getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise error_type(f"{spec!r} must name an importable package.module:attribute: {error}") from error
+        raise error_type(f"{spec!r} must name an importable package.module:attribute: {error}{_path_hint(module_name)}") from error
+
+
+def _path_hint(module_name: str) -> str:
+    """What to do where a module is named by its file."""
+    if not module_name.endswith(".py") and "/" not in module_name:
+        return ""
+    folder, _, name = module_name.removesuffix(".py").rpartition("/")
+    where = f", and run in {folder} or put that folder into PYTHONPATH" if folder else ""
+    return f". A module is named without its folder and without .py: give {name}:FUNCTION{where}"
 
 
 def to_tensors(sample: Sample, inputs: Sequence[TensorSpec]) -> list[Tensor]:
     """A sample's arrays as tensors, in the order and dtypes of the inputs.
 
     Raises:
-        CalibrationError: an input is missing, or holds no numbers.
+        CalibrationError: an input is missing or unknown, or holds no numbers.
 
     """
-    missing = [spec.name for spec in inputs if spec.name not in sample]
-    if missing:
-        raise CalibrationError(f"a sample must hold every input of the model; missing {missing}, got {sorted(sample)}")
+    names = [spec.name for spec in inputs]
+    missing = [name for name in names if name not in sample]
+    unknown = sorted({*sample} - {*names, LABELS})
+    if missing or unknown:
+        wrong = f"missing {missing}" if missing else f"unknown {unknown}"
+        raise CalibrationError(f"a sample must hold the inputs of the model, {names}; {wrong}, got {sorted(sample)}")
     return [torch.from_numpy(_as_dtype(spec, sample[spec.name])) for spec in inputs]
 
 
@@ -177,18 +195,24 @@ def copies(inputs: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.clone() for tensor in inputs]
 
 
-def run_module(module: nn.Module, batch: Sequence[Tensor]) -> Any:
+def run_module(module: Callable[..., Any], batch: Sequence[Tensor]) -> Any:
     """What the module returns for a batch of inputs, without gradients; the inputs stay as they are, whatever it does to its own.
 
     Raises:
-        CalibrationError: the module does not take such inputs.
+        CalibrationError: the module does not take such inputs, or there is not enough memory for them.
 
     """
     try:
         with torch.no_grad():
             return module(*copies(batch))
-    except (RuntimeError, TypeError, ValueError, LookupError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, MemoryError) as error:
         given = ", ".join(f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}" for tensor in batch)
+        if is_out_of_memory(error):
+            raise CalibrationError(
+                f"the model must fit into memory while it runs, but takes more on {given}: give smaller or shorter inputs "
+                f"(--sequence-length for text): {first_line(error)}"
+            ) from error
+        hint = "; models take float32 as a rule: convert the samples by .astype('float32')" if "float64" in given else ""
         raise CalibrationError(
-            f"the model must accept its inputs, but fails on {given}: {type(error).__name__}: {error}"
+            f"the model must accept its inputs, but fails on {given}: {type(error).__name__}: {error}{hint}"
         ) from error

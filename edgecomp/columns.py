@@ -10,6 +10,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
+from edgecomp.errors import ModelError
 from edgecomp.formats import lut
 from edgecomp.tensor import ConvParams, LayerPlan, Stage
 
@@ -109,3 +110,29 @@ def plan_output(plan: LayerPlan, x: Tensor, bias: Tensor | None, run: Callable[[
             value = run(stage, value, bias if first_output else None)
         outputs.append(value)
     return reduce(torch.add, outputs)
+
+
+def plan_weight(plan: LayerPlan, matrix: Callable[[str], Tensor], transposed: bool) -> Tensor:
+    """The weight of the layer that a plan stands for, in the layer's own layout.
+
+    Args:
+        plan: the plan.
+        matrix: the matrix `[N, K]` of a factor.
+        transposed: the weight of a linear layer is stored `[K, N]`.
+
+    Raises:
+        ModelError: a chain of convolutions, which has none.
+
+    """
+    stages = [stage for term in plan.terms for stage in term]
+    if stages[0].op == "conv":
+        if len(stages) > len(plan.terms):
+            raise ModelError("a chain of convolutions has no weight of its own: use what the layer gives, not its weight")
+        kernels = [ConvColumns(stage.conv).kernel(matrix(stage.factor)) for stage in stages if stage.conv is not None]
+        return torch.stack(kernels).sum(dim=0)
+    first = matrix(stages[0].factor)
+    probe = torch.arange(len(first)) if stages[0].op == "gather" else torch.eye(first.shape[1])
+    seen = plan_output(
+        plan, probe.to(first.device), None, lambda stage, x, _: stage_output(stage.op, None, matrix(stage.factor), x)
+    )
+    return seen if stages[0].op == "gather" or transposed else seen.T

@@ -24,13 +24,15 @@ from edgecomp.context import Batch, PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError, first_line
 from edgecomp.formats import dense as dense_format
-from edgecomp.layers import draft_of, find_layers
+from edgecomp.layers import draft_of
 from edgecomp.models import LoadedModel, body_of, load_model
 from edgecomp.passes import PASSES, run_passes
+from edgecomp.preflight import Preflight, preflight
 from edgecomp.progress import ProgressBar
 from edgecomp.recipe import Recipe, load_recipe
 from edgecomp.reconstruction import layer_error
 from edgecomp.resume import Work, open_work
+from edgecomp.rounding import Rounding
 from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
 from edgecomp.trust import NOBODY, Trust
 from edgecomp.weights import trim_heap
@@ -50,6 +52,8 @@ def compress(
     quiet: bool = True,
     work_folder: str | Path | None = None,
     device: str = "cpu",
+    sizes: Mapping[str, Sequence[int | str]] | None = None,
+    exportable: bool = True,
     trust: Trust = NOBODY,
 ) -> CompressedModel:
     """Compress a model; the original is left as it is.
@@ -67,39 +71,51 @@ def compress(
             modules and weights, the recipe, the calibration inputs, the versions and the processor are the same; of a factory's
             code, a changed `forward` alone is not noticed.
         device: where methods that learn do so, such as `cuda`; the result is the same in kind, not in its last bits.
+        sizes: of inputs by name, such as `{"x": ("batch", 3, "height", "width")}`: numbers are fixed, names dynamic. Without them
+            those of the model's specs, else what the samples vary is dynamic.
+        exportable: trace the model first, as every exporter will: one that cannot be exported is refused before the passes run,
+            weights that `forward` reads past their layers stay dense, and layers that no output depends on are left out. Without,
+            all of that shows at the export.
         trust: whether code of the model's makers may run; nothing of it does otherwise.
 
     Raises:
-        EdgecompError: `ConfigError`, `ModelError` or `CalibrationError`, each saying how to mend it; `OutputError` where
-            `work_folder` cannot be written.
+        EdgecompError: `ConfigError`, `ModelError`, `CalibrationError` or `ExportError`, each saying how to mend it; `OutputError`
+            where `work_folder` cannot be written.
 
     """
     resolved = load_recipe(recipe, overrides)
     if isinstance(recipe, str | Path) and not trust.code:
         _require_no_code(resolved, overrides, str(recipe))
     if samples < 1 or sequence_length < 2:
-        raise ConfigError(f"samples must be at least 1 and sequence_length at least 2, got {samples} and {sequence_length}")
+        raise ConfigError(
+            "samples (--samples) must be at least 1 and sequence_length (--sequence-length) at least 2, got "
+            f"{samples} and {sequence_length}"
+        )
     where = _device(device)
     loaded = _loaded(model, trust)
     files = loaded.files if isinstance(model, str) else ()  # a model in memory may have been changed since it was loaded
     with _evaluating(loaded.module):
+        progress = ProgressBar(quiet)
+        if loaded.tokenizer is not None and loaded.fitting_length(sequence_length) < sequence_length:
+            progress.say(f"samples of text have {loaded.fitting_length(sequence_length)} tokens at most: the model takes no more")
         inputs = _samples(loaded, calibration, samples, sequence_length)
+        loaded = loaded.described(inputs, sizes)
+        found = preflight(loaded, progress.say) if exportable else Preflight(loaded)
         provenance = {
             "edgecomp": edgecomp.__version__,
             "torch": torch.__version__,
             "source": _describe_source(loaded.module, files),
             "calibration": _describe_calibration(calibration, inputs),
         }
-        progress = ProgressBar(quiet)
         work = Work()
         if work_folder is not None:
-            work, message = open_work(Path(work_folder), _work_key(loaded, resolved, provenance, where))
+            work, message = open_work(Path(work_folder), _work_key(found.model, resolved, provenance, where))
             progress.say(message)
-        return _compress(loaded, resolved, inputs, provenance, progress, work, where)
+        return _compress(found, resolved, inputs, provenance, progress, work, where)
 
 
 def _compress(
-    loaded: LoadedModel,
+    found: Preflight,
     resolved: Recipe,
     inputs: Sequence[Sample],
     provenance: Mapping[str, Any],
@@ -108,27 +124,21 @@ def _compress(
     device: torch.device,
 ) -> CompressedModel:
     passes = [PASSES[config.method](config) for config in resolved.passes]
-    if inputs:
-        loaded = loaded.with_sample(inputs[0])
-    if not loaded.inputs:
-        raise CalibrationError(
-            "the inputs of this model are unknown: give calibration inputs, or TensorSpecs with the factory's model"
-        )
-
-    loaded = loaded.with_outputs()
-
+    loaded = found.model
     body = body_of(loaded.module)
-    draft = draft_of(body)
-    dense_dtype: torch.dtype = getattr(torch, resolved.dense_dtype)
-    require_storable(body, draft.dense, dense_dtype)
+    draft = draft_of(body, without={*found.elsewhere, *found.unused})
+    rounding = Rounding(getattr(torch, resolved.dense_dtype))
+    require_storable(body, draft.dense)
     originals = dict(draft.matrices)
-    context = PassContext(loaded.module, find_layers(body), _batches(inputs, loaded.inputs), progress, loaded.kind, device, work)
+    layers = {name: body.get_submodule(name) for name in draft.layers}
+    context = PassContext(loaded.module, layers, _batches(inputs, loaded.inputs), progress, loaded.kind, device, work)
     run_passes(passes, draft, context)
-    plans, factors = _finish(draft, originals, resolved)
+    plans, factors = _finish(draft, originals, rounding)
 
-    tensors = dense_tensors(body, plans, draft.tensors, dense_dtype)
-    module = _skeleton(loaded.module, [body.get_submodule(name) for name in plans], body.state_dict(keep_vars=True).values())
-    install(body_of(module), plans, factors, tensors)
+    tensors = dense_tensors(body, plans, draft.tensors, rounding, unused=found.unused)
+    progress.say(rounding.notice())
+    module = _skeleton(loaded.module, body.state_dict(keep_vars=True).values())
+    install(body_of(module), plans, factors, tensors, found.unused)
     return CompressedModel(
         module=module.eval(),
         inputs=loaded.inputs,
@@ -137,9 +147,12 @@ def _compress(
         source=loaded.source,
         tokenizer=loaded.tokenizer,
         assets=loaded.assets,
+        limits=loaded.limits,
+        examples=loaded.examples,
         plans=plans,
         factors=factors,
         dense=tensors,
+        unused=sorted(found.unused),
         recipe=resolved.to_json(),
         parameters=sum(parameter.numel() for parameter in body.parameters()),
         layer_parameters=_layer_parameters(draft, plans),
@@ -149,6 +162,7 @@ def _compress(
                 name: draft.records[name] for name in factors if name in draft.records
             },  # in the model's order, resumed or not
             "layers": _layer_errors(draft, plans, factors, originals, progress),
+            **({"dense": rounding.to_json()} if resolved.dense_dtype == "float16" else {}),
         },
     )
 
@@ -180,14 +194,21 @@ def _loaded(model: str | nn.Module | LoadedModel, trust: Trust) -> LoadedModel:
 
 @contextlib.contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode, and afterwards as it was."""
+    """The module in eval mode, and afterwards as it was: its modes, and its buffers, which forward may change."""
     modes = [(part, part.training) for part in module.modules()]
+    buffers = [(part, name, buffer, buffer.clone()) for part in module.modules() for name, buffer in _buffers(part)]
     module.eval()
     try:
         yield
     finally:
         for part, training in modes:
             part.training = training
+        for part, name, buffer, value in buffers:
+            part._buffers[name] = buffer if torch.equal(buffer, value) else buffer.copy_(value)  # a mapped one cannot be written
+
+
+def _buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, buffer) for name, buffer in module._buffers.items() if buffer is not None and not buffer.is_meta]
 
 
 def _batches(samples: Sequence[Sample], inputs: Sequence[TensorSpec]) -> list[Batch]:
@@ -226,7 +247,7 @@ def _layer_parameters(draft: Draft, plans: Mapping[str, LayerPlan]) -> dict[str,
     return parameters
 
 
-def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tuple[dict[str, LayerPlan], dict[str, Factor]]:
+def _finish(draft: Draft, originals: Mapping[str, Tensor], rounding: Rounding) -> tuple[dict[str, LayerPlan], dict[str, Factor]]:
     """Plans and factors of the layers that a pass changed; matrices that a pass made and none packed become dense factors."""
 
     def untouched(name: str, plan: LayerPlan) -> bool:
@@ -235,13 +256,13 @@ def _finish(draft: Draft, originals: Mapping[str, Tensor], recipe: Recipe) -> tu
         return as_it_was and draft.matrices.get(own.factor) is originals[own.factor]
 
     plans = {name: plan for name, plan in draft.plans.items() if not untouched(name, plan)}
-    dtype = np.float16 if recipe.dense_dtype == "float16" else np.float32
     factors: dict[str, Factor] = {}
     for stage in (stage for plan in plans.values() for term in plan.terms for stage in term):
         if stage.factor in draft.factors:
             factors[stage.factor] = draft.factors[stage.factor]
         elif stage.factor not in factors:
-            factors[stage.factor] = dense_format.pack(draft.matrices[stage.factor].cpu().float().numpy(), dtype)
+            values = rounding(stage.factor, draft.matrices[stage.factor].detach().cpu()).numpy()
+            factors[stage.factor] = dense_format.pack(values, values.dtype.type)
     return plans, factors
 
 
@@ -263,12 +284,12 @@ def _layer_errors(
     return errors
 
 
-def _skeleton(module: nn.Module, replaced: Iterable[nn.Module], filled: Iterable[Tensor]) -> nn.Module:
-    """A copy with empty modules in the place of `replaced`, and tensors without memory (meta device) in that of `filled`.
+def _skeleton(module: nn.Module, filled: Iterable[Tensor]) -> nn.Module:
+    """A copy with tensors without memory (meta device) in the place of `filled`.
 
     What is left, such as buffers that no file holds, is float32 as all of a compressed model.
     """
-    memo: dict[int, Any] = {id(layer): nn.Identity() for layer in replaced}
+    memo: dict[int, Any] = {}
     for tensor in filled:
         empty = torch.empty_like(tensor, device="meta", requires_grad=False)
         memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,10 @@ from edgecomp import formats
 from edgecomp.columns import ConvColumns, stage_output
 from edgecomp.draft import Draft, Use
 from edgecomp.errors import CalibrationError
+from edgecomp.memory import require_memory
 from edgecomp.resume import FinishedFactor, Work
 from edgecomp.statistics import InputStatistics, Site, StatisticKind
-from edgecomp.walk import Structure, Unit, Walk, find_structure
+from edgecomp.walk import Structure, Unit, Walk, find_structure, unreached
 from edgecomp.weights import trim_heap
 
 Item = TypeVar("Item")
@@ -127,7 +129,24 @@ class PassContext:
 
         """
         if not self.samples:
-            raise CalibrationError(f"{why}: pass --calibration FILE (calibration=... in Python)")
+            raise CalibrationError(f"{why}: give --calibration FILE (calibration=... in Python)")
+
+    def require_reached(self, layers: Iterable[str]) -> None:
+        """Check that samples reach layers. The first one, which `structure` has run, reaches them all in most models.
+
+        Raises:
+            CalibrationError: naming the layers that are never called, or the model does not take a sample.
+
+        """
+        left = {name: self.modules[name] for name in layers if name not in self.structure.called}
+        if not left:
+            return
+        others = self.progress(
+            self.batches[1:], total=len(self.samples) - 1, label="looking for samples that reach every layer", unit="sample"
+        )
+        never = unreached(self.module, others, left)
+        if never:
+            raise _never_called(never)
 
     def inputs_of(self, draft: Draft, factors: Collection[str], kind: StatisticKind) -> Iterator[tuple[str, Tensor | None]]:
         """Walk over the model, and yield each factor with the statistic of what its stages are given.
@@ -167,6 +186,7 @@ class PassContext:
         if not waiting:
             return
         self.require_calibration("this pass weights errors by activations and needs calibration inputs")
+        self._require_memory(draft, [use for found in waiting.values() for use in found], kind)
         units = self.walk().units()
         while waiting:
             unit = units.pop(0)
@@ -174,15 +194,26 @@ class PassContext:
             for number, part in enumerate(parts):
                 gathered = self._gather(draft, unit, part, kind, keep=number == len(parts) - 1)
                 for use in part:  # by stage: what a stage is given follows from those before it as they are then
-                    factor, statistic = draft.stage(use).factor, gathered.pop(use)
+                    factor = draft.stage(use).factor
                     if _is_multiplied(draft, use):
-                        behind.setdefault(factor, []).append((use, statistic))
+                        behind.setdefault(factor, []).append((use, gathered.pop(use)))
                     else:
-                        _add(sums, factor, statistic)
+                        _add(sums, factor, gathered.pop(use))
                     waiting[factor].remove(use)
                     if not waiting[factor]:
                         del waiting[factor]
                         yield finished(factor)
+
+    def _require_memory(self, draft: Draft, uses: Iterable[Use], kind: StatisticKind) -> None:
+        """Refuse a Gram that does not fit into memory beside that of one sample, which is added to it."""
+        places = [(place, use.layer) for use in uses for gathered, place in [_gathered(draft, use, kind)] if gathered == "gram"]
+        columns, layer = max(((draft.shape(draft.stage(place).factor)[1], layer) for place, layer in places), default=(0, ""))
+        require_memory(
+            8 * columns**2,
+            f"XᵀX of the {columns:,} columns that {layer} is given",
+            "weight the errors of this layer alike, or leave it out with skip",
+            self.device,
+        )
 
     def _gather(self, draft: Draft, unit: Unit, uses: Sequence[Use], kind: StatisticKind, *, keep: bool) -> dict[Use, Tensor]:
         """Run a unit, and gather statistics: of what stages are given, or the Gram of the layer's inputs that it follows from."""
@@ -202,7 +233,7 @@ class PassContext:
                     stack.enter_context(watched.watching(self.modules))
                 yield
 
-        label = f"calibration, {unit.name or 'outside the blocks'}"
+        label = f"calibration, {unit.title or 'outside the blocks'}"
         for _ in self.progress(unit.run(keep=keep, context=watching), total=len(self.samples), label=label, unit="sample"):
             pass
         found = {}
@@ -210,12 +241,17 @@ class PassContext:
             results = statistics[gathered].results()
             for use, place in places.items():
                 if place not in results:
-                    raise CalibrationError(
-                        f"every layer that is compressed must see calibration inputs, but {use.layer} was never called: "
-                        f'give inputs that reach it, or leave it out with skip = ["{use.layer}"]'
-                    )
+                    raise _never_called([use.layer])
                 found[use] = results[place]
         return found
+
+
+def _never_called(layers: Sequence[str]) -> CalibrationError:
+    was, it = ("was", "it") if len(layers) == 1 else ("were", "them")
+    return CalibrationError(
+        f"every layer that is compressed must see calibration inputs, but {', '.join(layers)} {was} never called: give inputs that "
+        f"reach {it}, or leave {it} out with skip = {json.dumps(list(layers))}"
+    )
 
 
 def _parts(draft: Draft, uses: Iterable[Use], kind: StatisticKind) -> list[list[Use]]:

@@ -13,6 +13,7 @@ from edgecomp.errors import FormatError, ModelError
 from edgecomp.formats import format_of
 from edgecomp.reconstruction import relative_error
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, StageOp
+from edgecomp.weights import trim_heap
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class Draft:
             )
         self.factors[factor], self.records[factor] = packed, record
         del self.matrices[factor]
+        trim_heap()
 
     def check(self) -> None:
         """Check what holds between any two passes.

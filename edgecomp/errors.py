@@ -14,6 +14,11 @@ def first_line(error: BaseException) -> str:
     return next((line for line in lines if line), type(error).__name__)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left: an error of Python, numpy, or PyTorch, whose own is a RuntimeError on a processor."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+
+
 def visible(text: str) -> str:
     r"""A stranger's text as a terminal may show it: control characters but line ends and tabs by their numbers, as in `\x1b`."""
     return "".join(character if _harmless(character) else _number_of(character) for character in text)
@@ -38,7 +43,7 @@ class EdgecompError(Exception):
 
 
 class ConfigError(EdgecompError):
-    """A recipe or an option is wrong: unknown key, value out of range, block size that does not fit."""
+    """A recipe or an option is wrong: unknown key, value out of range, block size that does not fit, more memory than there is."""
 
     exit_code = 3
 

@@ -12,13 +12,24 @@ from pathlib import Path
 from edgecomp.errors import OutputError
 
 
+def is_utf8(path: str | Path) -> bool:
+    """Whether a name is UTF-8; Python has the bytes of others as lone surrogates, which model files and runtimes cannot hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def require_writable_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output that exists, or whose parent is no folder.
+    """Refuse an output that exists, whose parent is no folder, or whose name is not UTF-8.
 
     Raises:
         OutputError: with the way out.
 
     """
+    if not is_utf8(path):
+        raise OutputError(f"the name of an output must be UTF-8, got {os.fsencode(path)!r}: give another output")
     if not path.parent.is_dir():
         raise OutputError(f"the folder of an output must exist, but {path.parent} does not: create it first")
     if os.path.lexists(path) and not overwrite:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
 from edgecomp.columns import ConvColumns
 from edgecomp.draft import Draft, Layer
 from edgecomp.errors import ModelError
+from edgecomp.modules import is_transposed_linear
 from edgecomp.tensor import ConvParams, LayerPlan, Stage, StageOp
 
 
@@ -26,16 +29,15 @@ def _is_compressible(module: nn.Module) -> bool:
         return module.max_norm is None
     if type(module) is nn.Conv2d:
         return module.padding_mode == "zeros"
-    return type(module) is nn.Linear or _is_transposed_linear(module)
+    return type(module) is nn.Linear or is_transposed_linear(module)
 
 
-def _is_transposed_linear(module: nn.Module) -> bool:
-    """GPT-2's Conv1D: a linear layer whose weight is stored `[K, N]`."""
-    return type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils"
-
-
-def draft_of(body: nn.Module) -> Draft:
+def draft_of(body: nn.Module, without: Collection[str] = ()) -> Draft:
     """The draft that passes start from: every layer a single stage over its own weight; tied weights are one matrix.
+
+    Args:
+        body: the model.
+        without: layers that are left as they are.
 
     Raises:
         ModelError: there is no such layer, or a weight holds NaN or infinity.
@@ -46,6 +48,8 @@ def draft_of(body: nn.Module) -> Draft:
     matrices: dict[str, Tensor] = {}
     owners: dict[int, str] = {}
     for name, module in find_layers(body).items():
+        if name in without:
+            continue
         weight = module.get_parameter("weight")
         factor = owners.setdefault(id(weight), f"{name}.weight")
         if factor not in matrices:
@@ -71,7 +75,7 @@ def matrix_of(module: nn.Module, weight: Tensor) -> Tensor:
     """A layer's weight, or a gradient of it, as the matrix `[N, K]` that a factor stands for."""
     if isinstance(module, nn.Conv2d):
         return ConvColumns(conv_params(module)).matrix(weight)
-    return weight.T if _is_transposed_linear(module) else weight
+    return weight.T if is_transposed_linear(module) else weight
 
 
 def layer_of(name: str, module: nn.Module, factor: str) -> Layer:

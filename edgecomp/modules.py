@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecomp import torch_ops  # noqa: F401  (registers the operators)
-from edgecomp.columns import stage_output
+from edgecomp import formats, torch_ops  # noqa: F401  (torch_ops registers the operators)
+from edgecomp.columns import plan_weight, stage_output
 from edgecomp.errors import ModelError
 from edgecomp.ops import NAMESPACE, NO_EPILOGUE, STAGE_OPERATORS, Operator
 from edgecomp.tensor import Compute, Factor, LayerPlan, Stage
@@ -45,11 +45,17 @@ class PackedLayer(nn.Module):
         plan: the layer's terms.
         factors: the module of each factor that the plan names.
         bias: float32 `[N]`, or None.
+        layer: the layer in whose place it stands: it answers for its sizes (`in_features`, `num_embeddings`, `stride`).
 
     """
 
-    def __init__(self, plan: LayerPlan, factors: Mapping[str, PackedFactor], bias: Tensor | None) -> None:
+    def __init__(
+        self, plan: LayerPlan, factors: Mapping[str, PackedFactor], bias: Tensor | None, layer: nn.Module | None = None
+    ) -> None:
         super().__init__()
+        if layer is not None:
+            stand_in(self, layer)
+        self._transposed = layer is not None and is_transposed_linear(layer)
         self.plan = plan
         names = dict.fromkeys(stage.factor for term in plan.terms for stage in term)
         # Module names may hold no dots: factors are numbered in the order of the plan.
@@ -62,6 +68,8 @@ class PackedLayer(nn.Module):
 
         The terms of a sum pass it on: the last stage of each gets what the terms before it gave as its `addend`.
         """
+        if self.plan.terms[0][0].op == "gather" and x.dtype != torch.int64:
+            x = x.to(torch.int64)  # nn.Embedding takes int32 too, our operators do not
         total: Tensor | None = None
         for position, term in enumerate(self.plan.terms):
             value = x
@@ -70,6 +78,23 @@ class PackedLayer(nn.Module):
             total = self._run(term[-1], value, self.bias if position == 0 else None, total)
         assert total is not None  # a plan has a term
         return total
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as the layer had it, dequantised at each use: for models that ask for its dtype, device or shape.
+
+        Raises:
+            ModelError: a chain of convolutions, which has none.
+
+        """
+        return plan_weight(self.plan, self._matrix, self._transposed)
+
+    def _matrix(self, name: str) -> Tensor:
+        factor = self.factor(name)
+        if torch.compiler.is_exporting():
+            # Without values. A graph whose outputs depended on what stands here would be refused (`check_readers`).
+            return next(factor.buffers()).new_empty(factor.shape, dtype=torch.float32)
+        return torch.from_numpy(formats.unpack(factor.to_factor()))
 
     def factor(self, name: str) -> PackedFactor:
         """The module of a factor that the plan names."""
@@ -111,8 +136,30 @@ def _call(
 def _run_dense(stage: Stage, x: Tensor, factor: PackedFactor, bias: Tensor | None) -> Tensor:
     if factor.format != "dense":
         raise ModelError(f"no operator runs a {stage.op} stage of format {factor.format!r} (factor {stage.factor})")
-    weights = cast(Tensor, factor.values).to(torch.float32)
-    return stage_output(stage.op, stage.conv, weights, x, bias)
+    values = cast(Tensor, factor.values)
+    if stage.op == "gather":  # what was looked up is widened, not the table
+        y = stage_output(stage.op, None, values, x).to(torch.float32)
+        return y if bias is None else y + bias
+    return stage_output(stage.op, stage.conv, values.to(torch.float32), x, bias)
+
+
+def is_transposed_linear(module: nn.Module) -> bool:
+    """GPT-2's Conv1D: a linear layer whose weight is stored `[K, N]`."""
+    return type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils"
+
+
+def stand_in(module: nn.Module, layer: nn.Module) -> None:
+    """Let a module answer for the sizes and settings of the layer in whose place it stands."""
+    for name, value in vars(layer).items():
+        if not name.startswith("_") and name not in vars(module) and not callable(value):
+            setattr(module, name, value)
+
+
+def take_plain_paths(module: nn.Module) -> None:
+    """Have PyTorch's transformer layers run their linear layers, and not the fused path, which reads those layers' weights."""
+    for part in module.modules():
+        if isinstance(part, nn.TransformerEncoderLayer):
+            part.activation_relu_or_gelu = 0  # says that there is no such path
 
 
 def set_module(root: nn.Module, name: str, module: nn.Module) -> None:

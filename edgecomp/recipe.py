@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from edgecomp.config import PassConfig, Strict, apply_override, parse, read_mapping
 from edgecomp.errors import ConfigError
-from edgecomp.passes import PASSES
+from edgecomp.settings import SETTINGS
 
 RECIPE_VERSION = 1
 
@@ -22,9 +22,18 @@ def _parse_pass(value: object) -> object:
     if isinstance(value, PassConfig) or not isinstance(value, Mapping):
         return value
     method = value.get("method")
-    if not isinstance(method, str) or method not in PASSES:
-        raise ValueError(f"method must be one of {', '.join(PASSES)}; {method!r} is none of them")
-    return PASSES[method].Config.model_validate(dict(value))
+    settings = _settings_of(method) if isinstance(method, str) else None
+    if settings is None:
+        raise ValueError(f"method must be one of {', '.join(SETTINGS)}; {method!r} is none of them")
+    return settings.model_validate(dict(value))
+
+
+def _settings_of(method: str) -> type[PassConfig] | None:
+    if method in SETTINGS:
+        return SETTINGS[method]
+    from edgecomp.passes import PASSES  # methods that others have added; imports PyTorch
+
+    return PASSES[method].Config if method in PASSES else None
 
 
 class Recipe(Strict):
@@ -33,8 +42,9 @@ class Recipe(Strict):
     Args:
         version: of the recipe format.
         name: shown in reports.
-        dense_dtype: how tensors that stay dense are stored: `float32`, exactly, or `float16`, half as large. From float16 an ONNX
-            Runtime makes float32 in memory when it loads a model, and the ExecuTorch export when it writes one.
+        dense_dtype: how tensors that stay dense are stored: `float32`, exactly, or `float16`, half as large, but for those that
+            would lose more than 1 % of their values. From float16 other than of tables an ONNX Runtime makes float32 in memory
+            when it loads a model, and the ExecuTorch export when it writes one.
         passes: the methods, in the order in which they run.
 
     """
@@ -99,8 +109,8 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     definitions = schema.setdefault("$defs", {})
     variants = []
-    for method in PASSES.values():
-        variant = method.Config.model_json_schema(ref_template="#/$defs/{model}")
+    for settings in SETTINGS.values():
+        variant = settings.model_json_schema(ref_template="#/$defs/{model}")
         definitions |= variant.pop("$defs", {})
         definitions[variant["title"]] = variant
         variants.append({"$ref": f"#/$defs/{variant['title']}"})

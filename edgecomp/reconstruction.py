@@ -28,12 +28,10 @@ def relative_error(factor: Factor, matrix: Tensor, columns: ConvColumns | None) 
     """
     squares = size = 0.0
     for rows, weights in formats.unpack_rows(factor, _CHUNK_WEIGHTS):
-        index = torch.from_numpy(rows)
-        got, expected = torch.from_numpy(weights), matrix[index].to(device="cpu", dtype=torch.float32)
-        if columns is not None:
-            got, expected = columns.kernel(got), columns.kernel(expected)
-        squares += float((got - expected).double().square().sum())
-        size += float(expected.double().square().sum())
+        expected = matrix[torch.from_numpy(rows)].to(device="cpu", dtype=torch.float32)
+        difference, norm = _squares(torch.from_numpy(weights), expected, columns)
+        squares, size = squares + difference, size + norm
+        del rows, weights, expected  # which would lie beside those of the next chunk
     return _ratio(squares, size)
 
 
@@ -61,12 +59,16 @@ def layer_error(plan: LayerPlan, factors: Mapping[str, Factor], original: Tensor
     for first in range(0, len(original), rows):
         part = slice(first, first + rows)
         got = torch.stack([_multiplied(chain, part, gathers) for chain in chains]).sum(dim=0)
-        expected = original[part].float()
-        if columns is not None:
-            got, expected = columns.kernel(got), columns.kernel(expected)
-        squares += float((got - expected).double().square().sum())
-        size += float(expected.double().square().sum())
+        difference, norm = _squares(got, original[part].float(), columns)
+        squares, size = squares + difference, size + norm
     return _ratio(squares, size)
+
+
+def _squares(got: Tensor, expected: Tensor, columns: ConvColumns | None) -> tuple[float, float]:
+    """Sums over some rows: of squared differences, and of the squares of what is expected."""
+    if columns is not None:
+        got, expected = columns.kernel(got), columns.kernel(expected)
+    return float((got - expected).double().square_().sum()), float(expected.double().square_().sum())
 
 
 def _multiplied(chain: Sequence[Tensor], rows: slice, gathers: bool) -> Tensor:
@@ -85,7 +87,7 @@ def _output_error(plan: LayerPlan, factors: Mapping[str, Factor], original: Tens
     total = plan_output(
         plan, x, None, lambda stage, value, bias: stage_output(stage.op, stage.conv, matrices[stage.factor], value, bias)
     )
-    return _ratio(float((total - expected).double().square().sum()), float(expected.double().square().sum()))
+    return _ratio(*_squares(total, expected, None))
 
 
 def _ratio(squares: float, size: float) -> float:

@@ -4,7 +4,7 @@
 
 Packed bytes are those of all arrays that a deployed model needs (codes, codebooks, scales, permutations, exceptions, and the
 tensors that stay dense); parameters are the uncompressed model's, a matrix that several layers share counted once. A file also
-holds its graph and padding: file bytes are given separately.
+holds its graph and padding, which for a small model are most of it: of files `shipped` tells the same figures by their own bytes.
 """
 
 from __future__ import annotations
@@ -57,6 +57,22 @@ class SizeReport:
             "ratio_to_float32": self.ratio_to(32),
             "ratio_to_float16": self.ratio_to(16),
         }
+
+
+def shipped(file_bytes: int, parameters: int | None) -> str:
+    """What to say of an artifact's bytes, against the uncompressed model's parameters where they are known."""
+    total = f"total: {file_bytes:,} bytes"
+    if not parameters:
+        return total
+    return f"{total} in the files for {parameters:,} parameters, {compared(file_bytes, parameters)}"
+
+
+def compared(size: int, parameters: int) -> str:
+    """Such as `2.03x smaller than float32, 1.02x than float16`; what is larger is called so."""
+    ratios = {bits: bits * parameters / (8 * size) for bits in (32, 16)}
+    words = ["smaller" if ratio >= 1 else "larger" for ratio in ratios.values()]
+    first, second = (f"{max(ratio, 1 / ratio):.2f}x" for ratio in ratios.values())
+    return f"{first} {words[0]} than float32, {second} {'' if words[0] == words[1] else f'{words[1]} '}than float16"
 
 
 def count_bytes(factors: Mapping[str, Factor], dense_tensors: Mapping[str, np.ndarray], parameters: int) -> SizeReport:

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ExportError, first_line
+from edgecomp.errors import ExportError
 from edgecomp.exporters.packed import check_readers
 from edgecomp.modules import PackedFactor
 from edgecomp.tensor import TensorSpec
-
-# Example sizes of dynamic dimensions, in order of appearance. Primes that no model has as a fixed size, since torch.export takes a
-# dimension for fixed where the model compares it with a size of its own; large enough to survive a convolutional network's strides.
-_EXAMPLE_SIZES = (3, 37, 41, 43, 47, 53, 59, 61)
+from edgecomp.trace import trace
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,14 @@ class Capture:
     program: ExportedProgram
     dim_names: Mapping[str, str]
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """The largest value of each dynamic size that has one, by name."""
+        bounds = {str(symbol): ranges.upper for symbol, ranges in self.program.range_constraints.items()}
+        return {
+            name: int(bounds[symbol]) for symbol, name in self.dim_names.items() if getattr(bounds.get(symbol), "is_Integer", False)
+        }
+
 
 def capture(model: CompressedModel, max_sizes: Mapping[str, int] | None = None) -> Capture:
     """Trace the packed model with dynamic sizes where its specs have names.
@@ -48,25 +53,9 @@ def capture(model: CompressedModel, max_sizes: Mapping[str, int] | None = None) 
 
     """
     _check_float32(model.module)
-    max_sizes = max_sizes or {}
-    sizes = _example_sizes(model.inputs, max_sizes)
-    examples = tuple(_example(spec, sizes) for spec in model.inputs)
-    # DYNAMIC, not named Dims: those demand the exact range that the model implies (such as sequence <= 512), which only it knows.
-    dynamic_shapes = tuple(
-        {axis: Dim.DYNAMIC for axis, dim in enumerate(spec.dims) if isinstance(dim, str) and max_sizes.get(dim) != 1}
-        for spec in model.inputs
-    )
-    try:
-        with torch.no_grad():
-            program = torch.export.export(model.module.eval(), examples, dynamic_shapes=dynamic_shapes, strict=False)
-    except Exception as error:  # torch.export raises errors of many unrelated classes
-        shapes = ", ".join(f"{spec.name} {list(example.shape)}" for spec, example in zip(model.inputs, examples, strict=True))
-        raise ExportError(
-            f"torch.export cannot trace the model: {first_line(error)} (traced with {shapes}). Make forward free of control flow "
-            "that depends on values, or fix the size that the message names by an integer in the model's input specs"
-        ) from error
+    program = trace(model, max_sizes)
     check_readers(program, model)
-    _bound(program, model.inputs, max_sizes)
+    _bound(program, model.inputs, {**model.limits, **(max_sizes or {})})
     return Capture(program, _dim_names(program, model.inputs))
 
 
@@ -84,27 +73,6 @@ def _unpacked_tensors(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
         if not isinstance(submodule, PackedFactor):
             yield from submodule.named_parameters(prefix, recurse=False)
             yield from submodule.named_buffers(prefix, recurse=False)
-
-
-def _example_sizes(specs: tuple[TensorSpec, ...], max_sizes: Mapping[str, int]) -> dict[str, int]:
-    names = list(dict.fromkeys(dim for spec in specs for dim in spec.dims if isinstance(dim, str)))
-    if len(names) > len(_EXAMPLE_SIZES):
-        raise ExportError(f"a model may have {len(_EXAMPLE_SIZES)} dynamic sizes at most, got {', '.join(names)}")
-    sizes: dict[str, int] = {}
-    for name, example in zip(names, _EXAMPLE_SIZES, strict=False):
-        size = min(example, max_sizes.get(name, example))
-        while size in sizes.values() and size > 2:  # torch.export takes equal sizes for one
-            size -= 1
-        sizes[name] = size
-    return sizes
-
-
-def _example(spec: TensorSpec, sizes: Mapping[str, int]) -> Tensor:
-    """Ones: valid as an index of any table with two rows, and as a mask."""
-    dtype = getattr(torch, spec.dtype, None)
-    if not isinstance(dtype, torch.dtype):
-        raise ExportError(f"input {spec.name} has the unknown dtype {spec.dtype!r}")
-    return torch.ones([sizes[dim] if isinstance(dim, str) else dim for dim in spec.dims], dtype=dtype)
 
 
 def _bound(program: ExportedProgram, specs: tuple[TensorSpec, ...], max_sizes: Mapping[str, int]) -> None:

@@ -14,6 +14,7 @@ from edgecomp.errors import ExportError
 from edgecomp.models import body_of
 from edgecomp.modules import PackedLayer
 from edgecomp.ops import NAMESPACE, STAGE_OPERATORS, Operator
+from edgecomp.trace import live_nodes
 
 
 def factor_of_buffer(model: CompressedModel) -> dict[str, str]:
@@ -79,12 +80,13 @@ def check_readers(program: ExportedProgram, model: CompressedModel) -> None:
     """
     factors = factor_of_buffer(model)
     buffer_of_input = program.graph_signature.inputs_to_buffers
+    live = live_nodes(program)
     for node in program.graph.nodes:
         name = buffer_of_input.get(node.name, "") if node.op == "placeholder" else ""
         if name not in factors:
             continue
         for reader in node.users:
-            if getattr(reader.target, "namespace", None) != NAMESPACE:
+            if reader in live and getattr(reader.target, "namespace", None) != NAMESPACE:
                 raise ExportError(
                     f"packed weights {name} must be read by operators of {NAMESPACE} only, but {reader.name} ({reader.target}) "
                     "reads them: use the layer's output in forward, not its buffers"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The files of an export, the one to open first, and the bytes of all of them."""
+    """The files of an export, the one to open first, the bytes of all of them, and the uncompressed model's parameters."""
 
     files: tuple[Path, ...]
     total_bytes: int
+    parameters: int

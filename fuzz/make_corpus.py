@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 
 sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests" / "report")]
 
@@ -75,6 +76,11 @@ def _onnx_files() -> None:
         _write("onnx_file", "external", encoder.read_bytes())
         plain = onnx.load(onnx_models.save_encoder(Path(folder) / "p.onnx", np.ones((4, 4), np.float32)))
         _write("onnx_file", "plain", plain.SerializeToString())
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(Path(folder) / "m.ort")
+        options.add_session_config_entry("session.save_model_format", "ORT")
+        onnxruntime.InferenceSession(str(ours), options)
+        _write("ort_file", "function", (Path(folder) / "m.ort").read_bytes())
 
 
 def _programs() -> None:

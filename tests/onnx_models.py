@@ -43,12 +43,12 @@ def save_images(path: Path) -> Path:
 
 
 def save_with_our_node(path: Path) -> Path:
-    """A node of ai.edgecomp with a function body, as the exporter writes them: y = x + x."""
+    """A node of ai.edgecomp with a function body, as the exporter writes them, that no kernel runs: y = x + x."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.edgecomp", 1)]
-    body = helper.make_function("ai.edgecomp", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], opsets[:1])
-    graph = helper.make_graph([helper.make_node("Twice", ["x"], ["y"], domain="ai.edgecomp")], "twice", [x], [y])
+    body = helper.make_function("ai.edgecomp", "LutMatMul", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], opsets[:1])
+    graph = helper.make_graph([helper.make_node("LutMatMul", ["x"], ["y"], domain="ai.edgecomp")], "twice", [x], [y])
     onnx.save_model(helper.make_model(graph, opset_imports=opsets, functions=[body], ir_version=8), path)
     return path
 

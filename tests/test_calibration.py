@@ -75,7 +75,7 @@ def test_sentences_are_lines_cut_to_length() -> None:
 
 
 def test_npz_gives_samples_of_batch_one(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", a=np.arange(6).reshape(3, 2), b=np.arange(3), c=np.zeros(7))
+    np.savez(tmp_path / "x.npz", a=np.arange(6).reshape(3, 2), b=np.arange(3))
     samples = npz_samples(tmp_path / "x.npz", SPECS, 2)
     assert [{name: value.tolist() for name, value in sample.items()} for sample in samples] == [
         {"a": [[0, 1]], "b": [0]},
@@ -87,6 +87,7 @@ def test_npz_gives_samples_of_batch_one(tmp_path: Path) -> None:
     ("arrays", "message"),
     [
         ({"a": np.zeros((3, 2))}, r"missing \['b'\]"),
+        ({"a": np.zeros((3, 2)), "b": np.zeros(3), "c": np.zeros(3)}, r"and no other; got \['c'\]"),
         ({"a": np.zeros((3, 2)), "b": np.zeros(2)}, "same number of samples"),
         ({"a": np.zeros((0, 2)), "b": np.zeros(0)}, "at least one"),
         ({"a": np.float32(1), "b": np.zeros(1)}, "at least one"),
@@ -148,6 +149,7 @@ def test_a_factory_yields_samples_up_to_the_count() -> None:
         ("samplers:missing", "importable package.module:attribute"),
         ("no_such_module:f", "importable package.module:attribute"),
         (":f", "importable package.module:attribute"),
+        ("samplers.py:f", r"without \.py: give samplers:FUNCTION$"),
         (".samplers:f", "importable package.module:attribute"),
         ("samplers:", "importable package.module:attribute"),
     ],

@@ -201,6 +201,19 @@ def test_a_link_out_of_the_folder_is_no_file_of_the_checkpoint(folder: Path, tmp
         edgecomp.load(folder, model=MODEL)
 
 
+def test_a_checkpoint_in_the_hubs_cache_is_links_and_checked_by_what_they_lead_to(saved: Path, tmp_path: Path) -> None:
+    folder, blobs = tmp_path / "snapshots" / "revision" / "m.ec", tmp_path / "blobs"
+    folder.mkdir(parents=True)
+    blobs.mkdir()
+    for path in saved.iterdir():
+        shutil.copy(path, blobs / f"{path.name}-digest")
+        (folder / path.name).symlink_to(blobs / f"{path.name}-digest")
+    edgecomp.load(folder, model=MODEL)
+    (blobs / "weights.safetensors-digest").write_bytes(b"other")
+    with pytest.raises(CheckpointError, match="sha256 differs"):
+        edgecomp.load(folder, model=MODEL)
+
+
 def test_the_recipe_of_a_checkpoint_is_a_recipe(saved: Path) -> None:
     assert load_recipe(edgecomp.load(saved, model=MODEL).recipe) == load_recipe(RECIPE)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import tiny_models
+from onnx_models import embedding_table, save_encoder
 
 import edgecomp
 import edgecomp.recipe
@@ -90,6 +91,12 @@ def test_a_package_of_an_extra_that_is_missing_is_no_bug(
     raise_on_listing(monkeypatch, ModuleNotFoundError(f"No module named {package!r}", name=package))
     assert main(["recipe"]) == errors.RuntimeUnavailableError.exit_code
     assert capsys.readouterr().err == f"edgecomp recipe: error: No module named {package!r}; pip install 'edgecomp[{extra}]'\n"
+
+
+def test_memory_that_ends_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    raise_on_listing(monkeypatch, MemoryError("Unable to allocate 4 EiB"))
+    assert main(["recipe"]) == 1
+    assert capsys.readouterr().err == "edgecomp recipe: error: there must be more memory than there is: Unable to allocate 4 EiB\n"
 
 
 def test_another_module_that_is_missing_is_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +193,12 @@ def test_a_model_goes_from_factory_to_verified_onnx(
         return json.loads(capsys.readouterr().out)
 
     assert result_of("inspect", "m.onnx")["bytes"] == files["total_bytes"]
+    assert main(["inspect", "m.onnx"]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    ratio = 4 * files["parameters"] / files["total_bytes"]
+    assert f"total: {files['total_bytes']:,} bytes in the files for {files['parameters']:,} parameters, {ratio:.2f}x" in told
     assert result_of("inspect", "m.ec", *model)["size"]["bits_per_weight"] < 10
+    assert result_of("inspect", "m.ec") == result_of("inspect", "m.ec", *model)
     verify = ("verify", "m.onnx", "--against", "m.ec", *model, "--inputs", "tiny_models:images")
     assert main([*verify, "--json"]) == 0
     assert "verify: 100%" in capsys.readouterr().err
@@ -195,6 +207,45 @@ def test_a_model_goes_from_factory_to_verified_onnx(
     assert result_of(*verify, "--max-absolute", "1e-4")
     assert result_of(*verify, "--max-absolute", "1e-30", code=errors.VerificationError.exit_code)
     assert result_of("compress", *source, *quick, "-o", "m.ec", "--force", "--quiet")["size"]["bits_per_weight"] < 6
+
+
+def test_what_float16_lost_shows_against_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint has lost it too: the original's tensors are compared with, where they are at hand."""
+    monkeypatch.chdir(tmp_path)
+    settings = ("--set", 'dense_dtype="float16"', "--set", "passes.0.weighting=none", "--set", "passes.0.compute=float")
+    assert main(["compress", "tiny_models:scaled", *settings, "-o", "m.ec", "--quiet"]) == 0
+    model = ("--model", "tiny_models:scaled")
+    assert main(["export", "m.ec", *model, "-o", "m.onnx", "--quiet"]) == 0
+    capsys.readouterr()
+    verify = ("verify", "m.onnx", "--against", "m.ec", "--inputs", "tiny_models:scaled_inputs", "--json")
+    assert main([*verify, *model]) == 0
+    found = json.loads(capsys.readouterr().out)["comparisons"][-1]["outputs"][0]
+    assert found["relative"] > 0.03  # one of 128 outputs is 0
+
+
+def test_that_the_original_is_not_at_hand_is_said(
+    bert_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(bert_folder, "bert")
+    (tmp_path / "inputs.txt").write_text("the quick fox\n")
+    settings = ("--set", 'dense_dtype="float16"', "--set", "passes.0.weighting=none", "--set", "passes.0.compute=float")
+    assert main(["compress", "bert", *settings, "-o", "m.ec", "--quiet"]) == 0
+    assert main(["export", "m.ec", "-o", "m.onnx", "--quiet"]) == 0
+    verify = ("verify", "m.onnx", "--against", "m.ec", "--inputs", "inputs.txt", "--no-stock", "--json")
+
+    capsys.readouterr()
+    assert main(verify) == 0
+    printed = capsys.readouterr()
+    assert "notice" not in printed.err
+    assert json.loads(printed.out)["comparisons"][0]["outputs"][0]["relative"] > 1e-5
+    shutil.rmtree("bert")
+    assert main(verify) == 0
+    printed = capsys.readouterr()
+    assert "not at hand" in printed.err
+    assert json.loads(printed.out)["comparisons"][0]["outputs"][0]["relative"] < 1e-5
 
 
 README = (TESTS.parent / "README.md").read_text(encoding="utf-8")
@@ -232,6 +283,28 @@ def test_the_readme_lists_every_exit_code() -> None:
     listed = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", README, re.MULTILINE)}
     assert listed == {error.__name__: error.exit_code for error in ERRORS}
     assert f"| {INTERRUPTED} |" in README
+
+
+@pytest.mark.parametrize("what", ["recipe", "lut-4bit", "--schema", "m.ec", "m.onnx", "m.pte"])
+def test_recipes_and_files_are_shown_without_pytorch(what: str, tmp_path: Path, tied_program: Path) -> None:
+    """Which takes seconds to import."""
+    if what == "m.ec":
+        model = edgecomp.compress(
+            tiny_models.described()[0], "lut-8bit", tiny_models.images(), overrides=["passes.0.weighting=none", "passes.0.refits=0"]
+        )
+        model.save(tmp_path / what)
+    elif what == "m.onnx":
+        save_encoder(tmp_path / what, embedding_table())
+    elif what == "m.pte":
+        shutil.copy(tied_program, tmp_path / what)
+    arguments = ["recipe"] if what == "recipe" else ["recipe", what] if "." not in what else ["inspect", what]
+    code = (
+        "import sys; from edgecomp.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or ', '.join({'torch', 'onnx', 'transformers', 'onnxruntime', 'executorch'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
 
 
 def test_importing_the_package_is_quick(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_attention_with_its_own_projections_is_left_alone() -> None:
 def test_transformer_layers_of_torch_run_packed() -> None:
     torch.manual_seed(0)
     model = nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 2, 96, batch_first=True), 2).eval()
-    sample = {"x": np.random.default_rng(0).standard_normal((2, 5, 64)).astype(np.float32)}
+    sample = {"src": np.random.default_rng(0).standard_normal((2, 5, 64)).astype(np.float32)}
     packed = edgecomp.compress(model, recipe(8), [sample])
     assert list(packed.plans) == [f"layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)]
     assert relative_error(packed(sample)[0], outputs(model, sample)) < 0.02
@@ -192,13 +192,57 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         edgecomp.compress(model, recipe(weighting="none"), tiny_models.tokens())
 
 
-def test_dense_values_beyond_float16_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_models.tied_tokens()
+class Gains(nn.Module):
+    """A layer between a gain and a bound that float16 holds neither of, and a head that stays dense."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(64, 64), nn.Linear(64, 8, bias=False)
+        self.gain = nn.Parameter(torch.tensor(2e-8))
+        self.register_buffer("eps", torch.tensor(1e-8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc(x) * 1e8 * self.gain
+        y: Tensor = self.head(x) / (self.head(x).abs() + self.eps)
+        return y
+
+
+def test_what_float16_loses_stays_float32_and_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = Gains()
     model.fc.bias.data[0] = 1e6
-    with monkeypatch.context() as patch, pytest.raises(ModelError, match=r"fc\.bias.*dense_dtype"):
-        patch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
-        edgecomp.compress(model, recipe(top_dense_dtype="float16"), tiny_models.tokens())
-    assert edgecomp.compress(model, recipe(), tiny_models.tokens()).dense["fc.bias"][0] == 1e6
+    settings = recipe(8, compute="float", weighting="none", skip=["head"], top_dense_dtype="float16")
+    packed = edgecomp.compress(model, settings, [X], quiet=False)
+    said = capsys.readouterr().err
+    assert "3 dense tensors stay float32" in said
+    for name in ("gain (of 1 values 1 become 0)", "eps (of 1 values 1 become 0)", "fc.bias (of 64 values 1 become infinite)"):
+        assert name in said
+    assert {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in packed.dense.items()} == {
+        "gain": "float32",
+        "eps": "float32",
+        "fc.bias": "float32",
+        "head.weight": "float16",
+    }
+    assert packed.provenance["dense"]["gain"]["zeroed"] == 1
+    assert 0 < packed.provenance["dense"]["head.weight"]["relative_error"] < 2**-11
+    outputs = packed(X)[0]
+    torch.testing.assert_close(outputs, model(torch.from_numpy(X["x"])), rtol=1e-2, atol=0)
+
+
+def test_values_beyond_float32_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.tied_tokens()
+    model.fc.bias = nn.Parameter(torch.full((64,), 1e300, dtype=torch.float64))
+    monkeypatch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
+    with pytest.raises(ModelError, match=r"fc\.bias must hold values of float32"):
+        edgecomp.compress(model, recipe(), tiny_models.tokens())
+
+
+def test_complex_tensors_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.tied_tokens()
+    model.register_buffer("frequencies", torch.ones(4, dtype=torch.complex64))
+    monkeypatch.setattr(PASSES["lut-kmeans"], "run", lambda *_: pytest.fail("no pass may run"))
+    with pytest.raises(ModelError, match="frequencies holds complex numbers"):
+        edgecomp.compress(model, recipe(), tiny_models.tokens())
 
 
 class Idle(nn.Module):
@@ -219,18 +263,28 @@ X = {"x": np.ones((1, 64), np.float32)}
 @pytest.mark.parametrize(
     ("model", "calibration", "message"),
     [
-        ("tiny_models:described", None, "needs calibration inputs: pass --calibration"),
+        ("tiny_models:described", None, "--set passes.0.weighting=none .*needs calibration inputs: give --calibration"),
         ("tiny_models:convolutional", None, "inputs of this model are unknown"),
         ("tiny_models:described", [], "at least one sample"),
         ("tiny_models:described", "missing.npz", "missing.npz"),
-        ("tiny_models:described", [{"picture": IMAGES[0]["image"]}], r"missing \['image'\], got \['picture'\]"),
+        (
+            "tiny_models:described",
+            [{"picture": IMAGES[0]["image"]}],
+            r"hold the inputs \['image'\] of the model; sample 0 holds \['picture'\]",
+        ),
         ("tiny_models:convolutional", [X], r"fails on float32 \[1, 64\]"),
-        (Idle(), [X], "unused was never called"),
     ],
 )
 def test_calibration_that_cannot_serve_is_refused(model: str | nn.Module, calibration: Any, message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         edgecomp.compress(model, recipe(), calibration)
+
+
+def test_layers_that_nothing_depends_on_are_left_out() -> None:
+    packed = edgecomp.compress(Idle(), recipe(), [X])
+    assert (list(packed.plans), packed.unused) == (["used"], ["unused"])
+    with pytest.raises(CalibrationError, match="unused was never called"):
+        edgecomp.compress(Idle(), recipe(), [X], exportable=False)
 
 
 def test_calibration_text_must_fill_a_window(llama_folder: str, text_file: str) -> None:
@@ -240,7 +294,7 @@ def test_calibration_text_must_fill_a_window(llama_folder: str, text_file: str) 
 
 @pytest.mark.parametrize("options", [{"samples": 0}, {"sequence_length": 1}])
 def test_impossible_amounts_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="samples must be at least 1 and sequence_length at least 2"):
+    with pytest.raises(ConfigError, match=r"\(--samples\) must be at least 1 and sequence_length \(--sequence-length\) at least 2"):
         edgecomp.compress("tiny_models:described", recipe(), IMAGES, **options)  # type: ignore[arg-type]
 
 

@@ -40,6 +40,15 @@ def not_finite() -> tuple[nn.Module, list[TensorSpec]]:
     return module, specs
 
 
+def wide() -> tuple[nn.Module, list[TensorSpec]]:
+    """A Hessian of its columns would take terabytes."""
+    return nn.Sequential(nn.Linear(1_000_000, 16)), [TensorSpec("x", "float32", (1, 1_000_000))]
+
+
+def ones() -> Iterator[dict[str, np.ndarray]]:
+    yield {"x": np.ones((1, 1_000_000), np.float32)}
+
+
 @dataclass(frozen=True)
 class Case:
     """A command that is refused: its error, words of the message, and what has to be in the folder before it."""
@@ -135,6 +144,15 @@ CASES = {
     ),
     "NaN and infinite weights": Case(
         errors.ModelError, compress("test_error_table:not_finite", *MODEL[1:]), ("head.weight holds 2 NaN or infinite values",)
+    ),
+    "more memory than there is": Case(
+        errors.ConfigError,
+        compress("test_error_table:wide", "--calibration", "test_error_table:ones", *QUICK, "--set", "passes.0.weighting=hessian"),
+        (
+            "the errors of 0 by a Hessian of 1,000,000 columns needs 20,000.0 GB",
+            "are available",
+            "--set passes.N.weighting=activations",
+        ),
     ),
     "truncated checkpoint": Case(
         errors.CheckpointError, ("export", "m.ec", "-o", "m.onnx"), ("weights.safetensors", "copy"), checkpoint(cut_weights)
@@ -251,7 +269,7 @@ def test_a_model_without_our_nodes_is_benched_and_says_so(
     assert main(["bench", "plain.onnx", *quick]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)[0]["artifact"]["uses_edgecomp"] is False
-    assert printed.err == "edgecomp bench: plain.onnx has no nodes of ours: ONNX Runtime's own kernels ran\n"
+    assert printed.err == "edgecomp bench: plain.onnx has no nodes of ours: the runtime's own kernels ran\n"
 
 
 def test_our_library_for_another_machine(

@@ -10,7 +10,7 @@ from edgecomp.errors import ConfigError
 from edgecomp.formats import dense, lut
 from edgecomp.inspect.exported import inspect_executorch, inspect_onnx
 from edgecomp.inspect.model import inspect_layers, inspect_model
-from edgecomp.size import count_bytes
+from edgecomp.size import compared, count_bytes, shipped
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage, TensorSpec
 
 
@@ -57,6 +57,20 @@ def test_bytes_are_those_of_the_arrays_and_the_formula_of_the_format() -> None:
     assert report.array_bytes["lut.codes"] == 294912
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (1000, "4.00x smaller than float32, 2.00x than float16"),
+        (3000, "1.33x smaller than float32, 1.50x larger than float16"),
+        (5000, "1.25x larger than float32, 2.50x than float16"),
+    ],
+)
+def test_what_ships_is_compared_with_the_parameters(size: int, expected: str) -> None:
+    assert compared(size, 1000) == expected
+    assert shipped(size, 1000) == f"total: {size:,} bytes in the files for 1,000 parameters, {expected}"
+    assert shipped(size, None) == f"total: {size:,} bytes"  # of another tool's
+
+
 def test_no_parameters_is_an_error() -> None:
     with pytest.raises(ConfigError, match="positive"):
         count_bytes({}, {}, 0)
@@ -76,7 +90,7 @@ def test_rows_add_up_and_mark_what_is_shared() -> None:
     assert (rows["conv"].relative_error, rows["first"].relative_error) == (0.25, None)
 
 
-def test_a_model_is_inspected_with_each_tensor_once() -> None:
+def test_a_model_is_inspected_with_each_tensor_once(tmp_path: Path) -> None:
     from torch import nn
 
     from edgecomp.checkpoint import CompressedModel
@@ -104,6 +118,12 @@ def test_a_model_is_inspected_with_each_tensor_once() -> None:
     assert (result.dense_tensors, result.dense_bytes, result.source) == (2, 256, "toy")
     assert f"{result.size.bits_per_weight:.3f} bits per weight" in result.to_markdown()
     assert result.to_json()["size"]["bits_per_weight"] == result.size.bits_per_weight
+    assert "checkpoint" not in result.summary()
+    model.provenance = {"dense": {"1.weight": {"kept": "float32"}, "1.bias": {"relative_error": 1e-4}}}
+    model.save(tmp_path / "toy.ec")
+    told = inspect_model(model, "toy.ec", tmp_path / "toy.ec").summary()
+    assert "256 bytes, 1 of them float32 for what float16 would lose" in told
+    assert f"checkpoint: {sum(path.stat().st_size for path in (tmp_path / 'toy.ec').iterdir()):,} bytes" in told
 
 
 def test_an_exported_model_is_inspected_by_its_files(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.layers import conv_params, draft_of, find_layers
 from edgecomp.passes import PASSES, PassContext
 from edgecomp.passes.lut_kmeans import LutKmeans
+from edgecomp.rounding import Rounding
 from edgecomp.tensor import ConvParams, Factor, LayerPlan, Stage
 
 
@@ -108,25 +109,16 @@ def test_dense_tensors_are_rounded_and_stay_shared() -> None:
     model = nn.ModuleDict({"fc": nn.Linear(8, 8), "one": nn.LayerNorm(8), "two": nn.LayerNorm(8)})
     model["two"].weight = model["one"].weight
     model.register_buffer("step", torch.tensor([3]))
-    tensors = dense_tensors(model, {"fc": replace(plan([linear()]), bias="fc.bias")}, {}, torch.float16)
+    tensors = dense_tensors(model, {"fc": replace(plan([linear()]), bias="fc.bias")}, {}, Rounding(torch.float16))
     assert set(tensors) == {"step", "fc.bias", "one.weight", "one.bias", "two.weight", "two.bias"}
     assert tensors["two.weight"] is tensors["one.weight"]
     assert (tensors["one.bias"].dtype, tensors["step"].dtype) == (torch.float16, torch.int64)
 
 
-@pytest.mark.parametrize("others", [1.0, -torch.inf])
-def test_values_beyond_float16_are_refused(others: float) -> None:
-    norm = nn.LayerNorm(2)
-    norm.bias.data[:] = torch.tensor([70000.0, others])
-    with pytest.raises(ModelError, match=r'0\.bias.*dense_dtype = "float32"'):
-        dense_tensors(nn.Sequential(norm), {}, {}, torch.float16)
-    assert torch.equal(dense_tensors(nn.Sequential(norm), {}, {}, torch.float32)["0.bias"], norm.bias)
-
-
 def test_infinite_buffers_stay_infinite() -> None:
     model = nn.Module()
     model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
-    assert dense_tensors(model, {}, {}, torch.float16)["mask"].tolist() == [0.0, -torch.inf]
+    assert dense_tensors(model, {}, {}, Rounding(torch.float16))["mask"].tolist() == [0.0, -torch.inf]
 
 
 CONV = ConvParams(3, (3, 3), padding=(1, 1, 1, 1))
@@ -148,7 +140,7 @@ def original() -> nn.ModuleDict:
 
 def test_installed_layers_run_from_their_factors() -> None:
     model = original()
-    dense = dense_tensors(model, PLANS, {}, torch.float32)
+    dense = dense_tensors(model, PLANS, {}, Rounding(torch.float32))
     require_complete(model, PLANS, FACTORS, dense)
     packed = copy.deepcopy(model)
     install(packed, PLANS, FACTORS, dense)
@@ -192,13 +184,13 @@ def test_plans_that_do_not_make_up_the_model_are_refused(what: str) -> None:
     plans, message = BAD_PLANS[what]
     factors: dict[str, Factor] = {**FACTORS, "small": random_factor(40, 32), "one": conv_factor(16, ConvParams(1, (1, 1)))}
     factors |= {name: conv_factor(n, ConvParams(3, (1, 1))) for name, n in {"three": 3, "five": 5}.items()}
-    dense = {**dense_tensors(original(), plans, {}, torch.float32), "norm.pad": torch.zeros(3)}
+    dense = {**dense_tensors(original(), plans, {}, Rounding(torch.float32)), "norm.pad": torch.zeros(3)}
     with pytest.raises(CheckpointError, match=message):
         require_complete(original(), plans, factors, dense)
 
 
 def test_tensors_that_are_missing_unknown_or_of_another_shape_are_refused() -> None:
-    dense = dense_tensors(original(), PLANS, {}, torch.float32)
+    dense = dense_tensors(original(), PLANS, {}, Rounding(torch.float32))
     with pytest.raises(CheckpointError, match=r"lacks norm\.bias"):
         require_complete(original(), PLANS, FACTORS, {name: t for name, t in dense.items() if name != "norm.bias"})
     with pytest.raises(CheckpointError, match=r"no tensor norm\.offset"):

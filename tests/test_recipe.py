@@ -11,7 +11,9 @@ import pytest
 
 import edgecomp
 from edgecomp.errors import ConfigError
+from edgecomp.passes import PASSES
 from edgecomp.recipe import builtin_recipes, load_recipe, recipe_schema
+from edgecomp.settings import SETTINGS as METHODS
 
 SETTINGS: dict[str, Any] = {"version": 1, "name": "mine", "passes": [{"method": "lut-kmeans", "bits": 3, "skip": ["head"]}]}
 
@@ -163,3 +165,7 @@ def test_the_schema_says_what_each_setting_is() -> None:
         described = {key for key, value in definitions[name]["properties"].items() if value.get("description")}
         assert described == set(definitions[name]["properties"]) - {"method"}
     assert definitions["LutKmeansConfig"]["properties"]["books"]["description"].endswith("is stored, 32 bits a row.")
+
+
+def test_every_method_has_its_settings() -> None:
+    assert {name: method.Config for name, method in PASSES.items()} == METHODS

@@ -63,7 +63,27 @@ def test_nan_in_a_counted_position_fails_every_tolerance(tmp_path: Path) -> None
     inputs = [{"input_ids": IDS[:1], "attention_mask": MASK[:1]}, {"input_ids": IDS[1:], "attention_mask": MASK[1:]}]
     options = VerifyOptions(tolerance=Tolerance(max_absolute=1e9, relative=1e9, cosine=-1))
     result = verify(save_encoder(tmp_path / "m.onnx", broken), reference_of(table), inputs, options)
-    assert len(result.failures) == 3
+    assert len(result.failures) == 4
+
+
+def test_nan_where_the_reference_has_none_fails_without_a_tolerance(tmp_path: Path) -> None:
+    table = embedding_table()
+    broken = table.copy()
+    broken[IDS[0, 0], :2] = np.nan, np.inf
+    inputs = [{"input_ids": IDS[:1, :1], "attention_mask": MASK[:1, :1]}]
+    result = verify(save_encoder(tmp_path / "m.onnx", broken), reference_of(table), inputs, VerifyOptions())
+    (failure,) = result.failures
+    assert failure.endswith("output last_hidden_state: 2 values are NaN or infinite, and the reference's are not")
+
+
+def test_equal_infinities_are_no_difference() -> None:
+    """As in scores that a model rules out."""
+    a, b = np.array([[-np.inf, 1.0, 2.0]]), np.array([[-np.inf, 1.0, 4.0]])
+    total = DifferenceSum("y")
+    total.add(a, b, None)
+    result = total.result()
+    assert (result.max_absolute, result.relative, result.not_finite) == (2, pytest.approx(2 / 17**0.5), 0)
+    assert result.cosine == pytest.approx(9 / 85**0.5)
 
 
 def test_cosine_of_zero_vectors() -> None:

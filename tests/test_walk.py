@@ -9,6 +9,7 @@ import tiny_models
 import torch
 from torch import Tensor, nn
 
+import edgecomp.walk
 from edgecomp.errors import CalibrationError
 from edgecomp.layers import find_layers
 from edgecomp.models import body_of, load_model
@@ -63,7 +64,8 @@ def outputs(units: list[Unit]) -> list[list[Tensor]]:
 def test_what_belongs_where() -> None:
     model = stacked()
     structure = find_structure(model, [IDS[0]], find_layers(model))
-    assert structure == Structure(("blocks.0", "blocks.1", "blocks.2"), (2, 2, 2), frozenset({"table"}))
+    blocks = ("blocks.0", "blocks.1", "blocks.2")
+    assert structure == Structure(blocks, (2, 2, 2), frozenset({"table"}), frozenset(find_layers(model)))
     units = walk_over(model, find_layers(model), [[ids] for ids in IDS]).units()
     assert [(unit.name, unit.layers) for unit in units] == [
         ("", ("table",)),
@@ -78,6 +80,33 @@ def test_units_give_what_the_model_gives_at_once() -> None:
     for ids, output in zip(IDS, last, strict=True):
         torch.testing.assert_close(output, model(ids).detach(), rtol=0, atol=0)
     assert all("forward" not in vars(part) for part in model.modules())
+
+
+def test_running_values_stay_in_their_memory() -> None:
+    model = stacked()
+    walk = walk_over(model, {}, [[ids] for ids in IDS])
+    before, *blocks, _ = walk.units()
+    yielded = list(before.run())
+    first = [value.clone() for value in yielded]
+    places = [value.data_ptr() for value in walk.values]
+    for block in blocks:
+        for output, value in zip(list(block.run()), walk.values, strict=True):
+            assert torch.equal(output, value)
+            assert output is not value
+    assert [value.data_ptr() for value in walk.values] == places
+    for value, still in zip(yielded, first, strict=True):
+        assert torch.equal(value, still)
+
+
+def test_blocks_that_are_given_the_model_s_input_leave_it() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 6)).eval()
+    x = torch.randn(3, 4)
+    given = x.clone()
+    walk = walk_over(model, {}, [[x]])
+    *_, last = outputs(walk.units())  # the last block's values have another shape
+    assert torch.equal(x, given)
+    torch.testing.assert_close(last[0], model(x).detach(), rtol=0, atol=0)
 
 
 def test_a_unit_that_is_not_kept_can_run_again() -> None:
@@ -123,6 +152,19 @@ def test_only_a_unit_s_weights_are_float32_at_a_time() -> None:
     float32 = {name: sum(dtype == torch.float32 for dtype in dtypes) for name, dtypes in seen.items()}
     assert float32 == {"blocks.1.fc": 2, "head": 5}  # of 11
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_outputs_are_compared_wherever_they_differ(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edgecomp.walk, "_COMPARED", 3)
+    expected = torch.tensor([1.0, -2.0, torch.inf, 3.0, torch.nan, 1e-9, 2.0])
+    value = expected.clone()
+    assert edgecomp.walk._close(value, expected)
+    value[place] += 1e-4
+    assert edgecomp.walk._close(value, expected)
+    value[place] += 1e-2
+    assert not edgecomp.walk._close(value, expected)
+    assert edgecomp.walk._close(expected[:0], expected[:0])
 
 
 def test_modules_that_are_no_chain_are_one_unit() -> None:
@@ -217,7 +259,7 @@ class Demanding(Biased):
 def test_blocks_between_which_more_passes_than_one_value_are_one_unit(kind: type[nn.Module], why: str) -> None:
     torch.manual_seed(0)
     model, said = kind().eval(), list[str]()
-    assert find_structure(model, [torch.ones(2, 8)], {}, said.append) == Structure((), (), frozenset())
+    assert find_structure(model, [torch.ones(2, 8)], {}, said.append) == Structure((), (), frozenset(), frozenset())
     (message,) = said
     assert "blocks.0 to blocks.2 run one after the other" in message and why in message
 

@@ -74,6 +74,29 @@ def tokens() -> list[dict[str, np.ndarray]]:
     return [{"ids": np.random.default_rng(0).integers(0, 96, (2, 7))}]
 
 
+class Scaled(nn.Module):
+    """A layer, and gains one of which float16 makes 0: too few to stay float32, and as large in the output as the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 128)
+        self.gains = nn.Parameter(torch.cat([torch.full((1,), 1e-8), torch.ones(127)]))
+        self.register_buffer("factors", 1 / self.gains.detach(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc(x) * self.gains * self.factors
+        return y
+
+
+def scaled() -> tuple[nn.Module, list[TensorSpec]]:
+    torch.manual_seed(0)
+    return Scaled(), [TensorSpec("x", "float32", ("batch", 64))]
+
+
+def scaled_inputs() -> list[dict[str, np.ndarray]]:
+    return [{"x": np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)}]
+
+
 def save_tokenizer(folder: Path) -> int:
     """A byte-pair tokenizer of the words of TEXT, for AutoTokenizer; returns its vocabulary's size."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers

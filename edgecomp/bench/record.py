@@ -171,7 +171,10 @@ class Artifact(_Model):
     name: str
     bytes: int
     files: list[ArtifactFile]
-    uses_edgecomp: bool = Field(description="whether the model has ai.edgecomp nodes")
+    uses_edgecomp: bool = Field(description="whether the model has nodes of operators of our library")
+    unknown_operators: list[str] = Field(
+        default=[], description="operators of our domain that our library does not have, which run by their functions"
+    )
     library: str | None = Field(description="file name of the registered custom-op library")
 
 
@@ -266,7 +269,10 @@ class Record(_Model):
             return "-"
         measurement = self.rounds[0].measurement
         name = f"{measurement.runtime} {measurement.versions.get(measurement.runtime, '')}".strip()
-        return name if self.artifact.library is None else f"{name} + {measurement.kernels.get('lut_matmul', self.artifact.library)}"
+        if self.artifact.library is None:
+            return name
+        kernels = measurement.kernels if self.artifact.uses_edgecomp else {}
+        return f"{name} + {kernels.get('lut_matmul', self.artifact.library)}"
 
     @property
     def label(self) -> str:

@@ -62,7 +62,7 @@ def run_benches(
     devices, one that refuses the model has failed as well.
 
     Args:
-        artifacts: `.onnx` and `.pte` files; external data lies beside them.
+        artifacts: `.onnx`, `.ort` and `.pte` files; external data lies beside them.
         options: what to measure.
         devices: URLs, see `edgecomp.devices`.
         bundle: what is brought to devices of another architecture; None for the default place.
@@ -246,6 +246,7 @@ def _artifact(model: OnnxFile | ExecutorchFile, library: Path | None) -> Artifac
         bytes=sum(file.bytes for file in files),
         files=files,
         uses_edgecomp=model.uses_edgecomp,
+        unknown_operators=model.unknown_operators if isinstance(model, OnnxFile) else [],
         library=None if library is None else library.name,
     )
 

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import edgecomp
+from edgecomp.cli.common import require_utf8
 from edgecomp.cli.interrupts import interruptible, orderly
-from edgecomp.errors import EdgecompError, RuntimeUnavailableError, visible
+from edgecomp.cli.streams import drop, standard_streams
+from edgecomp.errors import EdgecompError, OutputError, RuntimeUnavailableError, first_line, is_out_of_memory, visible
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
 VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "device-bundle", "doctor")
@@ -49,10 +51,27 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, the error's own, 2 for wrong usage, 130 when interrupted."""
-    arguments = build_parser().parse_args(argv)
     try:
+        with standard_streams() as messages:
+            code = _run(argv)
+    except OutputError as error:
+        print(visible(f"edgecomp: error: {error}"), file=sys.stderr or open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        return error.exit_code
+    return OutputError.exit_code if code == 0 and messages.failure is not None else code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """The same, with streams that can be written to."""
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit:
+        sys.stdout.flush()  # of --help
+        raise
+    try:
+        require_utf8(vars(arguments))
         with orderly(), interruptible():
             arguments.run(arguments)
+            sys.stdout.flush()
     except EdgecompError as error:
         if arguments.debug:
             traceback.print_exc()
@@ -62,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("; ".join([f"edgecomp {arguments.verb}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone: say nothing, and keep Python from trying to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output (head, less) has gone: say nothing.
+        drop(sys.stdout)
         return 1
     except Exception as error:  # noqa: BLE001  (a mistake of ours: still one line, and the way to report it)
         if arguments.debug:
@@ -72,6 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if extra is not None:
             print(f"edgecomp {arguments.verb}: error: {error}; pip install 'edgecomp[{extra}]'", file=sys.stderr)
             return RuntimeUnavailableError.exit_code
+        if is_out_of_memory(error):
+            print(
+                f"edgecomp {arguments.verb}: error: there must be more memory than there is: {first_line(error)}", file=sys.stderr
+            )
+            return 1
         print(
             f"edgecomp {arguments.verb}: internal error: {type(error).__name__}: {error}; this is a bug: please report it with the "
             f"traceback that `edgecomp --debug {arguments.verb} ...` shows",

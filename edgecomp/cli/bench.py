@@ -13,7 +13,11 @@ from edgecomp.cli.common import add_quiet, parse_sizes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp bench`."""
     parser.add_argument(
-        "artifacts", type=Path, nargs="+", metavar="MODEL", help="exported models (.onnx, .pte); several alternate, round by round"
+        "artifacts",
+        type=Path,
+        nargs="+",
+        metavar="MODEL",
+        help="exported models (.onnx, .ort, .pte); several alternate, round by round",
     )
     parser.add_argument("-t", "--threads", type=int, default=1, metavar="N", help="intra-op threads (default: %(default)s)")
     parser.add_argument("-b", "--batch", type=int, default=1, metavar="N", help="batch size (default: %(default)s)")
@@ -105,8 +109,16 @@ def run(arguments: argparse.Namespace) -> None:
         command=["edgecomp", *sys.argv[1:]],
         quiet=arguments.quiet,
     )
-    for name in dict.fromkeys(record.artifact.name for record in records if not record.artifact.uses_edgecomp):
-        print(f"edgecomp bench: {name} has no nodes of ours: ONNX Runtime's own kernels ran", file=sys.stderr)
+    for artifact in {record.artifact.name: record.artifact for record in records}.values():
+        if artifact.unknown_operators:
+            unknown = ", ".join(artifact.unknown_operators)
+            print(
+                f"edgecomp bench: {artifact.name} calls {unknown}, which our library does not have: the runtime ran "
+                "their functions, slowly. Tools that prefix names rename functions too: give them their names back",
+                file=sys.stderr,
+            )
+        elif not artifact.uses_edgecomp:
+            print(f"edgecomp bench: {artifact.name} has no nodes of ours: the runtime's own kernels ran", file=sys.stderr)
     if arguments.save is not None:
         with replace_file(arguments.save, overwrite=True) as temporary:
             temporary.write_text(json.dumps([record.model_dump(mode="json") for record in records]) + "\n", encoding="utf-8")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgecomp.trust import Trust
+
+from edgecomp.files import is_utf8
 
 
 def add_output(parser: argparse.ArgumentParser, what: str) -> None:
@@ -59,6 +62,44 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 def print_json(value: Any) -> None:
     """One JSON value on stdout."""
     print(json.dumps(value, indent=1))
+
+
+def require_utf8(arguments: Mapping[str, Any]) -> None:
+    """Refuse names that are not UTF-8: model files hold names in it, and runtimes and safetensors open no others.
+
+    Raises:
+        ConfigError: naming the argument.
+
+    """
+    from edgecomp.errors import ConfigError
+
+    for value in arguments.values():
+        for item in value if isinstance(value, list) else [value]:
+            text = str(item) if isinstance(item, str | Path) else ""
+            if not is_utf8(text):
+                shown = os.fsencode(text).decode("utf-8", "backslashreplace")
+                raise ConfigError(f"names must be UTF-8, got {shown}: rename it, or give a link to it")
+
+
+def parse_dims(assignments: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
+    """Sizes of inputs by name, of INPUT=SIZE,SIZE,...: numbers, or names of dynamic sizes; of a scalar, INPUT=.
+
+    Raises:
+        ConfigError: an assignment of another form.
+
+    """
+    from edgecomp.errors import ConfigError
+
+    dims: dict[str, tuple[int | str, ...]] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        sizes = [size.strip() for size in value.split(",")] if value else []
+        if not name or not equals or not all(size.isidentifier() or (size.isdecimal() and int(size) > 0) for size in sizes):
+            raise ConfigError(
+                f"--dim must be INPUT=SIZE,SIZE,... with positive numbers and names, such as x=batch,128, got {assignment!r}"
+            )
+        dims[name] = tuple(int(size) if size.isdecimal() else size for size in sizes)
+    return dims
 
 
 def parse_sizes(assignments: Sequence[str]) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgecomp.cli.common import add_json, add_output, add_quiet, add_trust, print_json, trust_of
+from edgecomp.cli.common import add_json, add_output, add_quiet, add_trust, parse_dims, print_json, trust_of
 from edgecomp.cli.interrupts import interruptible
 
 
@@ -32,6 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens of a calibration sample at most (default: %(default)s)",
     )
     parser.add_argument("--device", default="cpu", help="where methods that learn do so: cpu, cuda, cuda:1 (default: %(default)s)")
+    parser.add_argument(
+        "--dim",
+        dest="dims",
+        action="append",
+        default=[],
+        metavar="INPUT=SIZES",
+        help="sizes of an input, such as x=batch,3,height,width: numbers are fixed, names dynamic (default: what samples vary)",
+    )
+    parser.add_argument(
+        "--no-export-check",
+        action="store_true",
+        help="compress a model that may not be exportable: do not trace it first",
+    )
     add_trust(parser)
     add_output(parser, "the checkpoint folder, such as model.ec")
     add_json(parser)
@@ -60,6 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
                 quiet=arguments.quiet,
                 work_folder=work_folder,
                 device=arguments.device,
+                sizes=parse_dims(arguments.dims),
+                exportable=not arguments.no_export_check,
                 trust=trust_of(arguments),
             )
             model.save(arguments.output, overwrite=arguments.force)
@@ -68,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise
         raise KeyboardInterrupt(f"what is finished is in {work_folder}: run the same command again to continue") from interrupt
     discard(work_folder)
-    inspection = inspect_model(model, arguments.output.name)
+    inspection = inspect_model(model, arguments.output.name, arguments.output)
     if arguments.json:
         print_json(inspection.to_json())
     else:

@@ -32,12 +32,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Export, and print the files."""
     from edgecomp.checkpoint import load
     from edgecomp.exporters import ExportOptions, export
+    from edgecomp.size import shipped
 
     options = ExportOptions(max_sizes=parse_sizes(arguments.max_sizes), external_weights=arguments.external_weights)
     model = load(arguments.checkpoint, model=arguments.model, trust=trust_of(arguments))
     result = export(model, arguments.target, arguments.output, options=options, overwrite=arguments.force, quiet=arguments.quiet)
     if arguments.json:
-        print_json({"files": [str(path) for path in result.files], "total_bytes": result.total_bytes})
+        files = [str(path) for path in result.files]
+        print_json({"files": files, "total_bytes": result.total_bytes, "parameters": result.parameters})
     else:
         for path in result.files:
             print(f"{path}  {path.stat().st_size:,} bytes")
+        print(shipped(result.total_bytes, result.parameters))

@@ -10,17 +10,18 @@ from edgecomp.cli.common import add_json, add_model, add_quiet, add_trust, print
 
 if TYPE_CHECKING:
     from edgecomp.models import LoadedModel
+    from edgecomp.progress import ProgressBar
     from edgecomp.trust import Trust
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp verify`."""
-    parser.add_argument("artifact", type=Path, metavar="MODEL", help="an exported model, .onnx or .pte")
+    parser.add_argument("artifact", type=Path, metavar="MODEL", help="an exported model, .onnx, .ort or .pte")
     parser.add_argument(
         "--against",
         required=True,
         metavar="MODEL",
-        help="the original (as for compress), or MODEL.ec: the packed weights in PyTorch",
+        help="the original (as for compress), or MODEL.ec: the packed weights in PyTorch, all else as before float16",
     )
     parser.add_argument("--inputs", metavar="FILE", help="text, .npz, or package.module:factory, to compare the outputs on")
     parser.add_argument("--samples", type=int, default=32, metavar="N", help="inputs at most (default: %(default)s)")
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from edgecomp.calibration import read_text
     from edgecomp.errors import CalibrationError
+    from edgecomp.progress import ProgressBar
     from edgecomp.verify import Tolerance, VerifyOptions, raise_on_failure, verify
 
     options = VerifyOptions(
@@ -59,11 +61,11 @@ def run(arguments: argparse.Namespace) -> None:
         window=arguments.window,
         windows=arguments.windows,
     )
-    reference = _reference(arguments.against, arguments.model, trust_of(arguments))
+    reference = _reference(arguments.against, arguments.model, trust_of(arguments), ProgressBar(arguments.quiet))
     inputs = []
     if arguments.inputs is not None:
         inputs = reference.samples(arguments.inputs, count=arguments.samples, sequence_length=arguments.sequence_length)
-        reference = reference.with_sample(inputs[0])
+        reference = reference.described(inputs)
     tokens = None
     if arguments.perplexity is not None:
         if reference.tokenizer is None:
@@ -77,8 +79,18 @@ def run(arguments: argparse.Namespace) -> None:
     raise_on_failure(result)
 
 
-def _reference(spec: str, model: str | None, trust: Trust) -> LoadedModel:
-    from edgecomp.checkpoint import MANIFEST, load
-    from edgecomp.models import load_model
+def _reference(spec: str, model: str | None, trust: Trust, progress: ProgressBar) -> LoadedModel:
+    from edgecomp.checkpoint import MANIFEST, load, unround
+    from edgecomp.models import load_model, local_source
 
-    return load(spec, model=model, trust=trust) if (Path(spec) / MANIFEST).is_file() else load_model(spec, trust)
+    if not (Path(spec) / MANIFEST).is_file():
+        return load_model(spec, trust)
+    compressed = load(spec, model=model, trust=trust)
+    if compressed.recipe["dense_dtype"] == "float16":
+        original = model or local_source(compressed.source)
+        if original is None or not unround(compressed, load_model(original, trust).module):
+            progress.say(
+                f"notice: {spec} has dense tensors in float16, and the model that they were rounded from is not at hand: what that "
+                "rounding did is not in these figures. Give the original as --against for figures that hold everything"
+            )
+    return compressed

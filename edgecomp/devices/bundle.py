@@ -24,7 +24,7 @@ ARCHITECTURES = ("aarch64",)
 LIBRARIES: Mapping[str, str] = {"onnxruntime": "libedgecomp_onnxruntime.so", "executorch": "libedgecomp_executorch.so"}
 LOADER = "ld-linux-aarch64.so.1"
 # Names of the programs by the suffix of what they run: edgecomp-run-NAME.
-RUNNERS: Mapping[str, str] = {".onnx": "onnxruntime", ".pte": "executorch"}
+RUNNERS: Mapping[str, str] = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".pte": "executorch"}
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 _LIB = Path(edgecomp.__file__).parent / "lib"
 

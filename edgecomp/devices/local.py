@@ -34,8 +34,8 @@ class LocalDevice:
         return Probe(platform.machine(), f"{platform.system()} {platform.release()}", str(self.folder), None)
 
     def push(self, files: Mapping[str, Path]) -> dict[str, str]:
-        """The files' own paths."""
-        return {name: str(path.resolve()) for name, path in files.items()}
+        """The files' own paths, links as they are: runtimes look for a model's data beside the name that they are given."""
+        return {name: str(path.absolute()) for name, path in files.items()}
 
     def run(self, command: Sequence[str], stdin: str, timeout_s: float) -> Completed:
         """Run a program."""

@@ -16,15 +16,17 @@ from typing import Any
 
 from edgecomp.bounded import parse_json
 from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.exported.files import data_missing
 from edgecomp.exported.flatbuffer import Table
 from edgecomp.exported.inputs import InputSpec
 from edgecomp.files import outside
-from edgecomp.ops import DOMAIN_VERSION, NAMESPACE
+from edgecomp.ops import DOMAIN_VERSION, NAMESPACE, OPERATORS
 
 METHOD = "forward"
 # Methods without inputs, for every reader of programs: our manifest as JSON, and the names of inputs and outputs by position.
 MANIFEST_METHOD, INPUT_NAMES_METHOD, OUTPUT_NAMES_METHOD = "edgecomp_manifest", "edgecomp_input_names", "edgecomp_output_names"
 MANIFEST_SCHEMA = 1
+_OWN_NAMES = frozenset(operator.executorch_name for operator in OPERATORS.values())
 
 _PROGRAM_IDENTIFIER, _PROGRAM_HEADER = b"ET12", b"eh00"
 _DATA_IDENTIFIER, _DATA_HEADER = b"FT01", b"FH01"
@@ -112,7 +114,7 @@ class ExecutorchFile:
     @property
     def own_operators(self) -> list[str]:
         """The operators of ours that it calls."""
-        return sorted(name for name in self.operators if name.startswith(f"{NAMESPACE}::"))
+        return sorted(self.operators & _OWN_NAMES)
 
     @property
     def data(self) -> Path | None:
@@ -146,6 +148,12 @@ def read_executorch(path: Path) -> ExecutorchFile:
             f"{path} is not a complete ExecuTorch program ({error}; {path.stat().st_size} bytes); copy or export it again"
         ) from error
     _check_manifest(program)
+    unknown = sorted(name for name in program.operators - _OWN_NAMES if name.startswith(f"{NAMESPACE}::"))
+    if unknown:
+        raise CheckpointError(
+            f"{path} calls {', '.join(unknown)}, which this edgecomp's library does not have: install the edgecomp that it was "
+            "exported by, or export the model again"
+        )
     _check_data(program)
     return replace(program, checked=tuple(file.resolve() for file in program.files))
 
@@ -282,9 +290,7 @@ def _check_data(program: ExecutorchFile) -> None:
             f"{program.path} refers to constants outside its folder ({data.name} is a link to {data.resolve()}); it is not run"
         )
     if not data.is_file():
-        raise CheckpointError(
-            f"{program.path} needs its data file {data.name} beside it, and there is none; copy both files together"
-        )
+        raise CheckpointError(data_missing(program.path, data.name))
     try:
         _check_complete(_map(data), _DATA_IDENTIFIER, _DATA_HEADER)
     except ValueError as error:

@@ -55,8 +55,8 @@ class ExecutorchModel:
             stderr=self._log,
         )
         request = {
-            "program": str(path.resolve()),
-            "data": None if self.file.data is None else str(self.file.data.resolve()),
+            "program": str(path.absolute()),
+            "data": None if self.file.data is None else str(self.file.data.absolute()),
             "library": None if self.library is None else str(self.library),
             "threads": threads,
         }
@@ -122,9 +122,9 @@ class ExecutorchModel:
 
 def _checked(spec: ProgramTensor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """An input's array, in row-major order."""
-    array = inputs.get(spec.name)
-    if array is None:
+    if spec.name not in inputs:
         raise ModelError(f"the program needs an input {spec.name}, {spec.describe()}, and got {', '.join(inputs) or 'none'}")
+    array = np.asarray(inputs[spec.name], order="C")  # ascontiguousarray would give a scalar an axis
     fits = len(array.shape) == len(spec.shape) and all(
         got == size if isinstance(size, int) else got <= largest
         for got, size, largest in zip(array.shape, spec.shape, spec.max_shape, strict=True)
@@ -134,4 +134,4 @@ def _checked(spec: ProgramTensor, inputs: Mapping[str, np.ndarray]) -> np.ndarra
             f"input {spec.name} must be {spec.describe()}, got {array.dtype.name} {list(array.shape)}; "
             "a program takes sizes up to those that it was exported for (`edgecomp export --max-size NAME=VALUE`)"
         )
-    return np.ascontiguousarray(array)
+    return array

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from edgecomp.errors import CheckpointError
-from edgecomp.exported.files import digest_of
+from edgecomp.exported.files import data_missing, digest_of
 from edgecomp.files import outside
 
 _PLACE = ("location", "offset", "length")
@@ -89,7 +89,7 @@ def check_data_file(model: Path, location: str, needed: int, digest: str | None)
     data = model.parent / location
     # A name that no file system takes is an OSError to pathlib, not an absent file.
     if not os.path.isfile(data):  # noqa: PTH113
-        raise CheckpointError(f"{model} needs its data file {location} beside it, and there is none; copy both files together")
+        raise CheckpointError(data_missing(model, location))
     real = data.resolve()
     if outside(data, model.parent):
         raise CheckpointError(

@@ -49,3 +49,14 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def data_missing(artifact: Path, location: str) -> str:
+    """What to say where the data file of an artifact is not beside it, but perhaps beside what the artifact is a link to."""
+    message = f"{artifact} needs its data file {location} beside it, and there is none; copy both files together"
+    real = artifact.resolve()
+    return (
+        f"{message}, or give {real}, where there is one"
+        if artifact.is_symlink() and (real.parent / location).is_file()
+        else message
+    )

@@ -31,10 +31,7 @@ class Table:
     def text(self, field: int) -> str:
         """A string; empty where absent."""
         position = self._follow(field)
-        if position is None:
-            return ""
-        start, length = position + 4, _read(self._data, "<I", position)
-        return bytes(_slice(self._data, start, length)).decode("utf-8")
+        return "" if position is None else self._text(position)
 
     def table(self, field: int) -> Table | None:
         """A table, or the value of a union."""
@@ -46,9 +43,18 @@ class Table:
         for position, offset in self._vector(field, "I"):
             yield Table(self._data, position + offset)
 
+    def texts(self, field: int) -> Iterator[str]:
+        """A vector of strings."""
+        for position, offset in self._vector(field, "I"):
+            yield self._text(position + offset)
+
     def numbers(self, field: int, kind: str) -> tuple[int, ...]:
         """A vector of numbers."""
         return tuple(value for _, value in self._vector(field, kind))
+
+    def _text(self, position: int) -> str:
+        start, length = position + 4, _read(self._data, "<I", position)
+        return bytes(_slice(self._data, start, length)).decode("utf-8")
 
     def _vector(self, field: int, kind: str) -> Iterator[tuple[int, int]]:
         start = self._follow(field)

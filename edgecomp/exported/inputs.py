@@ -60,7 +60,9 @@ def count_tokens(inputs: Mapping[str, np.ndarray]) -> int | None:
 
 def _values(spec: InputSpec, shape: tuple[int, ...], token_ids: int, random: np.random.Generator) -> np.ndarray:
     if spec.dtype not in _DTYPES:
-        raise ConfigError(f"input {spec.name} has type {spec.dtype}; inputs can be made of {', '.join(_DTYPES)}: give an .npz file")
+        raise ConfigError(
+            f"input {spec.name} has type {spec.dtype}; inputs can be made of {', '.join(_DTYPES)}: give --inputs FILE.npz"
+        )
     if any(size < 0 for size in shape) or math.prod(shape) > LARGEST_INPUT:
         raise ConfigError(
             f"input {spec.name} must have {LARGEST_INPUT:,} values at most to be made up, got {shape}: give an .npz file"
@@ -95,5 +97,9 @@ def _dynamic_size(input_name: str, dim: str | None, axis: int, sizes: InputSizes
         return (sizes.batch, sizes.sequence)[axis]
     if axis == 0:
         return sizes.batch
-    remedy = "give the inputs as an .npz file" if dim is None else f"give it by name (`edgecomp bench --size {dim}=VALUE`)"
+    remedy = (
+        "give the inputs as an .npz file (`edgecomp bench --inputs FILE.npz`)"
+        if dim is None
+        else f"give it by name (`edgecomp bench --size {dim}=VALUE`)"
+    )
     raise ConfigError(f"axis {axis} of input {input_name} has the dynamic size {dim!r}, whose value is not known: {remedy}")

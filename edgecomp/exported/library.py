@@ -27,6 +27,11 @@ def resolve_library(choice: str, artifact: OnnxFile | ExecutorchFile) -> Path | 
             f"{artifact.path} calls operators of edgecomp ({', '.join(artifact.own_operators)}), which our library registers: "
             'load it by torch.ops.load_library(edgecomp.get_library_path("executorch")), or leave out --library none'
         )
+    if choice == NONE and isinstance(artifact, OnnxFile) and artifact.needs_library:
+        raise RuntimeUnavailableError(
+            f"{artifact.path} calls {', '.join(artifact.own_operators)} of edgecomp without their functions, as models do that "
+            "ONNX Runtime optimised with our library registered: leave out --library none"
+        )
     if choice == NONE or (choice == AUTO and not artifact.uses_edgecomp):
         return None
     if choice == AUTO:
@@ -36,4 +41,4 @@ def resolve_library(choice: str, artifact: OnnxFile | ExecutorchFile) -> Path | 
     path = Path(choice)
     if not path.is_file():
         raise RuntimeUnavailableError(f"no library of operators at {path}: give `auto`, `none`, or the path of a library")
-    return path.resolve()
+    return path.absolute()

@@ -8,8 +8,13 @@ from pathlib import Path
 from edgecomp.errors import ModelError
 from edgecomp.exported.executorch_file import ExecutorchFile, read_executorch
 from edgecomp.exported.onnx_file import OnnxFile, read_onnx
+from edgecomp.exported.ort_file import read_ort
 
-_READERS: Mapping[str, Callable[[Path], OnnxFile | ExecutorchFile]] = {".onnx": read_onnx, ".pte": read_executorch}
+_READERS: Mapping[str, Callable[[Path], OnnxFile | ExecutorchFile]] = {
+    ".onnx": read_onnx,
+    ".ort": read_ort,
+    ".pte": read_executorch,
+}
 
 
 def read_exported(path: Path) -> OnnxFile | ExecutorchFile:

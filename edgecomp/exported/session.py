@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +13,14 @@ import numpy as np
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError, first_line
 from edgecomp.exported.inputs import InputSpec
 from edgecomp.exported.library import AUTO, resolve_library
-from edgecomp.exported.onnx_file import read_onnx
+from edgecomp.exported.onnx_file import LIMITS, read_onnx
+from edgecomp.exported.ort_file import read_ort
 
 if TYPE_CHECKING:
     import onnxruntime
+
+
+_UNREGISTERED = "is not a registered function/op"
 
 
 def import_onnxruntime() -> Any:
@@ -54,7 +59,9 @@ def open_session(path: Path, library: Path | None, threads: int) -> onnxruntime.
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except runtime_errors() as error:
-        raise CheckpointError(f"ONNX Runtime {ort.__version__} refuses {path}: {first_line(error)}") from error
+        reason = first_line(error)
+        hint = "; give the library of its operators by --library PATH" if _UNREGISTERED in reason else ""
+        raise CheckpointError(f"ONNX Runtime {ort.__version__} refuses {path}: {reason}{hint}") from error
 
 
 def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -85,24 +92,45 @@ class OnnxModel:
     """An ONNX model that runs on named arrays.
 
     Args:
-        path: the `.onnx` file, its external data beside it.
+        path: the `.onnx` or `.ort` file, its external data beside it.
         library: `auto`, `none` or a path, see `resolve_library`.
         threads: intra-op threads.
 
     """
 
     def __init__(self, path: Path, library: str = AUTO, threads: int = 1) -> None:
-        self.file = read_onnx(path)
+        self.file = read_ort(path) if path.suffix == ".ort" else read_onnx(path)
         self.library = resolve_library(library, self.file)
         self.session = open_session(path, self.library, threads)
         self.inputs = input_specs(self.session)
         self.output_names = [output.name for output in self.session.get_outputs()]
+        self._limits = _limits(self.session)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs by name; inputs that the model does not have are left out."""
+        """The outputs by name; inputs that the model does not have are left out.
+
+        Raises:
+            ModelError: a size is beyond what the model says of itself, ONNX Runtime refuses the inputs, or a node fails.
+
+        """
+        for spec in self.inputs:
+            for dim, size in zip(spec.shape, np.shape(inputs.get(spec.name, ())), strict=False):
+                if size > self._limits.get(str(dim), size):
+                    raise ModelError(
+                        f"the size {dim} of {spec.name} is {size}, and this model takes {self._limits[str(dim)]} at most"
+                    )
         known = {spec.name for spec in self.inputs}
-        outputs = run_session(self.session, {name: value for name, value in inputs.items() if name in known})
+        outputs = run_session(self.session, {name: np.asarray(value) for name, value in inputs.items() if name in known})
         return dict(zip(self.output_names, outputs, strict=True))
+
+
+def _limits(session: onnxruntime.InferenceSession) -> dict[str, int]:
+    """The largest value of dynamic sizes by name, of models that say so: those that edgecomp exported."""
+    try:
+        found = json.loads(session.get_modelmeta().custom_metadata_map.get(LIMITS, "{}"))
+        return {str(name): int(size) for name, size in found.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise CheckpointError(f"the model's metadata {LIMITS} must be a JSON object of numbers: {first_line(error)}") from error
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:

@@ -44,6 +44,19 @@ class LutFit:
     weighted_error: float
 
 
+def hessian_bytes(columns: int) -> int:
+    """Memory that a fit to a Hessian needs at least, the Hessian included.
+
+    Beside what is given, float32, there are a damped copy, a float64 factor, and another float32: the copy in reverse order that
+    the factor is made of, then the factor as the fit reads it.
+
+    Args:
+        columns: K.
+
+    """
+    return (4 + 4 + 8 + 4) * lut.round_up(columns, lut.SPAN_COLUMNS) ** 2
+
+
 @dataclass(frozen=True)
 class _Settings:
     """What all rows of a matrix have in common.
@@ -228,12 +241,16 @@ def _sample(matrix: Tensor, rows: Tensor | None) -> Tensor:
 def _chunks(matrix: Tensor, rows: Tensor | None, settings: _Settings) -> Iterator[Tensor]:
     """All rows, or those that `rows` names, some at a time."""
     n, k = len(matrix) if rows is None else len(rows), matrix.shape[1]
-    weights = _CHUNK_WEIGHTS if matrix.device.type == "cpu" else _ACCELERATOR_CHUNK_WEIGHTS
+    weights = _chunk_weights(matrix)
     if settings.hessian is not None:
         weights = min(weights, _HESSIAN_WORK // k)
     count = lut.round_up(max(1, weights // k), _CHUNK_ROWS)
     for first in range(0, n, count):
         yield matrix[first : first + count] if rows is None else matrix[rows[first : first + count]]
+
+
+def _chunk_weights(matrix: Tensor) -> int:
+    return _CHUNK_WEIGHTS if matrix.device.type == "cpu" else _ACCELERATOR_CHUNK_WEIGHTS
 
 
 def _array(rows: Tensor) -> np.ndarray:
@@ -251,9 +268,7 @@ def _row_groups(matrix: Tensor, settings: _Settings, books: int) -> list[Tensor 
     A row's distribution is that of what the codebook has to give: weights over the largest of their block, described by quantiles.
     """
     n, k = matrix.shape
-    weights = torch.nn.functional.pad(matrix.float() * settings.scale, (0, len(settings.importance) - k))
-    normalised = tile_fit.normalised(weights.reshape(n, -1, settings.block_size)).reshape(n, -1).sort(dim=1).values
-    described = normalised[:, torch.linspace(0, normalised.shape[1] - 1, _QUANTILES, device=weights.device).long()].double()
+    described = torch.cat([_described(rows, settings) for rows in matrix.split(max(1, _chunk_weights(matrix) // k))])
     described = described - described.mean(dim=0)
     direction = torch.linalg.eigh(described.T @ described).eigenvectors[:, -1]
     direction = direction * direction[direction.abs().argmax()].sign()  # an eigenvector has no sign of its own
@@ -262,6 +277,14 @@ def _row_groups(matrix: Tensor, settings: _Settings, books: int) -> list[Tensor 
     groups = min(books, tiles)
     bounds = [min(n, tiles * group // groups * lut.TILE_ROWS) for group in range(groups + 1)]
     return [order[low:high].sort().values for low, high in pairwise(bounds)]
+
+
+def _described(rows: Tensor, settings: _Settings) -> Tensor:
+    """Quantiles of the distribution of each row: float64 `[n, _QUANTILES]`."""
+    n, k = rows.shape
+    weights = torch.nn.functional.pad(rows.float() * settings.scale, (0, len(settings.importance) - k))
+    normalised = tile_fit.normalised(weights.reshape(n, -1, settings.block_size)).reshape(n, -1).sort(dim=1).values
+    return normalised[:, torch.linspace(0, normalised.shape[1] - 1, _QUANTILES, device=rows.device).long()].double()
 
 
 def _importance(energy: Tensor | None, real: Tensor, padded: int) -> Tensor:

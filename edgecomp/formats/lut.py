@@ -276,8 +276,7 @@ def unpack_rows(factor: Factor, weights: int) -> Iterator[tuple[np.ndarray, np.n
         part.pop("row_index", None)
         rows = row_index[first * TILE_ROWS : (first + step) * TILE_ROWS]
         used = (rows >= 0) & (rows < n)
-        lanes = unpack(Factor(FORMAT, (len(rows), k), factor.attributes, part))
-        yield rows[used].astype(np.int64), lanes[used]
+        yield rows[used].astype(np.int64), unpack(Factor(FORMAT, (len(rows), k), factor.attributes, part))[used]
 
 
 def quantize_activations(x: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,30 +6,31 @@ from pathlib import Path
 
 from edgecomp.exported.executorch_file import read_executorch
 from edgecomp.exported.files import hash_files
-from edgecomp.exported.library import NONE
-from edgecomp.exported.session import OnnxModel
+from edgecomp.exported.onnx_file import read_onnx
+from edgecomp.exported.ort_file import read_ort
 from edgecomp.inspect.result import ExecutorchInspection, OnnxInspection
 
 
 def inspect_onnx(path: Path) -> OnnxInspection:
-    """Inspect an exported model by its files and by what the stock ONNX Runtime says of it.
+    """Inspect an ONNX model, of ONNX Runtime's own format too, by its files.
 
     Raises:
         ModelError: no such file.
-        CheckpointError: the model is incomplete, or ONNX Runtime refuses it.
+        CheckpointError: the model is incomplete, or for another edgecomp.
 
     """
-    artifact = OnnxModel(path, NONE)
-    file, session = artifact.file, artifact.session
-    meta = session.get_modelmeta()
+    file = read_ort(path) if path.suffix == ".ort" else read_onnx(path)
     return OnnxInspection(
         name=path.name,
         files=hash_files(file),
         domains=tuple(sorted(file.domains)),
-        inputs={spec.name: f"{spec.type} {spec.shape}" for spec in session.get_inputs()},
-        outputs={spec.name: f"{spec.type} {spec.shape}" for spec in session.get_outputs()},
-        producer=meta.producer_name,
-        metadata=dict(meta.custom_metadata_map),
+        inputs=file.inputs,
+        outputs=file.outputs,
+        producer=file.producer,
+        metadata=file.metadata,
+        own_operators=tuple(file.own_operators),
+        unknown_operators=tuple(file.unknown_operators),
+        needs_library=file.needs_library,
     )
 
 

@@ -3,38 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from edgecomp.checkpoint_file import naming_what_is_missing, read_contents
 from edgecomp.inspect.result import Inspection, LayerRow
 from edgecomp.size import count_bytes
 from edgecomp.tensor import Factor, LayerPlan
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from edgecomp.checkpoint import CompressedModel
 
+Value = TypeVar("Value")
 
-def inspect_model(model: CompressedModel, name: str) -> Inspection:
+
+def inspect_model(model: CompressedModel, name: str, folder: Path | None = None) -> Inspection:
     """Inspect a compressed model.
 
     Args:
         model: the model; errors come from what its passes recorded in `provenance["factors"]`.
         name: what to call it, such as the file name of the checkpoint.
+        folder: the checkpoint, if it is one, whose files are counted too.
 
     """
     dense = unique_tensors(model.dense)
-    size = count_bytes(model.factors, dense, model.parameters)
+    arrays = {name: tensor.numpy() for name, tensor in dense.items()}
+    return _inspection(
+        name,
+        model.source,
+        model.recipe,
+        model.plans,
+        model.factors,
+        arrays,
+        model.parameters,
+        model.layer_parameters,
+        model.provenance,
+        folder,
+    )
+
+
+def inspect_checkpoint(folder: Path) -> Inspection:
+    """Inspect a checkpoint by its files; builds no model and needs none.
+
+    Raises:
+        CheckpointError: no checkpoint, a file missing or altered, or written by a newer version.
+        FormatError: a factor breaks its format's rules.
+
+    """
+    contents = read_contents(folder)
+    manifest = contents.manifest
+    with naming_what_is_missing(folder):
+        return _inspection(
+            folder.name,
+            manifest["source"],
+            manifest["recipe"],
+            contents.plans,
+            contents.factors,
+            unique_tensors(contents.dense),
+            int(manifest["parameters"]),
+            {name: int(manifest["layer_parameters"][name]) for name in contents.plans},
+            manifest["provenance"],
+            folder,
+        )
+
+
+def _inspection(
+    name: str,
+    source: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    plans: Mapping[str, LayerPlan],
+    factors: Mapping[str, Factor],
+    dense: Mapping[str, np.ndarray],
+    parameters: int,
+    layer_parameters: Mapping[str, int],
+    provenance: Mapping[str, Any],
+    folder: Path | None,
+) -> Inspection:
     return Inspection(
         name=name,
-        source=model.source.get("model"),
-        recipe=dict(model.recipe),
-        layers=inspect_layers(model.plans, model.factors, model.layer_parameters, model.provenance.get("factors", {})),
+        source=source.get("model"),
+        recipe=dict(recipe),
+        layers=inspect_layers(plans, factors, layer_parameters, provenance.get("factors", {})),
         dense_tensors=len(dense),
-        dense_bytes=sum(tensor.nbytes for tensor in dense.values()),
-        size=size,
+        dense_bytes=sum(array.nbytes for array in dense.values()),
+        size=count_bytes(factors, dense, parameters),
+        kept_float32=tuple(name for name, note in provenance.get("dense", {}).items() if note.get("kept")),
+        file_bytes=None if folder is None else sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )
 
 
@@ -78,9 +134,9 @@ def inspect_layers(
     return tuple(rows)
 
 
-def unique_tensors(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def unique_tensors(tensors: Mapping[str, Value]) -> dict[str, Value]:
     """Each tensor once, under its first name."""
     owners: dict[int, str] = {}
     for name, tensor in tensors.items():
         owners.setdefault(id(tensor), name)
-    return {name: tensors[name].numpy() for name in owners.values()}
+    return {name: tensors[name] for name in owners.values()}

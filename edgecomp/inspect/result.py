@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgecomp.exported.files import FileInfo
-from edgecomp.size import SizeReport
+from edgecomp.exported.onnx_file import PARAMETERS
+from edgecomp.size import SizeReport, compared, shipped
 
 SCHEMA_VERSION = 1
 
@@ -45,7 +46,20 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A compressed model: its layers and the sum of everything."""
+    """A compressed model: its layers and the sum of everything.
+
+    Args:
+        name: what to call it.
+        source: what was compressed.
+        recipe: the resolved recipe.
+        layers: the compressed ones.
+        dense_tensors: how many tensors no method packed.
+        dense_bytes: of these.
+        size: of all arrays.
+        kept_float32: dense tensors that a recipe of float16 keeps in float32.
+        file_bytes: of the checkpoint's files; None for a model that is not from one.
+
+    """
 
     name: str
     source: str | None
@@ -54,6 +68,8 @@ class Inspection:
     dense_tensors: int
     dense_bytes: int
     size: SizeReport
+    kept_float32: tuple[str, ...] = ()
+    file_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The inspection as JSON values; `inspect*.json` of a run folder."""
@@ -81,18 +97,34 @@ class Inspection:
         return "\n".join([*lines, "", self.summary()]) + "\n"
 
     def summary(self) -> str:
-        """The totals, in two lines."""
+        """The totals, a line each."""
         size = self.size
-        return (
-            f"{len(self.layers)} packed layers; {self.dense_tensors} dense tensors: {self.dense_bytes:,} bytes\n"
-            f"total: {size.packed_bytes:,} bytes for {size.parameters:,} parameters, {size.bits_per_weight:.3f} bits per weight, "
-            f"{size.ratio_to(32):.2f}x smaller than float32, {size.ratio_to(16):.2f}x than float16"
-        )
+        kept = f", {len(self.kept_float32)} of them float32 for what float16 would lose" if self.kept_float32 else ""
+        lines = [
+            f"{len(self.layers)} packed layers; {self.dense_tensors} dense tensors: {self.dense_bytes:,} bytes{kept}",
+            f"weights: {size.packed_bytes:,} bytes for {size.parameters:,} parameters, {size.bits_per_weight:.3f} bits per weight, "
+            f"{compared(size.packed_bytes, size.parameters)}; exported files hold the graph too, and tell their own bytes",
+        ]
+        return "\n".join([*lines, *([] if self.file_bytes is None else [f"checkpoint: {self.file_bytes:,} bytes"])])
 
 
 @dataclass(frozen=True)
 class OnnxInspection:
-    """An exported model, as far as its files tell without the onnx package."""
+    """An exported model, as far as its files tell without the onnx package.
+
+    Args:
+        name: file name.
+        files: the model and its external data.
+        domains: of what its nodes call.
+        inputs: type and shape by name.
+        outputs: as above.
+        producer: the tool that wrote it.
+        metadata: by key.
+        own_operators: of our library, that its nodes call.
+        unknown_operators: of our domain, that our library does not have: they run by their functions.
+        needs_library: whether operators of ours have no functions, so that a stock runtime cannot run the model.
+
+    """
 
     name: str
     files: tuple[FileInfo, ...]
@@ -101,11 +133,20 @@ class OnnxInspection:
     outputs: Mapping[str, str]
     producer: str
     metadata: Mapping[str, str]
+    own_operators: tuple[str, ...] = ()
+    unknown_operators: tuple[str, ...] = ()
+    needs_library: bool = False
 
     @property
     def bytes(self) -> int:
         """Bytes of all files."""
         return sum(file.bytes for file in self.files)
+
+    @property
+    def parameters(self) -> int | None:
+        """Of the uncompressed model, as its exporter wrote them."""
+        told = self.metadata.get(PARAMETERS, "")
+        return int(told) if told.isdecimal() else None
 
     def to_json(self) -> dict[str, Any]:
         """The inspection as JSON values."""
@@ -113,13 +154,17 @@ class OnnxInspection:
 
     def to_markdown(self) -> str:
         """Files, signature and metadata."""
+        unknown = ", ".join(self.unknown_operators)
         lines = _common_lines(self.files, self.inputs, self.outputs)
         lines += [
             f"- operator domains: {', '.join(domain or 'ai.onnx' for domain in self.domains)}",
+            f"- operators of edgecomp's library: {', '.join(self.own_operators) or 'none'}"
+            f"{', without functions: no stock runtime runs the model' if self.needs_library else ''}",
+            *([f"- not in the library, run by their functions, slowly: {unknown}"] if unknown else []),
             f"- producer: {self.producer}",
         ]
         lines += [f"- {key}: {value}" for key, value in self.metadata.items()]
-        return "\n".join(lines) + f"\ntotal: {self.bytes} bytes\n"
+        return "\n".join([*lines, shipped(self.bytes, self.parameters)]) + "\n"
 
 
 @dataclass(frozen=True)
@@ -166,7 +211,8 @@ class ExecutorchInspection:
         ]
         left_out = {"inputs", "outputs", "provenance"}
         lines += [f"- {key}: {json.dumps(value)}" for key, value in self.manifest.items() if key not in left_out]
-        return "\n".join(lines) + f"\ntotal: {self.bytes} bytes\n"
+        told = self.manifest.get("parameters")
+        return "\n".join([*lines, shipped(self.bytes, told if isinstance(told, int) else None)]) + "\n"
 
 
 def _common_lines(files: tuple[FileInfo, ...], inputs: Mapping[str, str], outputs: Mapping[str, str]) -> list[str]:

@@ -88,7 +88,7 @@ class _Block:
             with running.holding([name for name in within if name not in names]):
                 losses = (partial(self._error, learned[i]) for i in spread(len(learned)))
                 found = reached(running, draft, context.device, names, losses)
-            say_unreached(names, found, context, f"what {root} gives")
+            say_unreached(names, found, context, f"what {self._unit.title} gives")
             if not found and not tensors:
                 return
             student = Student(running, draft, context, found, tensors, settings)
@@ -121,7 +121,7 @@ class _Block:
         error = row_error(self._unit.output(sample), target, counted(self._context.samples[sample], target))
         if not torch.isfinite(error):
             raise CalibrationError(
-                f"what a block gives must be finite, but {self._unit.name} gives NaN or infinity for "
+                f"what a block gives must be finite, but {self._unit.title} gives NaN or infinity for "
                 f"{self._context.samples[sample].name}"
             )
         return error

@@ -26,13 +26,12 @@ own size, so that the distance hardly counts; what differs is the end of the lin
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor
 
-MapGradient = Literal["proximal", "straight-through", "naive", "none"]
+from edgecomp.settings.jlcm import MapGradient
+
 LEARNABLE_BITS = range(1, 7)  # 7 and 8 bits have a fixed codebook
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from edgecomp.formats import lut
-from edgecomp.learning.codes import LEARNABLE_BITS, LearnedCodes, MapGradient, ascending
+from edgecomp.learning.codes import LEARNABLE_BITS, LearnedCodes, ascending
+from edgecomp.settings.jlcm import MapGradient
 from edgecomp.tensor import Factor
 
 

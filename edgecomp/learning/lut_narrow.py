@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from edgecomp.formats import lut_narrow
-from edgecomp.learning.codes import LEARNABLE_BITS, LearnedCodes, MapGradient, ascending
+from edgecomp.learning.codes import LEARNABLE_BITS, LearnedCodes, ascending
 from edgecomp.references.lut_narrow import narrow_steps
+from edgecomp.settings.jlcm import MapGradient
 from edgecomp.tensor import Factor
 
 _LARGEST_SCALE = 255

@@ -91,7 +91,10 @@ class HiddenStates(Objective):
     def check(self) -> None:
         """Refuse a model without blocks."""
         if not self.context.structure.blocks:
-            raise ConfigError(f'the objective hidden-states needs {NEEDS_BLOCKS}: set objective = "divergence"')
+            raise ConfigError(
+                f'the objective hidden-states needs {NEEDS_BLOCKS}: set objective = "divergence" '
+                "(--set passes.N.objective=divergence)"
+            )
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """The mean over the blocks."""

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from edgecomp import formats
-from edgecomp.columns import plan_output, stage_output
+from edgecomp.columns import plan_output, plan_weight, stage_output
 from edgecomp.context import PassContext
 from edgecomp.draft import Draft
 from edgecomp.layers import matrix_of
-from edgecomp.modules import set_module
+from edgecomp.modules import is_transposed_linear, set_module, stand_in, take_plain_paths
 from edgecomp.tensor import LayerPlan, Stage
 
 
@@ -49,10 +49,10 @@ class RunningDraft:
         self._weights = {id(memo[id(layer.get_parameter("weight"))]) for layer in layers.values()}
         self.module: nn.Module = copy.deepcopy(original, memo).eval()
         for name in planned:
-            set_module(self.module, self._prefix + name, _PlannedLayer(draft.plans[name], biases[name], self._matrices))
-        for part in self.module.modules():
-            if isinstance(part, nn.TransformerEncoderLayer):
-                part.activation_relu_or_gelu = 0  # its fused path reads the linear layers' weights; this says not to take it
+            set_module(
+                self.module, self._prefix + name, _PlannedLayer(draft.plans[name], biases[name], self._matrices, layers[name])
+            )
+        take_plain_paths(self.module)
 
     def _bias(self, original: nn.Module, plan: LayerPlan, memo: Mapping[int, Any]) -> nn.Parameter | None:
         if plan.bias is None:
@@ -133,11 +133,17 @@ class _Matrices:
 class _PlannedLayer(nn.Module):
     """A layer by its plan, from float matrices."""
 
-    def __init__(self, plan: LayerPlan, bias: nn.Parameter | None, matrix: Callable[[str], Tensor]) -> None:
+    def __init__(self, plan: LayerPlan, bias: nn.Parameter | None, matrix: Callable[[str], Tensor], layer: nn.Module) -> None:
         super().__init__()
+        stand_in(self, layer)
+        self._transposed = is_transposed_linear(layer)
         self._plan = plan
         self._matrix = matrix
         self.bias = bias
+
+    @property
+    def weight(self) -> Tensor:
+        return plan_weight(self._plan, self._matrix, self._transposed)
 
     def forward(self, x: Tensor) -> Tensor:
         return plan_output(self._plan, x, self.bias, self._run)

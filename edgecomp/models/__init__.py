@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from edgecomp.errors import CheckpointError
+from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.models import factory, huggingface, program
-from edgecomp.models.base import Adapter, LoadedModel, body_of
+from edgecomp.models.base import LoadedModel
+from edgecomp.models.bound import Adapter, body_of
 from edgecomp.trust import NOBODY, Trust
 
 
@@ -27,6 +28,10 @@ def load_model(spec: str, trust: Trust = NOBODY) -> LoadedModel:
 
     """
     path = Path(spec)
+    if path.suffix == ".py":
+        raise ModelError(
+            f"a model in Python is named by a function that makes it, without .py: give {path.stem}:FUNCTION, not {spec}"
+        )
     if path.suffix == ".pt2":
         return program.load(spec, trust)
     if ":" in spec and not path.exists():
@@ -62,4 +67,13 @@ def build_skeleton(source: Mapping[str, Any], folder: Path, model: str | nn.Modu
     )
 
 
-__all__ = ["Adapter", "LoadedModel", "body_of", "build_skeleton", "load_model"]
+def local_source(source: Mapping[str, Any]) -> str | None:
+    """The folder or file that a checkpoint says a Hugging Face model is from, where it is on this machine still; else None.
+
+    No other kind of source is loaded by the checkpoint's word alone: see `build_skeleton`.
+    """
+    spec = source.get("model")
+    return spec if source["kind"] == "huggingface" and isinstance(spec, str) and Path(spec).exists() else None
+
+
+__all__ = ["Adapter", "LoadedModel", "body_of", "build_skeleton", "load_model", "local_source"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -13,25 +13,14 @@ from torch import Tensor, nn
 from edgecomp import calibration
 from edgecomp.calibration import Sample, Tokenizer
 from edgecomp.errors import CalibrationError, ModelError
+from edgecomp.models.bound import Adapter, Bound, bind, body_of, named_tensors
+from edgecomp.models.shapes import check_alike, resized, sizes_of, specs_of
 from edgecomp.tensor import TensorSpec
 from edgecomp.weights import streamed
 
 _EXAMPLE_SIZE = 2
 
 ModelKind = Literal["encoder", "causal-lm", "generic"]
-
-
-class Adapter(nn.Module):
-    """Gives a model a plain signature, tensors in and a tuple of tensors out; layers are named below its `body`."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-
-def body_of(module: nn.Module) -> nn.Module:
-    """The module below which layers are named: an adapter's body, or the module itself."""
-    return module.body if isinstance(module, Adapter) else module
 
 
 class Encoder(Adapter):
@@ -55,15 +44,18 @@ class LoadedModel:
     """A model ready to be compressed or to serve as a reference.
 
     Args:
-        module: in eval mode; `forward` takes the inputs in order and returns a tuple of tensors or one tensor. Its parameters are
-            of any floating dtype, as they are stored, and float32 while they are worked on (`edgecomp.weights`).
-        inputs: its inputs; empty where only a sample can tell them (`with_sample`).
+        module: in eval mode; once bound, `forward` takes the inputs in order and returns a tuple of tensors or one tensor. Its
+            parameters are of any floating dtype, as they are stored, and float32 while they are worked on (`edgecomp.weights`).
+        inputs: its inputs; empty where only samples can tell them (`described`).
         outputs: names of its outputs.
         kind: decides how text becomes inputs, and which quality is measured.
         source: where it came from, as JSON values; for Hugging Face models enough to build it again.
         tokenizer: for models of text.
         assets: writes configuration and tokenizer into a folder, for models that have them.
         files: what it was read from and what decides its weights; empty for a model in memory.
+        limits: the largest value of dynamic sizes by name, where the model has one, such as the rows of its table of positions.
+        examples: a value of dynamic sizes by name that the model was seen to take.
+        guessed: dynamic sizes that nobody named and no samples vary; they become fixed where the model leaves them no choice.
 
     """
 
@@ -75,53 +67,84 @@ class LoadedModel:
     tokenizer: Tokenizer | None = None
     assets: Sequence[Any] = field(default_factory=tuple)  # objects with save_pretrained(folder)
     files: Sequence[Path] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, int] = field(default_factory=dict)
+    guessed: frozenset[str] = frozenset()
 
-    def with_sample(self, sample: Sample) -> LoadedModel:
-        """A model with inputs and outputs filled in from a sample, where they are unknown: axis 0 is a dynamic `batch`."""
-        model = self
-        if not model.inputs:
-            inputs = tuple(
-                TensorSpec(name, np.asarray(value).dtype.name, ("batch", *np.shape(value)[1:]))
-                for name, value in sample.items()
-                if name != calibration.LABELS
+    def described(self, samples: Sequence[Sample] = (), sizes: Mapping[str, Sequence[int | str]] | None = None) -> LoadedModel:
+        """The model with its inputs bound by name, and inputs and outputs filled in where they are unknown.
+
+        Args:
+            samples: tell inputs (`specs_of`), and are what the model is run on for its outputs; without any it is run on ones.
+            sizes: of inputs, in the place of those known or told by the samples.
+
+        Raises:
+            CalibrationError: the inputs are unknown, samples disagree about them, or the model does not take them.
+            ModelError: a name or a number of axes does not fit, or an output is no tensor.
+
+        """
+        absent = next((name for name, tensor in body_of(self.module).named_parameters() if tensor.is_meta), None)
+        if absent is not None:
+            raise ModelError(f"the model's parameters must have values, but {absent} is on the meta device: load the weights first")
+        sizes = sizes or {}
+        told, guessed = specs_of(samples)
+        specs = tuple(resized(spec, sizes) for spec in self.inputs or told)
+        if not specs:
+            raise CalibrationError(
+                "the inputs of this model are unknown: give calibration inputs (--calibration), or TensorSpecs with a factory's "
+                "model"
             )
-            model = replace(model, inputs=inputs)
-        if not model.outputs:
-            outputs = tuple(f"output_{i}" if i else "output" for i in range(len(model(sample))))
-            model = replace(model, outputs=outputs)
-        return model
+        names = [spec.name for spec in specs]
+        unknown = sorted({*sizes} - {*names})
+        if unknown:
+            raise ModelError(f"--dim must name inputs of the model, which are {', '.join(names)}; got {unknown[0]}")
+        check_alike(samples, specs)
+        free = {dim: spec.name for spec in specs for dim in spec.dims if isinstance(dim, str)}
+        model = replace(
+            self,
+            inputs=specs,
+            examples={**self.examples, **sizes_of(samples, specs)},
+            guessed=frozenset() if self.inputs else frozenset(dim for dim in guessed if free.get(dim) not in {None, *sizes}),
+        ).bound()
+        if model.outputs:
+            return model
+        module = cast(Bound, model.module)
+        with streamed(module):
+            inputs = calibration.to_tensors(samples[0] if samples else _ones(specs), model.inputs)
+            outputs = named_tensors(calibration.run_module(lambda *arguments: module.run_body(arguments), inputs))
+        return replace(model, outputs=tuple(f"{name}_out" if name in names else name for name in outputs))
 
-    def with_outputs(self) -> LoadedModel:
-        """The model with outputs filled in from a run on made inputs, where they are unknown; the inputs must be known."""
-        if self.outputs:
+    def bound(self) -> LoadedModel:
+        """The model with an adapter that takes its inputs by name, then in the order of `forward`; itself where it has one."""
+        if isinstance(self.module, Adapter):
             return self
-        sizes = [[_EXAMPLE_SIZE if isinstance(size, str) else size for size in spec.dims] for spec in self.inputs]
-        # Ones are valid as features, as indices of any table with two rows, and as masks.
-        return self.with_sample({spec.name: np.ones(size, spec.dtype) for spec, size in zip(self.inputs, sizes, strict=True)})
+        order, binding = bind(self.module, [spec.name for spec in self.inputs])
+        specs = {spec.name: spec for spec in self.inputs}
+        return replace(self, module=Bound(self.module, binding).eval(), inputs=tuple(specs[name] for name in order))
 
     def __call__(self, sample: Sample) -> tuple[Tensor, ...]:
-        """The outputs for one sample.
+        """The outputs for one sample; the model must be bound.
 
         Raises:
             CalibrationError: the model does not take the sample.
-            ModelError: an output is no tensor.
 
         """
         with streamed(self.module):
-            result = calibration.run_module(self.module, calibration.to_tensors(sample, self.inputs))
-        outputs = result if isinstance(result, tuple) else (result,)
-        if not all(isinstance(output, Tensor) for output in outputs):
-            raise ModelError(
-                f"a model must return a tensor or a tuple of tensors, got {[type(output).__name__ for output in outputs]}"
-            )
-        return outputs
+            outputs = calibration.run_module(self.module, calibration.to_tensors(sample, self.inputs))
+        return outputs if isinstance(outputs, tuple) else (outputs,)
 
     def run(self, sample: Sample) -> dict[str, np.ndarray]:
         """The outputs by name, as arrays."""
         return {name: output.numpy() for name, output in zip(self.outputs, self(sample), strict=True)}
 
+    def fitting_length(self, length: int) -> int:
+        """So many tokens, or as many as the model takes."""
+        return min(length, self.limits.get("sequence", length))
+
     def samples(self, spec: str, *, count: int, sequence_length: int) -> list[Sample]:
         """Samples from a text file, an `.npz`, or `package.module:factory`; text needs a model with a tokenizer.
+
+        Samples of text have `sequence_length` tokens at most, and no more than the model takes (`fitting_length`).
 
         Raises:
             CalibrationError: unreadable, empty, too short, or text for a model that takes none.
@@ -132,6 +155,11 @@ class LoadedModel:
             return calibration.npz_samples(path, self.inputs, count)
         if ":" in spec and not path.exists():
             return calibration.factory_samples(spec, count)
+        if path.suffix == ".py":
+            raise CalibrationError(
+                f"samples in Python are named by a function that yields them, without .py: give {path.stem}:FUNCTION, not {spec}"
+            )
+        sequence_length = self.fitting_length(sequence_length)
         text = calibration.read_text(path)
         if self.tokenizer is None:
             raise CalibrationError(
@@ -141,3 +169,9 @@ class LoadedModel:
             return calibration.sentence_samples(text, self.tokenizer, sequence_length, count, spec)
         windows = calibration.text_windows(text, self.tokenizer, sequence_length, count, spec)
         return [{"input_ids": window[None], "attention_mask": np.ones_like(window)[None]} for window in windows]
+
+
+def _ones(specs: Sequence[TensorSpec]) -> Sample:
+    """Made inputs: ones are valid as features, as indices of any table with two rows, and as masks."""
+    sizes = [[_EXAMPLE_SIZE if isinstance(size, str) else size for size in spec.dims] for spec in specs]
+    return {spec.name: np.ones(size, spec.dtype) for spec, size in zip(specs, sizes, strict=True)}

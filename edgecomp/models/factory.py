@@ -25,4 +25,5 @@ def load(spec: str) -> LoadedModel:
         raise ModelError(
             f"{spec} must return an nn.Module, or (nn.Module, list of edgecomp.tensor.TensorSpec), got {type(made).__name__}"
         )
-    return LoadedModel(module.eval(), tuple(inputs), (), "generic", {"kind": "factory", "model": spec})
+    model = LoadedModel(module.eval(), tuple(inputs), (), "generic", {"kind": "factory", "model": spec})
+    return model.bound() if inputs else model

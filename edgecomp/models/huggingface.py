@@ -23,8 +23,10 @@ from torch import nn
 from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, LARGEST_TOKENIZER_BYTES, read_json
 from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
 from edgecomp.models import configuration, gguf
-from edgecomp.models.base import Adapter, CausalLM, Encoder, LoadedModel, ModelKind
+from edgecomp.models.base import CausalLM, Encoder, LoadedModel, ModelKind
+from edgecomp.models.bound import Adapter
 from edgecomp.models.gguf_header import check_header
+from edgecomp.models.limits import sequence_limit
 from edgecomp.tensor import TensorSpec
 from edgecomp.trust import Trust
 
@@ -333,7 +335,9 @@ def _adapt(
     files: Sequence[Path] = (),
 ) -> LoadedModel:
     adapter, output = _ADAPTERS[kind]
-    return LoadedModel(adapter(body).eval(), _TEXT_INPUTS, (output,), kind, source, tokenizer, assets, files)
+    limit = sequence_limit(body, body.config)
+    limits = {} if limit is None else {"sequence": limit}
+    return LoadedModel(adapter(body).eval(), _TEXT_INPUTS, (output,), kind, source, tokenizer, assets, files, limits)
 
 
 def _kind_of(config: Any, path: Path) -> ModelKind:

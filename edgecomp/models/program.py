@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,13 @@ import torch
 import torch.fx
 from torch import nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind
+from torch.utils import _pytree as pytree
 
 from edgecomp.errors import ModelError
 from edgecomp.models.base import LoadedModel
+from edgecomp.models.bound import Bound
+from edgecomp.models.shapes import BATCH
 from edgecomp.tensor import TensorSpec
 from edgecomp.trust import Trust
 
@@ -43,21 +49,58 @@ def load(spec: str, trust: Trust) -> LoadedModel:
         if layer is not None:
             parent, _, leaf = name.rpartition(".")
             setattr(module.get_submodule(parent), leaf, layer)
-    outputs = tuple(f"output_{i}" if i else "output" for i in range(len(program.graph_signature.user_outputs)))
-    source = {"kind": "program", "model": spec}
-    return LoadedModel(module, _inputs(program), outputs, "generic", source, files=[path])
+    bound = Bound(module, _ByTree(program.module_call_graph[0].signature.in_spec, _constants(program))).eval()
+    inputs, limits = _inputs(program)
+    return LoadedModel(bound, inputs, (), "generic", {"kind": "program", "model": spec}, files=[path], limits=limits)
 
 
-def _inputs(program: ExportedProgram) -> tuple[TensorSpec, ...]:
+@dataclass(frozen=True)
+class _ByTree:
+    """Inputs in the order of the program, among the constants that it was exported with, in the form that it takes.
+
+    Args:
+        form: of positional arguments and keywords.
+        constants: values of the arguments that are no tensors, by position.
+
+    """
+
+    form: pytree.TreeSpec
+    constants: Mapping[int, Any]
+
+    def arguments(self, inputs: Sequence[torch.Tensor]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """As `Binding` says."""
+        given = iter(inputs)
+        leaves = [self.constants[i] if i in self.constants else next(given) for i in range(self.form.num_leaves)]
+        arguments, keywords = pytree.tree_unflatten(leaves, self.form)
+        return arguments, keywords
+
+
+def _constants(program: ExportedProgram) -> dict[int, Any]:
+    given = [spec.arg for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    return {position: argument.value for position, argument in enumerate(given) if isinstance(argument, ConstantArgument)}
+
+
+def _inputs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], dict[str, int]]:
+    """The inputs, and the largest values of their dynamic sizes, which are named as those that samples tell (`specs_of`)."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    names: dict[str, str] = {}  # by symbol
     specs = []
-    for name in program.graph_signature.user_inputs:
-        value = values.get(str(name))
+    for argument in (spec.arg for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT):
+        if isinstance(argument, ConstantArgument):
+            continue
+        value = values.get(argument.name)
         if not isinstance(value, torch.Tensor):
-            raise ModelError(f"every input of an exported program must be a tensor, but {name} is {type(value).__name__}")
-        dims = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
-        specs.append(TensorSpec(str(name), str(value.dtype).removeprefix("torch."), dims))
-    return tuple(specs)
+            raise ModelError(
+                f"inputs of an exported program must be tensors or constants, but {argument.name} is {type(value).__name__}"
+            )
+        dims: list[int | str] = []
+        for axis, size in enumerate(value.shape):
+            named = BATCH if axis == 0 and BATCH not in names.values() else f"{argument.name}_{axis}"
+            dims.append(size if isinstance(size, int) else names.setdefault(str(size), named))
+        specs.append(TensorSpec(argument.name, str(value.dtype).removeprefix("torch."), tuple(dims)))
+    bounds = {str(symbol): ranges.upper for symbol, ranges in program.range_constraints.items()}
+    limits = {name: int(bounds[symbol]) for symbol, name in names.items() if getattr(bounds.get(symbol), "is_Integer", False)}
+    return tuple(specs), limits
 
 
 def _layer(module: nn.Module) -> nn.Module | None:

@@ -15,53 +15,24 @@ block or the whole model is learned instead of a layer, as in M. Chen et al., "E
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field
+import torch
 
 from edgecomp.config import PassConfig
 from edgecomp.context import PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import ConfigError
 from edgecomp.learning.blockwise import learn_blocks
-from edgecomp.learning.codes import MapGradient
 from edgecomp.learning.end_to_end import learn_end_to_end
 from edgecomp.learning.learned import can_learn
 from edgecomp.learning.objectives import NEEDS_BLOCKS, Objective, make_objective
 from edgecomp.learning.student import LearningSettings, learnable
-
-
-class JlcmConfig(PassConfig):
-    """Settings of `jlcm`.
-
-    Args:
-        objective: what the end-to-end stage minimises: `divergence` (from the original's outputs), `hidden-states` (of its blocks),
-            `cross-entropy` (of labels, or next tokens), or `package.module:factory` that returns an
-            `edgecomp.learning.objectives.Objective`.
-        map_gradient: how codes learn: `straight-through`, `proximal`, `naive`, or `none`, which leaves the map as it was.
-        block_steps: steps of the block-wise stage for each block; 0 leaves it out.
-        steps: steps of the end-to-end stage; 0 leaves it out.
-        batch: calibration samples of a step.
-        position_rate: learning rate of the codes, in codewords a step.
-        book_rate: of codebook entries, in int8 steps.
-        scale_rate: of block scales, in int8 steps, and of the row scales of `lut_narrow`, in sixteenths of an octave.
-        dense_rate: of dense factors, norms, biases and other dense tensors; 0 leaves them.
-        seed: of the order of the samples.
-
-    """
-
-    method: Literal["jlcm"] = "jlcm"
-    objective: str = "divergence"
-    map_gradient: MapGradient = "straight-through"
-    block_steps: int = Field(default=0, ge=0)
-    steps: int = Field(default=1000, ge=0)
-    batch: int = Field(default=16, ge=1)
-    position_rate: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
-    book_rate: float = Field(default=3e-2, ge=0, allow_inf_nan=False)
-    scale_rate: float = Field(default=3e-2, ge=0, allow_inf_nan=False)
-    dense_rate: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
-    seed: int = 0
+from edgecomp.memory import require_memory
+from edgecomp.settings.jlcm import JlcmConfig
+from edgecomp.tensor import Factor
 
 
 class Jlcm:
@@ -72,22 +43,47 @@ class Jlcm:
     def __init__(self, config: JlcmConfig) -> None:
         self.config = config
         self._objective: Objective | None = None
+        self._device = torch.device("cpu")
 
     def prepare(self, draft: Draft, context: PassContext) -> None:
         """Refuse to learn without samples that the objective can use, and block by block without blocks."""
         context.require_calibration("jlcm learns from calibration inputs")
         if self.config.block_steps and not context.structure.blocks:
-            raise ConfigError(f"the block-wise stage of jlcm needs {NEEDS_BLOCKS}: set block_steps = 0")
+            raise ConfigError(
+                f"the block-wise stage of jlcm needs {NEEDS_BLOCKS}: set block_steps = 0 (--set passes.N.block_steps=0)"
+            )
+        self._device = context.device
         # The objective has a context of its own: a copy of the model that this makes goes with it.
         self._objective = make_objective(self.config.objective, replace(context))
 
     def requires(self, draft: Draft) -> None:
-        """Refuse a draft without anything to learn."""
-        if not self._learnable(draft):
+        """Refuse a draft without anything to learn, and one with more than fits into memory."""
+        names = self._learnable(draft)
+        if not names:
             raise ConfigError(
                 "jlcm learns factors that an earlier pass has made, of lut and lut_narrow those of 1 to 6 bits, and there is none: "
                 "put lut-kmeans before it"
             )
+        if self.config.steps:
+            self._require_memory(draft, names)
+
+    def _require_memory(self, draft: Draft, names: Sequence[str]) -> None:
+        """Refuse to learn more at once than memory holds."""
+        weights = {name: draft.shape(name)[0] * draft.shape(name)[1] for name in names}
+        require_memory(
+            sum(count * self._bytes_a_weight(draft.factors.get(name)) for name, count in weights.items()),
+            f"learning {len(names)} factors of {sum(weights.values()):,} weights end to end",
+            "learn block by block alone (--set passes.N.steps=0), by another map_gradient if "
+            'it is "naive", or leave layers out of the passes before with skip',
+            self._device,
+        )
+
+    def _bytes_a_weight(self, factor: Factor | None) -> int:
+        """What is held of a weight at least: its value and gradient as the model runs, and what is learned, with two moments."""
+        numbers = 1
+        if factor is not None and "bits" in factor.attributes:  # its codes are learned
+            numbers = {"naive": 2 ** factor.attributes["bits"], "none": 0}.get(self.config.map_gradient, 1)
+        return 4 * (2 + 3 * numbers)
 
     def foretell(self, draft: Draft) -> None:
         """The factors stay the same ones."""

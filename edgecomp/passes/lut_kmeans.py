@@ -19,75 +19,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field
 from torch import Tensor
 
 from edgecomp.columns import ConvColumns
-from edgecomp.config import LayerMatch, PassConfig, fits_any, require_patterns_used
+from edgecomp.config import PassConfig, fits_any, require_patterns_used
 from edgecomp.context import PassContext
 from edgecomp.draft import Draft
 from edgecomp.errors import ConfigError, FormatError, ModelError
-from edgecomp.fitting.lut_fit import fit_lut
+from edgecomp.fitting.lut_fit import fit_lut, hessian_bytes
 from edgecomp.fitting.narrow_fit import fit_narrow
 from edgecomp.formats import conv_format, lut, lut_narrow
+from edgecomp.memory import require_memory
 from edgecomp.passes.base import Candidate
 from edgecomp.resume import FinishedFactor
+from edgecomp.settings.lut_kmeans import LutKmeansConfig
 from edgecomp.statistics import StatisticKind
 from edgecomp.tensor import Compute, Factor
 
 _CANDIDATE_ROWS = 256
-
-
-class LayerSettings(LayerMatch):
-    """Settings for the layers that `match` names; what is absent keeps the pass's own value."""
-
-    bits: int | None = Field(default=None, ge=1, le=8)
-    narrow_bits: int | None = Field(default=None, ge=1, le=8)
-    block_size: int | None = Field(default=None, ge=32, le=lut.MAX_BLOCK_SIZE)
-    compute: Compute | None = None
-
-
-class LutKmeansConfig(PassConfig):
-    """Settings of `lut-kmeans`.
-
-    Args:
-        bits: width of a code, 1 to 8.
-        narrow_bits: width of a code in a convolution of few channels that takes the format `lut_narrow`, where a row has one step
-            and each weight counts: depthwise layers, first ones. It takes `lut` where that needs fewer bytes.
-        block_size: columns that share a scale, a multiple of 32. Halved, as long as it stays one, for a layer whose padded input
-            width it does not divide; what does not divide it then is refused.
-        compute: how the packed layers compute: `int8` quantises activations on the fly (fast), `float` keeps them (exact to the
-            packed weights).
-        weighting: `activations` weights errors by the mean square of each input, `hessian` by the whole XᵀX of the inputs, `none`
-            weights all alike.
-        refits: rounds of alternating refinement.
-        books: codebooks of a matrix of 1 to 6 bits, at most: its rows are sorted by distribution into so many groups. The order of
-            the rows is stored, 32 bits a row.
-        largest_entry: magnitude of codebook entries of 1 to 6 bits, at most: the least-squares entry e is stored as
-            clamp(round(e), -largest_entry, largest_entry), so that an entry is off by at most half of 1 / largest_entry of the
-            largest. Processors that add up products of bytes in 16 bits (AVX2, ARM without the dot product) multiply smaller
-            entries faster: with an offset of 64 or 32 an entry is an unsigned byte of at most 127 or 63, and 2 * 127 * 127 and
-            4 * 63 * 127, the largest sums of two and four products, fit into 16 bits.
-        skip: patterns of layers that stay as they are.
-        layers: settings for some layers; of several that match, the last one counts. Tied layers share one matrix, which has what
-            fits any of them.
-
-    """
-
-    method: Literal["lut-kmeans"] = "lut-kmeans"
-    bits: int = Field(default=4, ge=1, le=8)
-    narrow_bits: int = Field(default=8, ge=1, le=8)
-    block_size: int = Field(default=32, ge=32, le=lut.MAX_BLOCK_SIZE)
-    compute: Compute = "int8"
-    weighting: Literal["activations", "hessian", "none"] = "activations"
-    refits: int = Field(default=8, ge=0, le=1000)
-    books: int = Field(default=1, ge=1, le=65535)
-    largest_entry: Literal[31, 63, 127] = 127
-    skip: list[str] = Field(default=[])
-    layers: list[LayerSettings] = Field(default=[])
 
 
 @dataclass(frozen=True)
@@ -113,11 +65,11 @@ class LutKmeans:
         self.config = config
 
     def prepare(self, draft: Draft, context: PassContext) -> None:
-        """Refuse patterns that fit no layer, block sizes that fit no matrix, and calibration that is missing.
+        """Refuse patterns that fit no layer, block sizes that fit no matrix, and calibration that is missing or misses a layer.
 
         Raises:
-            ConfigError: a pattern fits no layer, or a block size does not fit.
-            CalibrationError: activations are asked for and missing.
+            ConfigError: a pattern fits no layer, a block size does not fit, or a Hessian is larger than memory.
+            CalibrationError: activations are asked for and missing, or never reach a layer.
 
         """
         names = list(draft.plans)
@@ -125,11 +77,29 @@ class LutKmeans:
         for group in self.config.layers:
             require_patterns_used(group.match, names, "lut-kmeans layers.match")
         work = self._work(draft)
-        multiplied = any(draft.stage(use).op != "gather" for factor in work for use in draft.uses(factor))
+        uses = [use for factor in work for use in draft.uses(factor)]
+        multiplied = {use.layer: draft.stage(use).factor for use in uses if draft.stage(use).op != "gather"}
         if self.config.weighting != "none" and multiplied:
             context.require_calibration(
-                'lut-kmeans weights errors by activations, unless weighting is "none", and needs calibration inputs'
+                f'lut-kmeans weights errors by activations (weighting = "{self.config.weighting}"; --set passes.N.weighting=none '
+                "weights all alike) and needs calibration inputs"
             )
+            self._require_memory(draft, context, multiplied)
+            context.require_reached(multiplied)
+
+    def _require_memory(self, draft: Draft, context: PassContext, factors: Mapping[str, str]) -> None:
+        """Refuse Hessians that do not fit into memory, of layers and their factors."""
+        if self.config.weighting != "hessian":
+            return
+        columns = {layer: _columns_of(draft, factor) for layer, factor in factors.items()}
+        widest = max(columns, key=columns.__getitem__)
+        require_memory(
+            hessian_bytes(columns[widest]),
+            f"weighting the errors of {widest} by a Hessian of {columns[widest]:,} columns",
+            'weight them by its diagonal, weighting = "activations" (--set passes.N.weighting=activations), or leave the layer out '
+            "with skip",
+            context.device,
+        )
 
     def requires(self, draft: Draft) -> None:
         """Refuse a draft without a matrix left to pack.
@@ -227,6 +197,7 @@ class LutKmeans:
             matrix, columns = draft.matrices[factor].to(context.device), draft.columns(factor)
             kind, _ = _format_of(draft, factor, work[factor])
             finished = self._fit(matrix, importance, work[factor], columns, kind, refits=self.config.refits)
+            del matrix, importance  # which this loop would hold while the next unit runs
             yield factor, context.keep(factor, finished)
 
     def _fit(
@@ -280,9 +251,14 @@ class LutKmeans:
             return given[-1] if given else getattr(self.config, name)
 
         skip = any(fits_any(layer.name, self.config.skip) for layer in layers)
-        columns = draft.columns(factor)
-        k = draft.shape(factor)[1] if columns is None else lut.conv_columns(columns.conv)
-        return _Resolved(setting("bits"), setting("narrow_bits"), _dividing(setting("block_size"), k), setting("compute"), skip)
+        block_size = _dividing(setting("block_size"), _columns_of(draft, factor))
+        return _Resolved(setting("bits"), setting("narrow_bits"), block_size, setting("compute"), skip)
+
+
+def _columns_of(draft: Draft, factor: str) -> int:
+    """Columns of a matrix as `lut` holds it."""
+    columns = draft.columns(factor)
+    return draft.shape(factor)[1] if columns is None else lut.conv_columns(columns.conv)
 
 
 def _dividing(block_size: int, k: int) -> int:

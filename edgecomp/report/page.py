@@ -20,6 +20,7 @@ from edgecomp.errors import RuntimeUnavailableError
 from edgecomp.files import replace_file, require_writable_target
 from edgecomp.report.comparison import compare_records
 from edgecomp.report.run_folder import Quality, Runs, load_runs, quality_of
+from edgecomp.size import compared
 
 TEMPLATE = "page.html.j2"
 _SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)  # of plotly's own markup, in which data has no "<"
@@ -83,6 +84,7 @@ def render(runs: Runs, baseline: Sequence[Record] = ()) -> str:
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"mib": lambda value: f"{value / charts.MEBI:.2f}", "ms": lambda value: f"{value / 1e6:.3f}"}
     plotly_script = get_plotlyjs()
+    environment.filters["compared"] = compared
     return environment.get_template(TEMPLATE).render(
         policy=_policy([plotly_script, *(script for figure in figures.values() for script in _SCRIPT.findall(figure))]),
         title=_title(runs),

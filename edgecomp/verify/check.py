@@ -113,7 +113,9 @@ def verify(
     runners = {}
     if session.library is not None:
         runners[LIBRARY] = session.run
-    if session.library is None or options.stock:
+    if session.library is not None and options.stock and session.file.needs_library:
+        ProgressBar(quiet).say(f"notice: {artifact} has no functions for a stock runtime: it is run with the library alone")
+    elif session.library is None or options.stock:
         runners[STOCK] = session.run if session.library is None else OnnxModel(artifact, NONE, options.threads).run
     runners[REFERENCE] = reference
     return _verify(session, runners, inputs, options, tokens, quiet=quiet)
@@ -132,7 +134,9 @@ def _verify(
     total = len(inputs) if isinstance(inputs, Sized) else None
     batches, comparisons = _compare(runners, progress(inputs, total=total, label="verify", unit="input"))
     if not batches and tokens is None:
-        raise CalibrationError("a verification needs inputs or tokens, and got neither")
+        raise CalibrationError(
+            "a verification needs inputs or tokens, and got neither: give --inputs FILE, or for a language model --perplexity FILE"
+        )
     perplexity = None if tokens is None else _perplexity(artifact, runners, tokens, options, progress)
     return VerifyResult(
         artifact=artifact.file.path.name,
@@ -193,7 +197,8 @@ def _perplexity(
     needed = options.window * options.windows
     if tokens.ndim != 1 or len(tokens) < needed:
         raise CalibrationError(
-            f"{options.windows} windows of {options.window} tokens need a text of {needed} tokens, got shape {list(tokens.shape)}"
+            f"{options.windows} windows of {options.window} tokens need a text of {needed} tokens, got shape {list(tokens.shape)}: "
+            "give more text, or fewer or shorter windows (--windows, --window)"
         )
     # Masks, positions and the empty past are as the model declares them; only the tokens are the text's.
     sizes = InputSizes(batch=1, sequence=options.window)
@@ -227,6 +232,8 @@ def _failures(comparisons: Iterable[Comparison], perplexity: Perplexity | None, 
             continue
         for output in comparison.outputs:
             where = f"{comparison.left}, output {output.name}"
+            if output.not_finite:
+                failures.append(f"{where}: {output.not_finite} values are NaN or infinite, and the reference's are not")
             cosine = output.cosine if output.sentence_cosine is None else output.sentence_cosine
             if tolerance.max_absolute is not None and not output.max_absolute <= tolerance.max_absolute:
                 failures.append(f"{where}: max abs error {output.max_absolute:.3e} above {tolerance.max_absolute}")

@@ -21,6 +21,7 @@ class OutputDifference:
         sentence_cosine: mean over sentences of the cosine of the masked mean over positions; None for an output that is not
             `[batch, sequence, features]` of masked inputs.
         sentences: number of sentences.
+        not_finite: values that are NaN or infinite where the reference's are finite; any makes a verification fail.
 
     """
 
@@ -31,6 +32,7 @@ class OutputDifference:
     rows: int
     sentence_cosine: float | None
     sentences: int
+    not_finite: int = 0
 
 
 class DifferenceSum:
@@ -46,6 +48,7 @@ class DifferenceSum:
         self._max_absolute = 0.0
         self._squared_difference = 0.0
         self._squared_reference = 0.0
+        self._not_finite = 0
         self._cosines: list[np.ndarray] = []
         self._sentence_cosines: list[np.ndarray] = []
 
@@ -59,9 +62,12 @@ class DifferenceSum:
         if value.shape != reference.shape:
             raise ValueError(f"output {self._name} has shape {list(value.shape)} and its reference {list(reference.shape)}")
         a, b = value.astype(np.float64), reference.astype(np.float64)
+        infinite = np.isinf(a) & (a == b)  # such as scores that a model rules out: no difference, which inf - inf is not
+        a[infinite] = b[infinite] = 0
         if mask is not None and a.ndim == 3 and a.shape[:2] == mask.shape:
             self._sentence_cosines.append(cosine(masked_mean(a, mask), masked_mean(b, mask)))
             a, b = a[mask != 0], b[mask != 0]
+        self._not_finite += int((~np.isfinite(a) & np.isfinite(b)).sum())
         # NaN must win: np.max keeps it, and max() would lose it.
         self._max_absolute = float(np.max([self._max_absolute, np.abs(a - b).max(initial=0.0)]))
         self._squared_difference += float(np.square(a - b).sum())
@@ -81,6 +87,7 @@ class DifferenceSum:
             rows=len(cosines),
             sentence_cosine=None if sentences is None else float(sentences.mean()),
             sentences=0 if sentences is None else len(sentences),
+            not_finite=self._not_finite,
         )
 
 

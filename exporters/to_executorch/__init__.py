@@ -13,7 +13,9 @@ from edgecomp.exporters.result import ExportResult
 from edgecomp.exporters.to_executorch.bounds import bounded_sizes, check_bounded
 from edgecomp.exporters.to_executorch.lower import finish, lower
 from edgecomp.exporters.to_executorch.manifest import manifest
+from edgecomp.exporters.to_executorch.rewrite import check_free, check_kernels_of_convolutions, split_by_slices
 from edgecomp.exporters.to_executorch.save import data_path, save
+from edgecomp.exporters.to_executorch.tables import narrow_tables
 from edgecomp.progress import ProgressBar
 
 
@@ -32,21 +34,24 @@ def export(model: CompressedModel, output: Path, progress: ProgressBar, options:
     """
     if output.suffix != ".pte":
         raise ExportError(f"an ExecuTorch program has the suffix .pte, got {output}")
-    max_sizes = bounded_sizes(model.inputs, options.max_sizes)
-    rounded = float16_tensor_bytes(model)
-    if rounded:
-        progress.say(
-            f"ExecuTorch takes tensors that stay dense as float32: the {rounded:,} bytes that the checkpoint has in float16 are "
-            f"{2 * rounded:,} in the program"
-        )
+    max_sizes = bounded_sizes(model.inputs, options.max_sizes, model.limits)
     with progress.steps("export", 4) as begin:
         begin("capture")
         captured = capture(model, max_sizes)
         check_bounded(captured)
+        check_kernels_of_convolutions(captured.program)
+        split_by_slices(captured.program)
+        widened = float16_tensor_bytes(model) - narrow_tables(captured.program, model)
         begin("lower")
         edge = lower(captured, model, manifest(model, captured, output if options.external_weights else None))
         begin("check")
+        check_free(captured)
         program = finish(edge, captured, data_path(output).stem if options.external_weights else None)
         begin("write")
         files = save(program, output, external=options.external_weights)
-    return ExportResult(files, sum(path.stat().st_size for path in files))
+    if widened > 0:
+        progress.say(
+            f"notice: ExecuTorch takes dense tensors other than tables as float32: {widened:,} bytes that the checkpoint has in "
+            f"float16 are {2 * widened:,} in the program"
+        )
+    return ExportResult(files, sum(path.stat().st_size for path in files), model.parameters)

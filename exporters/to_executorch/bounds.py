@@ -11,16 +11,22 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from edgecomp.errors import ExportError
 from edgecomp.exporters.capture import Capture
 from edgecomp.tensor import TensorSpec
+from edgecomp.trace import describe
 
 # What a device runs: one sample at a time, and a language model's or an encoder's usual window. Others must be said.
 DEFAULT_MAX_SIZES = {"batch": 1, "sequence": 512}
 
 
-def bounded_sizes(specs: tuple[TensorSpec, ...], max_sizes: Mapping[str, int]) -> dict[str, int]:
-    """The largest value of every dynamic size: the one given, else the default of its name.
+def bounded_sizes(specs: tuple[TensorSpec, ...], max_sizes: Mapping[str, int], limits: Mapping[str, int]) -> dict[str, int]:
+    """The largest value of every dynamic size: the one given, else the default of its name, else the model's own limit.
+
+    Args:
+        specs: the model's inputs.
+        max_sizes: those given, by name.
+        limits: what the model takes at most, by name; a default beyond it is lowered.
 
     Raises:
-        ExportError: a size has neither, or a name given is no size of the model.
+        ExportError: a size has none of them, a name given is no size of the model, or a size given is beyond its limit.
 
     """
     names = list(dict.fromkeys(dim for spec in specs for dim in spec.dims if isinstance(dim, str)))
@@ -29,7 +35,10 @@ def bounded_sizes(specs: tuple[TensorSpec, ...], max_sizes: Mapping[str, int]) -
         raise ExportError(
             f"a largest size must name a dynamic size of the model ({', '.join(names) or 'it has none'}), got {unknown[0]}"
         )
-    bounds = {**DEFAULT_MAX_SIZES, **max_sizes}
+    beyond = next((name for name, size in max_sizes.items() if size > limits.get(name, size)), None)
+    if beyond is not None:
+        raise ExportError(f"the model takes {beyond} up to {limits[beyond]}, and the largest size given is {max_sizes[beyond]}")
+    bounds = {**limits, **{name: min(size, limits.get(name, size)) for name, size in DEFAULT_MAX_SIZES.items()}, **max_sizes}
     for name in names:
         if name not in bounds:
             raise ExportError(
@@ -53,13 +62,6 @@ def check_bounded(capture: Capture) -> None:
                     f"sizes must not depend on values, and that of {describe(node)} does: "
                     "compute it in forward without, such as by a mask"
                 )
-
-
-def describe(node: Node) -> str:
-    """A node's name, its operator and the module whose forward has it."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = next((path for path, _ in reversed(list(stack.values())) if path), "")
-    return f"node {node.name} ({node.target}) in {f'module {path}' if path else 'the model'}"
 
 
 def _tensors(node: Node) -> Iterator[torch.Tensor]:

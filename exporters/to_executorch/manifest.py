@@ -26,6 +26,7 @@ def manifest(model: CompressedModel, capture: Capture, external: Path | None) ->
             "edgecomp": edgecomp.__version__,
             "operators": DOMAIN_VERSION,
             "formats": sorted({factor.format for factor in model.factors.values()}),
+            "parameters": model.parameters,
             "recipe": model.recipe,
             "provenance": model.provenance,
             "inputs": [_describe(spec, shape) for spec, shape in zip(model.inputs, _input_shapes(capture), strict=True)],

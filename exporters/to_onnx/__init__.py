@@ -11,7 +11,8 @@ import onnx_ir as ir
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ConfigError, ExportError, first_line
-from edgecomp.exporters.capture import capture
+from edgecomp.exported.onnx_file import LIMITS, PARAMETERS
+from edgecomp.exporters.capture import Capture, capture
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
 from edgecomp.exporters.to_onnx.functions import function_protos
@@ -54,12 +55,12 @@ def export(model: CompressedModel, output: Path, progress: ProgressBar, options:
         check_packed(onnx_model.graph, model)
         fill_absent_inputs(onnx_model.graph)
         settle_initializers(onnx_model.graph, model)
-        _describe(onnx_model, model)
+        _describe(onnx_model, model, captured)
         # Last: an optimiser or converter that runs over functions would inline them, and decompress the weights.
         _attach_functions(onnx_model)
         begin("write")
         files = save(onnx_model, output, _check)
-    return ExportResult(files, sum(path.stat().st_size for path in files))
+    return ExportResult(files, sum(path.stat().st_size for path in files), model.parameters)
 
 
 def _attach_functions(model: ir.Model) -> None:
@@ -72,16 +73,18 @@ def _attach_functions(model: ir.Model) -> None:
     model.opset_imports[DOMAIN] = DOMAIN_VERSION
 
 
-def _describe(onnx_model: ir.Model, model: CompressedModel) -> None:
+def _describe(onnx_model: ir.Model, model: CompressedModel, captured: Capture) -> None:
     onnx_model.producer_name = "edgecomp"
     onnx_model.producer_version = edgecomp.__version__
     formats = sorted({factor.format for factor in model.factors.values()})
     onnx_model.metadata_props.update(
         {
             "edgecomp.version": edgecomp.__version__,
+            PARAMETERS: str(model.parameters),
             "edgecomp.formats": _json(formats),
             "edgecomp.recipe": _json(model.recipe),
             "edgecomp.provenance": _json(model.provenance),
+            LIMITS: _json(captured.limits),
             "edgecomp.inputs": _json([{"name": spec.name, "dtype": spec.dtype, "dims": spec.dims} for spec in model.inputs]),
         }
     )

@@ -20,7 +20,8 @@ def settle_initializers(graph: ir.Graph, model: CompressedModel) -> None:
     What the exporter computes of constants, such as a dense matrix transposed, is float32. Where the checkpoint has float16, each
     float32 initialiser of more than one value that float16 holds exactly is stored so, with a Cast behind it. A matrix that another
     one is transposed, as a table and a head that share their weight, is that one with a Transpose behind it. Runtimes compute both
-    once, when they load the model.
+    once, when they load the model, into memory of their own; which costs products and convolutions nothing, since they keep their
+    weights in another order anyway. Tables are gathered from as they are stored, and what was gathered is cast.
     """
     half = has_float16(model)
     owners: dict[_Key, ir.Value] = {}
@@ -40,6 +41,8 @@ def settle_initializers(graph: ir.Graph, model: CompressedModel) -> None:
             value.replace_all_uses_with(owners[key])
             if graph.initializers.get(value.name or "") is value:
                 del graph.initializers[value.name or ""]
+    for node in [node for node in graph if (node.domain, node.op_type) == ("", "Cast")]:
+        _gather_before(graph, node)
 
 
 def _key(array: np.ndarray) -> _Key:
@@ -85,3 +88,22 @@ def _behind(
     else:
         graph.insert_after(maker, node)
     return output
+
+
+def _gather_before(graph: ir.Graph, cast: ir.Node) -> None:
+    """Let what gathers rows of a cast initialiser gather them before the cast, which then is of these rows alone."""
+    table, widened = cast.inputs[0], cast.outputs[0]
+    if table is None or not table.is_initializer():
+        return
+    for gather, position in list(widened.uses()):
+        if (gather.domain, gather.op_type, position) != ("", "Gather", 0) or gather.graph is not graph:
+            continue
+        old = gather.outputs[0]
+        half = ir.val(f"{old.name}.float16", dtype=table.dtype, shape=old.shape)
+        gathered = ir.node("Gather", [table, gather.inputs[1]], {"axis": gather.attributes.get_int("axis", 0)}, outputs=[half])
+        rows = ir.node(
+            "Cast", [half], {"to": ir.DataType.FLOAT}, outputs=[ir.val(f"{old.name}.float32", dtype=old.dtype, shape=old.shape)]
+        )
+        ir.convenience.replace_nodes_and_values(graph, gather, [gather], [gathered, rows], [old], rows.outputs)
+    if not widened.uses():
+        graph.remove(cast, safe=True)

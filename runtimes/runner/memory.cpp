@@ -50,7 +50,19 @@ const char* MappedPath(const char* line) {
   return line;
 }
 
-int64_t FileBackedBytes(const std::vector<std::string>& files) {
+// Paths as the system has them of mappings: without links, as those of a cache that keeps downloads under their digests.
+std::vector<std::string> WithoutLinks(std::vector<std::string> paths) {
+  for (std::string& path : paths) {
+    if (char* real = realpath(path.c_str(), nullptr); real != nullptr) {
+      path = real;
+      std::free(real);
+    }
+  }
+  return paths;
+}
+
+int64_t FileBackedBytes(const std::vector<std::string>& artifact_files) {
+  const std::vector<std::string> files = WithoutLinks(artifact_files);
   int64_t total = 0;
   bool counted = false;
   VisitLines("/proc/self/smaps", [&](const char* line) {

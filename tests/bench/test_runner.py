@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from edgecomp.cli import main
 from edgecomp.devices import open_device
 from edgecomp.devices.session import Session
 from edgecomp.errors import CheckpointError, ConfigError, ModelError, RuntimeUnavailableError
+from edgecomp.exported.executorch_session import ExecutorchModel
 
 QUICK = BenchOptions(sequence=8, rounds=1, warmup=1, min_iterations=5, min_duration_s=0, max_spread=1e9)
 
@@ -62,6 +64,42 @@ def test_files_are_listed_with_size_and_digest(tmp_path: Path) -> None:
     assert [file.name for file in artifact.files] == ["m.onnx", "m.data"]
     assert (artifact.files[1].bytes, artifact.files[1].sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert artifact.bytes == model.stat().st_size + len(data)
+
+
+def cached(path: Path, *files: Path) -> Path:
+    """The files as a cache of downloads keeps them: links into a folder of digests; returns that of the first."""
+    (path / "blobs").mkdir(parents=True)
+    (path / "snapshots" / "revision").mkdir(parents=True)
+    for file in files:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        file.rename(path / "blobs" / digest)
+        (path / "snapshots" / "revision" / file.name).symlink_to(Path("..", "..", "blobs", digest))
+    return path / "snapshots" / "revision" / files[0].name
+
+
+def test_a_model_of_links_is_measured_as_any_other(tmp_path: Path) -> None:
+    model = save_encoder(tmp_path / "m.onnx", np.ones((20_000, 256), np.float32), external=True)
+    record = run_bench(cached(tmp_path / "cache", model, tmp_path / "m.data"), QUICK)
+    assert record.failure is None
+    assert [file.name for file in record.artifact.files] == ["m.onnx", "m.data"]
+    # Mappings have the names that links lead to.
+    assert record.summary.steady.artifact_file_backed_bytes > 0
+
+
+def test_a_link_without_the_data_beside_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "m.onnx").symlink_to(save_encoder(tmp_path / "m.onnx", embedding_table(), external=True))
+    with pytest.raises(CheckpointError, match=rf"m\.data beside it, and there is none.*or give {tmp_path}/m\.onnx"):
+        run_bench(tmp_path / "links" / "m.onnx", QUICK)
+
+
+def test_a_program_of_links_is_measured_and_run(external_program: Path, tmp_path: Path) -> None:
+    for suffix in (".pte", ".ptd"):
+        shutil.copy(external_program.with_suffix(suffix), tmp_path / f"tied{suffix}")
+    path = cached(tmp_path / "cache", tmp_path / "tied.pte", tmp_path / "tied.ptd")
+    assert run_bench(path, replace(QUICK, token_ids=8)).failure is None
+    with ExecutorchModel(path) as program:
+        assert program.run({"ids": np.ones((2, 3), np.int64)})["y"].shape == (2, 3, 200)
 
 
 def test_external_data_is_file_backed_and_inline_data_is_anonymous(tmp_path: Path) -> None:
@@ -135,7 +173,7 @@ def test_failures_are_one_clear_error_each(tmp_path: Path) -> None:
     model = save_encoder(tmp_path / "m.onnx", embedding_table(), external=True)
     with pytest.raises(ModelError, match="no ONNX model"):
         run_bench(tmp_path / "none.onnx", QUICK)
-    with pytest.raises(ModelError, match=r"must be a file \*\.onnx or \*\.pte, got .*x\.toml"):
+    with pytest.raises(ModelError, match=r"must be a file \*\.onnx or \*\.ort or \*\.pte, got .*x\.toml"):
         run_bench(tmp_path / "x.toml", QUICK)
 
     cut = tmp_path / "cut.onnx"

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnx_models import embedding_table, save_encoder, save_with_our_node
+from onnx_models import embedding_table, save_encoder, save_images, save_with_our_node
 
 from edgecomp.errors import CheckpointError, ConfigError
 from edgecomp.exported.inputs import InputSizes, InputSpec, make_inputs
@@ -18,9 +18,54 @@ from edgecomp.exported.session import OnnxModel
 def test_domains_and_files(tmp_path: Path) -> None:
     ours = read_onnx(save_with_our_node(tmp_path / "ours.onnx"))
     assert (ours.domains, ours.uses_edgecomp, ours.external) == ({"", "ai.edgecomp"}, True, {})
+    assert ours.operators == {("", "Add"), ("ai.edgecomp", "LutMatMul")}
+    assert (ours.own_operators, ours.unknown_operators, ours.needs_library) == (["LutMatMul"], [], False)
     plain = read_onnx(save_encoder(tmp_path / "m.onnx", embedding_table(), external=True))
     assert (plain.domains, plain.uses_edgecomp) == ({""}, False)
     assert plain.files == (tmp_path / "m.onnx", tmp_path / "m.data")
+
+
+def renamed(path: Path, target: Path, change: Callable[[onnx.ModelProto], onnx.ModelProto | None]) -> Path:
+    model = onnx.load(path)
+    target.write_bytes((change(model) or model).SerializeToString())
+    return target
+
+
+def test_operators_are_ours_by_domain_and_name(tmp_path: Path) -> None:
+    ours = save_with_our_node(tmp_path / "ours.onnx")
+    prefixed = read_onnx(renamed(ours, tmp_path / "p.onnx", lambda model: onnx.compose.add_prefix(model, "p_")))
+    assert (prefixed.uses_edgecomp, prefixed.unknown_operators, prefixed.needs_library) == (False, ["p_LutMatMul"], False)
+
+    def move(model: onnx.ModelProto) -> None:
+        model.graph.node[0].domain = model.functions[0].domain = model.opset_import[1].domain = "other"
+
+    other = read_onnx(renamed(ours, tmp_path / "o.onnx", move))
+    assert (other.uses_edgecomp, other.own_operators, other.unknown_operators) == (False, [], [])
+
+    def strip(model: onnx.ModelProto) -> None:
+        del model.functions[:]
+
+    assert read_onnx(renamed(ours, tmp_path / "s.onnx", strip)).needs_library
+    with pytest.raises(CheckpointError, match=r"calls p_LutMatMul of ai\.edgecomp.*no function for"):
+        read_onnx(renamed(tmp_path / "p.onnx", tmp_path / "ps.onnx", strip))
+
+
+def test_the_signature_is_what_onnx_runtime_says(tmp_path: Path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    for path in (save_encoder(tmp_path / "m.onnx", embedding_table()), save_images(tmp_path / "i.onnx")):
+        session, found = ort.InferenceSession(path), read_onnx(path)
+        assert found.inputs == {spec.name: f"{spec.type} {spec.shape}" for spec in session.get_inputs()}
+        assert found.outputs == {spec.name: f"{spec.type} {spec.shape}" for spec in session.get_outputs()}
+
+
+def test_initialisers_are_no_inputs(tmp_path: Path) -> None:
+    """Files of IR versions before 4 list them there."""
+
+    def list_table(model: onnx.ModelProto) -> None:
+        model.graph.input.append(helper.make_tensor_value_info("table", TensorProto.FLOAT, [100, 64]))
+
+    path = renamed(save_encoder(tmp_path / "m.onnx", embedding_table()), tmp_path / "old.onnx", list_table)
+    assert read_onnx(path).inputs.keys() == {"input_ids", "attention_mask"}
 
 
 def test_external_data_inside_a_subgraph_is_found(tmp_path: Path) -> None:

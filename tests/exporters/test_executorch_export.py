@@ -17,6 +17,7 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ConfigError, ExportError
 from edgecomp.exported.executorch_file import read_executorch
 from edgecomp.exporters import ExportOptions, export
+from edgecomp.exporters.to_executorch.bounds import bounded_sizes
 from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.ops import OPERATORS
 from edgecomp.tensor import TensorSpec
@@ -160,3 +161,13 @@ def test_a_model_without_our_operators_is_exported_too(tmp_path: Path) -> None:
     assert not program.uses_edgecomp
     assert program.backends == {"XnnpackBackend"}
     assert program.activation_bytes < 1000 and math.prod(program.outputs[0].max_shape) == 4
+
+
+def test_largest_sizes_stay_within_the_limits_of_the_model() -> None:
+    specs = (TensorSpec("ids", "int64", ("batch", "sequence", "width")),)
+    assert bounded_sizes(specs, {}, {"sequence": 128, "width": 9}) == {"batch": 1, "sequence": 128, "width": 9}
+    assert bounded_sizes(specs, {"sequence": 64}, {"sequence": 128, "width": 9}) == {"batch": 1, "sequence": 64, "width": 9}
+    with pytest.raises(ExportError, match="the model takes sequence up to 128, and the largest size given is 512"):
+        bounded_sizes(specs, {"sequence": 512}, {"sequence": 128})
+    with pytest.raises(ExportError, match="--max-size width=VALUE"):
+        bounded_sizes(specs, {}, {})

@@ -230,7 +230,7 @@ class _HalfPrecision(_Wrapped):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (_Branching, "cannot trace the model.*x \\[3, 64\\]"),
+        (_Branching, "must be traceable, but its forward chooses by values.*x \\[3, 64\\]"),
         (_Untranslatable, "no ONNX form.*linalg_eig"),
         (_Unreached, "lut_matmul must run the factor w of fc, and none does"),
         (_Decompressing, "row_scale must be read by operators of edgecomp only"),

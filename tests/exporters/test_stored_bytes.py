@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import pytest
 import tiny_models
 import torch
 from packed_models import chain_model, conv, conv_factor, features, gather, linear, plan, random_factor
+from torch import nn
 
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.formats import dense
 from edgecomp.inspect.model import unique_tensors
+from edgecomp.models.base import LoadedModel
 from edgecomp.size import count_bytes
 from edgecomp.tensor import ConvParams, Factor, TensorSpec
 
@@ -42,7 +45,8 @@ def factor(kind: str, stage: str, shape: tuple[int, int]) -> Factor:
 
 
 def counted(model: CompressedModel) -> int:
-    return count_bytes(model.factors, unique_tensors(model.dense), model.parameters).packed_bytes
+    dense = {name: tensor.numpy() for name, tensor in unique_tensors(model.dense).items()}
+    return count_bytes(model.factors, dense, model.parameters).packed_bytes
 
 
 def weight_bytes(path: Path) -> int:
@@ -119,17 +123,68 @@ def test_a_program_for_executorch_holds_what_is_counted_of_a_stage(tmp_path: Pat
     assert counted(model) + bias < size < counted(model) + bias + 12_000
 
 
-def test_executorch_says_what_it_makes_of_float16_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+class Tables(nn.Module):
+    """A table, one that the head shares, and one whose indices are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.tied, self.few = nn.Embedding(96, 64), nn.Embedding(96, 64), nn.Embedding(16, 64)
+        self.fc, self.head = nn.Linear(64, 64), nn.Linear(64, 96, bias=False)
+        self.head.weight = self.tied.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(self.fc(self.tokens(ids) + self.tied(ids) + self.few(ids % 16)))
+        return y
+
+
+def half_tables() -> CompressedModel:
+    torch.manual_seed(0)
+    passes = [
+        {"method": "lut-kmeans", "refits": 0, "weighting": "none", "compute": "float", "skip": ["tokens", "tied", "few", "head"]}
+    ]
+    model = LoadedModel(Tables(), (IDS,), ("y",))
+    return edgecomp.compress(model, {"version": 1, "dense_dtype": "float16", "passes": passes})
+
+
+def test_tables_in_float16_are_gathered_from_before_they_are_cast(tmp_path: Path) -> None:
+    """A cast table would be float32 in the runtime's own memory."""
+    model = half_tables()
+    export(model, "onnx", tmp_path / "m.onnx")
+    assert weight_bytes(tmp_path / "m.onnx") == counted(model)
+    nodes = list(ir.load(tmp_path / "m.onnx").graph)
+    gathers = [node for node in nodes if node.op_type == "Gather" and node.inputs[0].is_initializer()]
+    assert [node.inputs[0].dtype for node in gathers] == [ir.DataType.FLOAT16] * 3
+    assert all([user.op_type for user in node.outputs[0].consumers()] == ["Cast"] for node in gathers)
+    cast = [node.inputs[0].shape for node in nodes if node.op_type == "Cast" and node.inputs[0].is_initializer()]
+    assert sorted(map(tuple, cast)) == [(64,), (96, 64)]  # the bias, and the shared table for the head
+    ids = {"ids": np.array([[0, 95, 17, 1, 5]])}
+    np.testing.assert_allclose(run_onnx(tmp_path / "m.onnx", ids), model(ids)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_program_for_executorch_has_tables_in_float16_and_says_what_it_widens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("executorch")
-    passes = [{"method": "lut-kmeans", "refits": 0, "skip": ["table", "head"]}]
-    sizes, files = {}, {}
-    for dtype in DTYPES:
-        model = edgecomp.compress(
-            tiny_models.tied_tokens(), {"version": 1, "dense_dtype": dtype, "passes": passes}, tiny_models.tokens()
-        )
-        sizes[dtype] = counted(model)
-        files[dtype] = export(model, "executorch", tmp_path / f"{dtype}.pte", options=ExportOptions(), quiet=False).total_bytes
-    half = 2 * (96 * 64 + 64)
-    assert f"the {half:,} bytes that the checkpoint has in float16 are {2 * half:,} in the program" in capsys.readouterr().err
-    assert sizes["float32"] - sizes["float16"] == half
-    assert files["float16"] == pytest.approx(files["float32"], abs=256)
+    from edgecomp.exported.executorch_session import ExecutorchModel
+
+    model, path = half_tables(), tmp_path / "m.pte"
+    size = export(model, "executorch", path, quiet=False).total_bytes
+    alone, shared, bias = 2 * (96 + 16) * 64, 2 * 96 * 64, 2 * 64
+    widened = shared + bias
+    assert f"{widened:,} bytes that the checkpoint has in float16 are {2 * widened:,} in the program" in capsys.readouterr().err
+    # The delegate keeps the head's weight, and the program the table.
+    packed = sum(factor.packed_bytes for factor in model.factors.values())
+    assert size == pytest.approx(packed + alone + 4 * shared + 2 * bias, abs=12_000)
+    ids = {"ids": np.array([[0, 95, 17, 1, 5]])}
+    with ExecutorchModel(path) as program:
+        np.testing.assert_allclose(program.run(ids)["y"], model(ids)[0], rtol=1e-3, atol=1e-3)
+        assert program.file.activation_bytes < 8 * 1024
+
+
+def test_executorch_says_nothing_of_float16_where_it_widens_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("executorch")
+    passes = [{"method": "lut-kmeans", "refits": 0, "weighting": "none", "skip": ["table"]}]
+    model = LoadedModel(nn.Sequential(OrderedDict(table=nn.Embedding(96, 64), fc=nn.Linear(64, 64, bias=False))), (IDS,), ("y",))
+    settings = {"version": 1, "dense_dtype": "float16", "passes": passes}
+    export(edgecomp.compress(model, settings), "executorch", tmp_path / "m.pte", quiet=False)
+    assert "notice" not in capsys.readouterr().err

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import edgecomp
 from edgecomp import context
 from edgecomp.errors import CalibrationError
+from edgecomp.fitting import lut_fit, tile_fit
 from edgecomp.fitting.lut_fit import LutFit, fit_lut
 from edgecomp.formats import lut, unpack
 
@@ -121,6 +122,19 @@ def test_rows_alike_share_a_codebook() -> None:
     kinds = arrays["row_index"][:32] % 2
     assert kinds.min() == kinds.max()  # the first group's rows are of one kind
     assert two.factor.packed_bytes - one.factor.packed_bytes == 4 + 4 * 80  # a codebook and the order of the rows
+
+
+def test_rows_are_grouped_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fitted() -> LutFit:
+        return fit_lut(rows_of_two_kinds(), None, bits=2, block_size=32, refits=4, books=2)
+
+    at_once, most = fitted(), []
+    normalised = tile_fit.normalised
+    monkeypatch.setattr(tile_fit, "normalised", lambda weights: most.append(weights.numel()) or normalised(weights))
+    monkeypatch.setattr(lut_fit, "_CHUNK_WEIGHTS", 700)
+    for name, array in fitted().factor.arrays.items():
+        np.testing.assert_array_equal(array, at_once.factor.arrays[name])
+    assert max(most) <= 700
 
 
 @pytest.mark.parametrize(("bits", "rows", "books"), [(3, 20, 9), (8, 64, 4), (2, 16, 2)])

@@ -23,6 +23,7 @@ from edgecomp.learning.student import LearningSettings, Student, learnable
 from edgecomp.passes import run_passes
 from edgecomp.passes.lut_kmeans import LutKmeans, LutKmeansConfig
 from edgecomp.progress import ProgressBar
+from edgecomp.rounding import Rounding
 from edgecomp.tensor import Factor
 
 
@@ -64,7 +65,7 @@ def installed(model: nn.Module, draft: Draft) -> nn.Module:
     """The model as `compress` would have it."""
     factors: dict[str, Factor] = dict(draft.factors)
     factors |= {name: dense.pack(matrix.float().numpy(), np.float32) for name, matrix in draft.matrices.items()}
-    tensors = dense_tensors(model, draft.plans, draft.tensors, torch.float32)
+    tensors = dense_tensors(model, draft.plans, draft.tensors, Rounding(torch.float32))
     install(model, draft.plans, factors, tensors)
     return model.eval()
 

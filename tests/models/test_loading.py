@@ -56,12 +56,12 @@ def test_a_factory_may_describe_its_inputs() -> None:
     assert plain.inputs == ()
     assert described.inputs == (TensorSpec("image", "float32", ("batch", 3, 16, 16)),)
     assert not plain.module.training
-    assert np.array_equal(described.with_sample(IMAGE).run(IMAGE)["output"], plain.with_sample(IMAGE).run(IMAGE)["output"])
+    assert np.array_equal(described.described([IMAGE]).run(IMAGE)["output"], plain.described([IMAGE]).run(IMAGE)["output"])
 
 
 def test_inputs_and_outputs_are_told_by_a_sample() -> None:
     plain = load_model("tiny_models:convolutional")
-    loaded = plain.with_sample(IMAGE)
+    loaded = plain.described([IMAGE])
     assert (plain.inputs, plain.outputs) == ((), ())  # what others hold stays as it is
     assert loaded.inputs == (TensorSpec("image", "float32", ("batch", 3, 16, 16)),)
     assert loaded.outputs == ("output",)
@@ -208,6 +208,9 @@ def bad_factories(monkeypatch: pytest.MonkeyPatch) -> None:
         ("bad_factories:missing", "importable package.module:attribute"),
         ("no_such_module:f", "importable package.module:attribute"),
         (":f", "importable package.module:attribute"),
+        ("bad_factories.py:missing", r"without \.py: give bad_factories:FUNCTION$"),
+        ("./lib/bad_factories.py:missing", r"give bad_factories:FUNCTION, and run in \./lib or put that folder into PYTHONPATH"),
+        ("bad_factories.py", "give bad_factories:FUNCTION, not bad_factories.py"),
         ("missing.pt2", "no such file"),
         ("missing/folder", "must be a Hugging Face folder"),
         ("missing/model.gguf", "must be a Hugging Face folder or a .gguf file, and there is none at that path"),
@@ -234,9 +237,16 @@ def test_text_needs_a_tokenizer(text_file: str) -> None:
 
 def test_outputs_must_be_tensors() -> None:
     loaded = load_model("tiny_models:described")
-    loaded.module.forward = lambda image: {"logits": image}  # type: ignore[method-assign]
-    with pytest.raises(ModelError, match=r"tuple of tensors, got \['dict'\]"):
-        loaded(IMAGE)
+    body_of(loaded.module).forward = lambda image: {"logits": image, "count": 3}  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="count is of type int: return tensors alone"):
+        loaded.described([IMAGE])
+
+
+def test_parameters_must_have_values() -> None:
+    loaded = load_model("tiny_models:described")
+    loaded.module.to("meta")
+    with pytest.raises(ModelError, match=r"stem\.weight is on the meta device: load the weights first"):
+        loaded.described([IMAGE])
 
 
 def test_samples_that_the_model_does_not_take_are_refused() -> None:

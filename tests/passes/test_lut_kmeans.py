@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from edgecomp.layers import draft_of, find_layers
 from edgecomp.passes import run_passes
 from edgecomp.passes.lut_kmeans import LutKmeans, LutKmeansConfig
 from edgecomp.progress import ProgressBar
+from edgecomp.resume import FinishedFactor
 from edgecomp.tensor import ConvParams, Stage
 
 
@@ -267,6 +269,48 @@ def test_weighting_by_activations_needs_calibration_that_reaches_the_layers() ->
     context = context_of(model, [torch.ones(1, 64)])
     with pytest.raises(CalibrationError, match=r'conv was never called.*skip = \["conv"\]'):
         run_on(draft, context, bits=2, refits=0)
+    assert not draft.factors
+
+
+def test_a_layer_that_no_sample_reaches_is_refused_before_any_pass_runs() -> None:
+    model = nn.Sequential()
+    model.fc, model.rare, model.never, model.idle = (nn.Linear(64, 64) for _ in range(4))
+    model.forward = lambda x: model.rare(x) if x.sum() < 0 else model.fc(x)  # type: ignore[method-assign]
+    first, second = torch.ones(1, 64), -torch.ones(1, 64)
+    draft = draft_of(model)
+    passes = [
+        LutKmeans(LutKmeansConfig(layers=[], skip=skip, weighting=w))
+        for skip, w in ((["never", "idle"], "none"), ([], "activations"))
+    ]
+    with pytest.raises(CalibrationError, match=r'never, idle were never called.*reach them.*skip = \["never", "idle"\]'):
+        run_passes(passes, draft, context_of(model, [first], [second]))
+    assert not draft.factors
+    with pytest.raises(CalibrationError, match="rare was never called"):
+        run_on(draft, context_of(model, [first]), skip=["never", "idle"])
+    assert not draft.factors
+    run_on(draft, context_of(model, [first], [second]), skip=["never", "idle"], bits=2, refits=0)
+    assert list(draft.factors) == ["fc.weight", "rare.weight"]
+
+
+def test_a_hessian_is_let_go_of_before_the_next_block_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)) for _ in range(3))).eval()
+    fitted: list[weakref.ref[Tensor]] = []
+    fit_one = LutKmeans._fit
+    alive: list[int] = []
+
+    def noting(self: LutKmeans, matrix: Tensor, importance: Tensor, *arguments: Any, **keywords: Any) -> FinishedFactor:
+        assert importance.shape == (64, 64)
+        fitted.append(weakref.ref(importance))
+        return fit_one(self, matrix, importance, *arguments, **keywords)
+
+    monkeypatch.setattr(LutKmeans, "_fit", noting)
+    model.register_forward_pre_hook(lambda *_: alive.append(sum(reference() is not None for reference in fitted)))
+    for block in model:
+        block.register_forward_pre_hook(lambda *_: alive.append(sum(reference() is not None for reference in fitted)))
+    run_on(draft_of(model), context_of(model, [torch.randn(8, 64)]), weighting="hessian")
+    assert len(fitted) == 6
+    assert set(alive) == {0}
 
 
 def test_padding_channels_of_a_convolution_neither_count_nor_cost() -> None:

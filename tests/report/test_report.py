@@ -97,7 +97,13 @@ def test_the_table_holds_the_records_numbers(page: str, run_folder: Path) -> Non
     cosine = verification["comparisons"][0]["outputs"][0]["sentence_cosine"]
     assert (str(cosine), f"{cosine:.4f}") in values
     inspection = json.loads((run_folder / "inspect.json").read_text(encoding="utf-8"))
-    assert f"{inspection['size']['bits_per_weight']:.3f} bits per weight" in page.replace("\n", " ")
+    text = page.replace("\n", " ")
+    assert f"{inspection['size']['bits_per_weight']:.3f} bits per weight" in text
+    for record in records_of(run_folder):
+        if record.artifact.name.startswith(inspection["name"].partition(".")[0]):
+            bits = 8 * record.artifact.bytes / inspection["size"]["parameters"]
+            assert (str(bits), f"{bits:.3f}") in values
+            assert f"As {record.artifact.name}, its graph included, {record.artifact.bytes / 2**20:.2f} MiB: " in text
 
 
 def test_names_are_escaped_and_invalid_records_marked(page: str) -> None:

@@ -1,0 +1,298 @@
+"""`torch.export` of a model with its dynamic sizes: what every target lowers, and what tells before the passes that none could."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import Node
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from edgecomp.errors import ExportError, first_line
+from edgecomp.models import LoadedModel, body_of
+from edgecomp.models.bound import Bound
+from edgecomp.tensor import TensorSpec
+
+# Example sizes of dynamic dimensions, in order of appearance. Primes that no model has as a fixed size, since torch.export takes a
+# dimension for fixed where the model compares it with a size of its own. The first are large enough to survive a convolutional
+# network's strides, the second small enough for short tables of positions.
+_EXAMPLE_SIZES = ((3, 37, 41, 43, 47, 53, 59, 61), (2, 7, 11, 13, 17, 19, 23, 29))
+_TORCH = Path(torch.__file__).parent
+
+
+def trace(model: LoadedModel, max_sizes: Mapping[str, int] | None = None) -> ExportedProgram:
+    """Trace a bound model of float32 weights with dynamic sizes where its specs have names.
+
+    Args:
+        model: the model.
+        max_sizes: upper bounds of sizes by their name; a size of at most 1 is fixed.
+
+    Raises:
+        ExportError: the model cannot be traced, changes its buffers, or a named size is not free: with the module, the line, and
+            the remedy.
+
+    """
+    bounds = {**model.limits, **(max_sizes or {})}
+    failure: ExportError | None = None
+    for sizes in _attempts(model, bounds):
+        examples = [_example(spec, sizes) for spec in model.inputs]
+        try:
+            program = _export(model, examples, bounds)
+            if isinstance(model.module, Bound) and _changes_inputs(program):
+                # Runtimes would give the changed input back as one more output, or change their caller's memory.
+                copying = copy.copy(model.module)
+                copying.copies_inputs = True
+                program = _export(replace(model, module=copying), examples, bounds)
+        except ExportError as error:
+            if _depends_on_values(error) or error.__cause__ is None:  # other sizes would not help
+                raise
+            failure = failure or error
+        else:
+            return program
+    assert failure is not None  # there is an attempt
+    raise failure
+
+
+def describe(node: Node) -> str:
+    """A node's name, its operator and the module whose forward has it."""
+    path = path_of(node).removeprefix("body.").removeprefix("body")
+    return f"node {node.name} ({node.target}) in {f'module {path}' if path else 'the model'}"
+
+
+def path_of(node: Node) -> str:
+    """The name of the module whose forward has a node; empty for the model itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next((path for path, _ in reversed(list(stack.values())) if path), "")
+    return re.sub(r"@\d+", "", path)  # the second call of a module has @1 behind its name
+
+
+def live_nodes(program: ExportedProgram) -> set[Node]:
+    """The nodes that an output, or a change of an input or buffer, depends on."""
+    left = [node for node in program.graph.nodes if node.op == "output" or _written(node)]
+    live: set[Node] = set()
+    while left:
+        node = left.pop()
+        if node not in live:
+            live.add(node)
+            left.extend(node.all_input_nodes)
+    return live
+
+
+def _written(node: Node) -> list[Node]:
+    """The program's inputs, buffers among them, that a node changes in place, itself or through views of them."""
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None or not schema.is_mutable:
+        return []
+    given = {**dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)), **node.kwargs}
+    changed = (given.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
+    roots = [_viewed(argument) for argument in changed if isinstance(argument, Node)]
+    return [root for root in roots if root.op == "placeholder"]
+
+
+def _viewed(node: Node) -> Node:
+    """What a node is a view of, to the last; itself where it is none."""
+    while node.op == "call_function":
+        schema = getattr(node.target, "_schema", None)
+        if (
+            schema is None
+            or not any(value.alias_info is not None for value in schema.returns)
+            or not isinstance(node.args[0], Node)
+        ):
+            return node
+        node = node.args[0]
+    return node
+
+
+def _require_stateless(program: ExportedProgram, assigned: list[str]) -> None:
+    buffers = program.graph_signature.inputs_to_buffers
+    written = {buffers[node.name] for part in program.graph.nodes for node in _written(part) if node.name in buffers}
+    changed = {*assigned, *(name.removeprefix("body.") for name in written)}
+    if changed:
+        names = ", ".join(sorted(changed)[:5])
+        raise ExportError(
+            f"forward changes the buffers {names}, and what it leaves in them would be lost between two runs of an exported file: "
+            "take them as inputs, and return what they become"
+        )
+
+
+def _changes_inputs(program: ExportedProgram) -> bool:
+    inputs = set(program.graph_signature.user_inputs)
+    return any(node.name in inputs for part in program.graph.nodes for node in _written(part))
+
+
+def _export(model: LoadedModel, examples: list[Tensor], bounds: Mapping[str, int]) -> ExportedProgram:
+    # DYNAMIC, not named Dims: those demand the exact range that the model implies (such as sequence <= 512), which only it knows.
+    shapes: tuple[Any, ...] = tuple(
+        {axis: Dim.DYNAMIC for axis, dim in enumerate(spec.dims) if isinstance(dim, str) and bounds.get(dim) != 1}
+        for spec in model.inputs
+    )
+    if isinstance(model.module, Bound):
+        shapes = (shapes,)  # the one parameter *inputs
+    printed = io.StringIO()  # torch.export prints graphs where it fails, and logs what the error says
+    run = _Run(model.module)
+    with run.watched(), _quiet("torch._subclasses.fake_tensor"):
+        try:
+            with torch.no_grad(), contextlib.redirect_stderr(printed):
+                program = torch.export.export(model.module, tuple(examples), dynamic_shapes=shapes, strict=False)
+        except Exception as error:  # torch.export raises errors of many unrelated classes
+            given = ", ".join(f"{spec.name} {list(example.shape)}" for spec, example in zip(model.inputs, examples, strict=True))
+            where = next((f", in module {name}" for name in reversed(run.running) if name), "")
+            raise ExportError(
+                f"the model must be traceable, but {_cause(error, model.inputs)}{where}{_line_of(error)} (traced with {given}). "
+                f"{_remedy(error, model.inputs)}"
+            ) from error
+    sys.stderr.write(printed.getvalue())
+    _require_stateless(program, run.assigned)
+    return program
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _depends_on_values(error: BaseException) -> bool:
+    return any("DataDependent" in type(link).__name__ or "data-dependent" in str(link) for link in _chain(error))
+
+
+def _cause(error: Exception, inputs: Sequence[TensorSpec]) -> str:
+    if _depends_on_values(error):
+        return "its forward chooses by values of tensors"
+    fixed = _fixed_sizes(error, inputs)
+    if fixed:
+        return f"its forward takes {' and '.join(f'{size} of {name}' for name, size in fixed.items())} for fixed"
+    return f"torch.export fails: {first_line(error)}"
+
+
+def _remedy(error: Exception, inputs: Sequence[TensorSpec]) -> str:
+    if _depends_on_values(error):
+        return "Replace `if tensor...` and `.item()` by torch.where or a mask, or choose outside of the model"
+    fixed = _fixed_sizes(error, inputs)
+    if fixed:
+        dims = {spec.name: ",".join("NUMBER" if dim in fixed.values() else str(dim) for dim in spec.dims) for spec in inputs}
+        given = " ".join(f"--dim {name}={dims[name]}" for name in fixed)
+        return f"Fix it, with samples of that size alone (`{given}` of compress, or TensorSpecs), or free forward of loops over it"
+    return (
+        "Make forward free of control flow that depends on values, or fix sizes: by integers in the model's TensorSpecs, or by "
+        "`--dim INPUT=SIZES` of compress"
+    )
+
+
+def _fixed_sizes(error: Exception, inputs: Sequence[TensorSpec]) -> dict[str, str]:
+    """Dynamic sizes that torch.export names as fixed by the model, by input."""
+    found: dict[str, str] = {}
+    if "Constraints violated" in str(error):
+        for which, axis in re.findall(r"L\['(?:inputs'\]\[)?(\w+)'?\]\.size\(\)\[(\d+)\]", str(error)):
+            spec = inputs[int(which)] if which.isdecimal() else next((spec for spec in inputs if spec.name == which), None)
+            if spec is not None:
+                found.setdefault(spec.name, str(spec.dims[int(axis)]))
+    return found
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _line_of(error: Exception) -> str:
+    """The innermost line of the model's own code, if the error came from one."""
+    for link in _chain(error):
+        frames = [frame for frame in traceback.extract_tb(link.__traceback__) if _TORCH not in Path(frame.filename).parents]
+        frames = [frame for frame in frames if Path(frame.filename) != Path(__file__) and frame.name == "forward"]
+        if frames:
+            return f', at "{frames[-1].line}"'
+    return ""
+
+
+class _Run:
+    """One run of a model: which modules run, outermost first, and which of its tensors are others behind it than before."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._names = {id(part): name for name, part in body_of(module).named_modules()}
+        self._before: dict[str, int] = {}
+        self.running: list[str] = []  # as it was when an error left them
+        self.assigned: list[str] = []
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        hooks = [register_module_forward_pre_hook(self._enter), register_module_forward_hook(self._leave)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _enter(self, part: nn.Module, _: Any) -> None:
+        self.running.append(self._names.get(id(part), ""))
+        if part is self._module:
+            self._before = self._tensors()
+
+    def _leave(self, part: nn.Module, _: Any, __: Any) -> None:
+        self.running.pop()
+        if part is self._module:
+            behind = self._tensors()
+            self.assigned = [name for name, tensor in self._before.items() if behind.get(name, tensor) != tensor]
+
+    def _tensors(self) -> dict[str, int]:
+        """Buffers, and attributes that are tensors."""
+        held = (
+            (f"{path}.{name}" if path else name, value)
+            for path, part in body_of(self._module).named_modules()
+            for name, value in (*vars(part).items(), *part._buffers.items())
+        )
+        return {name: id(value) for name, value in held if isinstance(value, Tensor)}
+
+
+def _attempts(model: LoadedModel, bounds: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Example sizes by name to trace with, the first that can be: made ones, those of the samples, small ones."""
+    names = list(dict.fromkeys(dim for spec in model.inputs for dim in spec.dims if isinstance(dim, str)))
+    most = len(_EXAMPLE_SIZES[0])
+    if len(names) > most:
+        raise ExportError(f"a model may have {most} dynamic sizes at most, got {', '.join(names)}")
+    large, small = (dict(zip(names, sizes, strict=False)) for sizes in _EXAMPLE_SIZES)
+    yield _distinct(large, bounds)
+    if not names:
+        return
+    if model.examples:
+        yield _distinct({**large, **{name: size for name, size in model.examples.items() if name in names}}, bounds)
+    yield _distinct(small, bounds)
+
+
+def _distinct(wanted: Mapping[str, int], bounds: Mapping[str, int]) -> dict[str, int]:
+    """The sizes within their bounds, no two the same: torch.export takes equal sizes for one."""
+    sizes: dict[str, int] = {}
+    for name, size in wanted.items():
+        fitting = min(max(size, 2), bounds.get(name, sys.maxsize))
+        while fitting in sizes.values() and fitting > 2:
+            fitting -= 1
+        sizes[name] = fitting
+    return sizes
+
+
+def _example(spec: TensorSpec, sizes: Mapping[str, int]) -> Tensor:
+    """Ones: valid as an index of any table with two rows, and as a mask."""
+    dtype = getattr(torch, spec.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ExportError(f"input {spec.name} has the unknown dtype {spec.dtype!r}")
+    return torch.ones([sizes[dim] if isinstance(dim, str) else dim for dim in spec.dims], dtype=dtype)
