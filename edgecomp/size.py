@@ -69,6 +69,8 @@ def shipped(file_bytes: int, parameters: int | None) -> str:
 
 def compared(size: int, parameters: int) -> str:
     """Such as `2.03x smaller than float32, 1.02x than float16`; what is larger is called so."""
+    if size < 1 or parameters < 1:
+        return "nothing to compare"
     ratios = {bits: bits * parameters / (8 * size) for bits in (32, 16)}
     words = ["smaller" if ratio >= 1 else "larger" for ratio in ratios.values()]
     first, second = (f"{max(ratio, 1 / ratio):.2f}x" for ratio in ratios.values())

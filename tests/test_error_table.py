@@ -151,7 +151,7 @@ CASES = {
         (
             "the errors of 0 by a Hessian of 1,000,000 columns needs 20,000.0 GB",
             "are available",
-            "--set passes.N.weighting=activations",
+            "--set passes.0.weighting=activations",
         ),
     ),
     "truncated checkpoint": Case(

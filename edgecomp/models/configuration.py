@@ -34,8 +34,13 @@ _BOUNDS: tuple[_Bound, ...] = (
     (re.compile(r"(num|n)_\w*(heads?|head_kv)|n_head"), 0, 2**14),
     (re.compile(r"n_ctx|n_positions|max_\w*position\w*|max_seq\w*|\w*context_length"), -1, 2**25),  # -1: without a limit of its own
     (re.compile(r"vocab_size|\w+_vocab_size|type_vocab_size"), 0, 2**24),
-    (re.compile(r"n_embd|n_inner|d_\w+|\w+_dim|hidden_size|\w+_size"), 0, 2**22),
+    (re.compile(r"n_embd|n_embed|n_inner|dff|d_\w+|(\w+_)?dim|hidden_size|\w+_size"), 0, 2**22),
 )
+_LAYERS, _EXPERTS, _HEADS, _POSITIONS, _WORDS, _WIDTHS = range(len(_BOUNDS))
+_FEED_FORWARD = re.compile(r"intermediate|inner|ffn|dff|mlp|feed_forward|expert")  # widths that no table has
+# Numbers that are no sizes; of any others that are not small, it is not known what they multiply.
+_NO_SIZES = re.compile(r"\w*(_ids?|theta|window)|transformers_version")
+_SMALL = 64
 _LARGEST_MODULES = 2**17  # layers times experts
 _LARGEST_LIST = 2**20
 # Of what a model computes when it is built, such as tables of positions.
@@ -62,12 +67,39 @@ def check_configuration(config: Mapping[str, Any], where: str, *, trusted: bool)
             _check_name(key, name, value, where)
         _check_size(key, name, value, where)
         if isinstance(value, int):
-            layers = max(layers, value) if _BOUNDS[0][0].fullmatch(key) else layers
-            experts = max(experts, value) if _BOUNDS[1][0].fullmatch(key) else experts
+            layers = max(layers, value) if _kind_of(key) == _LAYERS else layers
+            experts = max(experts, value) if _kind_of(key) == _EXPERTS else experts
     if layers * experts > _LARGEST_MODULES:
         raise ModelError(
             f"the configuration of {where} must have {_LARGEST_MODULES} layers times experts at most, got {layers * experts}"
         )
+
+
+def is_small(config: Mapping[str, Any], values: int) -> bool:
+    """Whether a model has no more than a few times so many values, and small buffers, as far as its configuration's numbers tell.
+
+    Quick: tables of words and positions, and matrices of the largest widths in every layer and expert, are held to the values, and
+    numbers of unknown meaning must be small. Where it is false, only building the model tells.
+
+    """
+    largest = [1] * len(_BOUNDS)
+    embedded = head = 1
+    for path, value in _entries(config, "the model"):
+        numbers = value if isinstance(value, list) else [value]
+        for number in numbers:
+            kind = _kind_of(path[-1]) if isinstance(number, int) else None
+            if kind is None and isinstance(number, int) and abs(number) > _SMALL and not _NO_SIZES.fullmatch(path[-1]):
+                return False
+            if kind is not None:
+                largest[kind] = max(largest[kind], number)
+            if kind == _WIDTHS and not _FEED_FORWARD.search(path[-1]):
+                embedded = max(embedded, number)
+            if path[-1].endswith("head_dim"):
+                head = max(head, number if isinstance(number, int) else 1)
+    width = max(largest[_WIDTHS], head * largest[_HEADS])
+    matrices = largest[_LAYERS] * largest[_EXPERTS] * width * width
+    tables = (largest[_WORDS] + largest[_POSITIONS]) * embedded
+    return matrices <= 2 * values and tables <= 2 * values and largest[_POSITIONS] ** 2 <= LARGEST_BUFFERS_BYTES
 
 
 def check_type(model_type: object, where: str, *, known: Sequence[str]) -> None:
@@ -187,12 +219,17 @@ def _check_name(key: str, name: str, value: Any, where: str) -> None:
                 raise ModelError(f"{name} of {where} must be one of {', '.join(_IMPLEMENTATIONS[key])}, got {choice!r}, {_CODE}")
 
 
+def _kind_of(key: str) -> int | None:
+    """Which of `_BOUNDS` an entry has."""
+    return next((kind for kind, bound in enumerate(_BOUNDS) if bound[0].fullmatch(key)), None)
+
+
 def _check_size(key: str, name: str, value: Any, where: str) -> None:
-    bound = next((bound for bound in _BOUNDS if bound[0].fullmatch(key)), None)
-    if bound is None:
+    kind = _kind_of(key)
+    if kind is None:
         if isinstance(value, int) and value.bit_length() > LARGEST_BITS:
             raise ModelError(f"{name} of {where} must be a number of 128 bits at most")
         return
-    _, least, largest = bound
+    _, least, largest = _BOUNDS[kind]
     if isinstance(value, str) or (isinstance(value, int | float) and not least <= value <= largest):
         raise ModelError(f"{name} of {where} must be a number from {least} to {largest}, got {value!r}")

@@ -194,6 +194,10 @@ def _require_held(loader: Any, config: Any, task: str, files: Sequence[Path], op
     from accelerate import init_empty_weights
 
     stored = [path for path in files if path.suffix == ".safetensors"]
+    # Tied weights are stored once, and may be counted twice here. A code of a GGUF file takes an eighth of a byte at least.
+    largest = 2 * sum(map(_elements, stored)) if stored else 8 * sum(path.stat().st_size for path in files)
+    if files and configuration.is_small(config.to_dict(), largest // 2):
+        return  # most models: a second one need not be built
     trusted = {"trust_remote_code": options["trust_remote_code"]}
     with init_empty_weights(include_buffers=True):
         if hasattr(loader, "from_config"):
@@ -202,8 +206,6 @@ def _require_held(loader: Any, config: Any, task: str, files: Sequence[Path], op
             body = loader(config, **_head_options(config, task))
     _require_small_buffers(body, where)
     wanted = sum(parameter.numel() for parameter in body.parameters())
-    # Tied weights are stored once, and may be counted twice here. A code of a GGUF file takes an eighth of a byte at least.
-    largest = 2 * sum(map(_elements, stored)) if stored else 8 * sum(path.stat().st_size for path in files)
     if files and wanted > largest:
         raise ModelError(
             f"{where} must hold every weight of a {type(body).__name__}, but its configuration asks for {wanted:,} and its files "

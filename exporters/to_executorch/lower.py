@@ -17,8 +17,8 @@ from edgecomp.errors import ExportError, first_line
 from edgecomp.exported.executorch_file import INPUT_NAMES_METHOD, MANIFEST_METHOD, OUTPUT_NAMES_METHOD
 from edgecomp.exporters.capture import Capture
 from edgecomp.exporters.packed import check_calls, factor_of_buffer
-from edgecomp.exporters.to_executorch.bounds import describe
 from edgecomp.ops import NAMESPACE, OPERATORS
+from edgecomp.trace import describe
 
 # Kernels read planes of 64 bytes; the program's file is mapped, so that an offset is an address.
 CONSTANT_ALIGNMENT = 64
