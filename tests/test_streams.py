@@ -134,8 +134,8 @@ def test_outputs_whose_name_is_not_utf8_are_refused(tmp_path: Path) -> None:
     model = edgecomp.compress(
         tiny_models.tied_tokens(), "lut-8bit", tiny_models.tokens(), overrides=["passes.0.weighting=none", "passes.0.refits=0"]
     )
-    for target in ("onnx", "executorch"):
+    for target, name in (("onnx", BAD_NAME), ("executorch", BAD_NAME.replace(".onnx", ".pte"))):
         with pytest.raises(OutputError, match="must be UTF-8"):
-            export(model, target, tmp_path / BAD_NAME)
+            export(model, target, tmp_path / name)
     with pytest.raises(OutputError, match="must be UTF-8"):
         model.save(tmp_path / BAD_NAME)
