@@ -104,7 +104,7 @@ def test_doctor_over_adb(phone: tuple[str, Path], bundle: Path, capsys: pytest.C
     found = json.loads(capsys.readouterr().out)
     assert found["architecture"] == "aarch64"
     assert found["folder"].endswith("/data/local/tmp/edgecomp")
-    assert found["runs"] == [".onnx", ".pte"]
+    assert found["runs"] == [".onnx", ".ort", ".pte"]
 
 
 def test_a_phone_that_is_not_there(bundle: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_doctor_says_what_the_device_is(pi: RaspberryPi, bundle: Path, capsys: p
     assert found["folder"] == "/root/.cache/edgecomp"
     assert 0.9e9 < found["memory_bytes"] < 1.1e9
     assert found["free_bytes"] > 0
-    assert found["runs"] == [".onnx", ".pte"]
+    assert found["runs"] == [".onnx", ".ort", ".pte"]
 
 
 def test_what_is_there_is_not_brought_again(pi: RaspberryPi, bundle: Path, model: Path) -> None:
