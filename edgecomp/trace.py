@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -144,7 +145,9 @@ def _export(model: LoadedModel, examples: list[Tensor], bounds: Mapping[str, int
     run = _Run(model.module)
     with run.watched(), _quiet("torch._subclasses.fake_tensor"):
         try:
-            with torch.no_grad(), contextlib.redirect_stderr(printed):
+            with torch.no_grad(), contextlib.redirect_stderr(printed), warnings.catch_warnings():
+                # Of attributes that layers renew at each run, such as lists of weights; tensors that change are refused below.
+                warnings.filterwarnings("ignore", message="The tensor attributes? .* during export", category=UserWarning)
                 program = torch.export.export(model.module, tuple(examples), dynamic_shapes=shapes, strict=False)
         except Exception as error:  # torch.export raises errors of many unrelated classes
             given = ", ".join(f"{spec.name} {list(example.shape)}" for spec, example in zip(model.inputs, examples, strict=True))
