@@ -153,7 +153,14 @@ def test_temporary_folders_go_when_the_command_is_ended(tmp_path: Path, number: 
         "main(['doctor'])\n"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # the tests may run where it is ignored, as under nohup
+    )
     assert done.returncode == 128 + number, done.stderr
     assert tree(tmp_path) == set()
 
