@@ -11,6 +11,7 @@ import math
 import tomllib
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,7 @@ def parse_json(text: str, *, finite: bool = False, bits: int = LARGEST_BITS) -> 
         ValueError: no JSON, nested too deeply, or with numbers out of range.
 
     """
-    try:
-        value = json.loads(text)
-    except RecursionError as error:
-        raise ValueError(f"it must be nested {DEEPEST} deep at most") from error
-    require_plain(value, finite=finite, bits=bits)
-    return value
+    return _plain(json.loads, text, finite=finite, bits=bits)
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -116,11 +112,16 @@ def parse_toml(text: str) -> dict[str, Any]:
         ValueError: no TOML, nested too deeply, or with numbers out of range.
 
     """
+    table: dict[str, Any] = _plain(tomllib.loads, text, finite=False, bits=LARGEST_BITS)
+    return table
+
+
+def _plain(parse: Callable[[str], Any], text: str, *, finite: bool, bits: int) -> Any:
     try:
-        value = tomllib.loads(text)
+        value = parse(text)
     except RecursionError as error:
         raise ValueError(f"it must be nested {DEEPEST} deep at most") from error
-    require_plain(value)
+    require_plain(value, finite=finite, bits=bits)
     return value
 
 

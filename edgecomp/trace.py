@@ -68,7 +68,8 @@ def trace(model: LoadedModel, max_sizes: Mapping[str, int] | None = None) -> Exp
 
 def describe(node: Node) -> str:
     """A node's name, its operator and the module whose forward has it."""
-    path = path_of(node).removeprefix("body.").removeprefix("body")
+    path = path_of(node)
+    path = "" if path == "body" else path.removeprefix("body.")
     return f"node {node.name} ({node.target}) in {f'module {path}' if path else 'the model'}"
 
 

@@ -87,8 +87,8 @@ class LoadedModel:
         if absent is not None:
             raise ModelError(f"the model's parameters must have values, but {absent} is on the meta device: load the weights first")
         sizes = sizes or {}
-        told, guessed = specs_of(samples)
-        specs = tuple(resized(spec, sizes) for spec in self.inputs or told)
+        told, guessed = (self.inputs, frozenset[str]()) if self.inputs else specs_of(samples)
+        specs = tuple(resized(spec, sizes) for spec in told)
         if not specs:
             raise CalibrationError(
                 "the inputs of this model are unknown: give calibration inputs (--calibration), or TensorSpecs with a factory's "
@@ -99,12 +99,12 @@ class LoadedModel:
         if unknown:
             raise ModelError(f"--dim must name inputs of the model, which are {', '.join(names)}; got {unknown[0]}")
         check_alike(samples, specs)
-        free = {dim: spec.name for spec in specs for dim in spec.dims if isinstance(dim, str)}
+        said = {dim for dims in sizes.values() for dim in dims}
         model = replace(
             self,
             inputs=specs,
             examples={**self.examples, **sizes_of(samples, specs)},
-            guessed=frozenset() if self.inputs else frozenset(dim for dim in guessed if free.get(dim) not in {None, *sizes}),
+            guessed=guessed.intersection(dim for spec in specs for dim in spec.dims) - said,
         ).bound()
         if model.outputs:
             return model

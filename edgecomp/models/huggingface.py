@@ -10,22 +10,21 @@ trusted.
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
-from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, LARGEST_TOKENIZER_BYTES, read_json
+from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, LARGEST_TOKENIZER_BYTES
 from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
 from edgecomp.models import configuration, gguf
 from edgecomp.models.base import LoadedModel
 from edgecomp.models.gguf_header import check_header
 from edgecomp.models.limits import sequence_limit
+from edgecomp.models.model_files import count_elements, dtype_of, files_of, find, read_entries
 from edgecomp.models.tasks import TASKS, task_of
 from edgecomp.tensor import TensorSpec
 from edgecomp.trust import Trust
@@ -44,7 +43,6 @@ _VOCABULARIES = (
     "tokenizer.model",
     "spm.model",
 )
-_STORED_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def _transformers(trust: Trust) -> Any:
@@ -93,14 +91,14 @@ def load(spec: str, trust: Trust) -> LoadedModel:
             configuration.check_configuration(config.to_dict(), spec, trusted=trust.remote_code)
         task = _task_of(config, path)
         loader = _loader(transformers, config, task, trust)
-        files = [path] if packed else _files_of(location, config)
+        files = [path] if packed else files_of(location, config)
         if not files and not trust.code:
             raise ModelError(
                 f"the weights of {spec} must be .safetensors: reading pickled ones (.bin) may run code that they hold. Give "
                 "--trust-code if you trust who made the model"
             )
         _require_held(loader, config, task, files, options, spec)
-        dtype = _dtype_of(files)
+        dtype = dtype_of(files)
         body = _dequantised(loader, config, path) if packed else None
         if body is None:
             body, found = loader.from_pretrained(
@@ -142,46 +140,25 @@ def _check_described(location: str, trust: Trust) -> None:
         ValueError: a file is too large, nested too deeply, or no JSON.
 
     """
-    config = _read_entries(location, "config.json", LARGEST_CONFIGURATION_BYTES)
+    config = read_entries(location, "config.json", LARGEST_CONFIGURATION_BYTES)
     if config is None:
         return  # which transformers says better
     described = config[0]
     if described.get("configuration_files"):
         raise ModelError(f"the configuration of {location} must be in config.json, and names other files: configuration_files")
     configuration.check_configuration(described, location, trusted=trust.remote_code)
-    settings = _read_entries(location, "tokenizer_config.json", LARGEST_CONFIGURATION_BYTES)
-    _read_entries(location, "tokenizer.json", LARGEST_TOKENIZER_BYTES, parse=False)
+    settings = read_entries(location, "tokenizer_config.json", LARGEST_CONFIGURATION_BYTES)
+    read_entries(location, "tokenizer.json", LARGEST_TOKENIZER_BYTES, parse=False)
     if trust.remote_code:
         return
     configuration.check_type(described.get("model_type"), location, known=sorted(configuration.text_types()))
-    if _find(location, "adapter_config.json") is not None:
+    if find(location, "adapter_config.json") is not None:
         raise ModelError(
             f"{location} must hold a whole model, and adapter_config.json names another that it changes: merge the two first"
         )
     entries, folder = settings or ({}, Path(location))
     names = [entries.get("tokenizer_class"), described.get("tokenizer_class")]
     configuration.check_tokenizer(entries, names, location, folder)
-
-
-def _read_entries(location: str, name: str, largest: int, *, parse: bool = True) -> tuple[dict[str, Any], Path] | None:
-    """A JSON object of a model's file, and the file's folder; None where there is none."""
-    path = _find(location, name)
-    if path is None:
-        return None
-    if path.stat().st_size > largest:
-        raise ModelError(f"{path} must hold {largest:,} bytes at most, and holds {path.stat().st_size:,}")
-    value = read_json(path, largest) if parse else {}
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value, path.parent
-
-
-def _find(location: str, name: str) -> Path | None:
-    """A file of a model, as transformers finds it."""
-    from transformers.utils.hub import cached_file
-
-    found = cached_file(location, name, _raise_exceptions_for_missing_entries=False)
-    return None if found is None else Path(found)
 
 
 def _require_held(loader: Any, config: Any, task: str, files: Sequence[Path], options: Mapping[str, Any], where: str) -> None:
@@ -195,7 +172,7 @@ def _require_held(loader: Any, config: Any, task: str, files: Sequence[Path], op
 
     stored = [path for path in files if path.suffix == ".safetensors"]
     # Tied weights are stored once, and may be counted twice here. A code of a GGUF file takes an eighth of a byte at least.
-    largest = 2 * sum(map(_elements, stored)) if stored else 8 * sum(path.stat().st_size for path in files)
+    largest = 2 * sum(map(count_elements, stored)) if stored else 8 * sum(path.stat().st_size for path in files)
     if files and configuration.is_small(config.to_dict(), largest // 2):
         return  # most models: a second one need not be built
     trusted = {"trust_remote_code": options["trust_remote_code"]}
@@ -211,11 +188,6 @@ def _require_held(loader: Any, config: Any, task: str, files: Sequence[Path], op
             f"{where} must hold every weight of a {type(body).__name__}, but its configuration asks for {wanted:,} and its files "
             f"hold {largest // 2 if stored else largest:,}"
         )
-
-
-def _elements(path: Path) -> int:
-    with safe_open(path, framework="pt") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  (not a mapping)
 
 
 def _require_small_buffers(body: nn.Module, where: str) -> None:
@@ -236,37 +208,6 @@ def _dequantised(loader: Any, config: Any, path: Path) -> nn.Module | None:
         body = loader.from_config(config)
     body.tie_weights()
     return body if gguf.fill(body, path) else None
-
-
-def _files_of(location: str, config: Any) -> list[Path]:
-    """The files that decide the model, as transformers finds them: configuration and weights; weights of safetensors alone."""
-    given = getattr(config, "transformers_weights", None)
-    weights = (
-        [configuration.require_plain_name(given, location)] if given else ["model.safetensors", "model.safetensors.index.json"]
-    )
-    first = next((path for name in weights if (path := _find(location, name)) is not None), None)
-    if first is None:
-        return []
-    names = [*getattr(type(config), "extra_files", ())]
-    if first.suffix == ".json":
-        parts = set(read_json(first, LARGEST_CONFIGURATION_BYTES)["weight_map"].values())
-        names += sorted(configuration.require_plain_name(name, location) for name in parts)
-    found = [_find(location, "config.json"), first, *(_find(location, name) for name in names)]
-    return [path for path in found if path is not None]
-
-
-def _dtype_of(files: Sequence[Path]) -> torch.dtype:
-    """The dtype in which the files' weights are loaded: their own where all have one, else float32, which holds them exactly.
-
-    What the configuration says does not count: it may say bfloat16 beside weights of float32.
-    """
-    stored = set()
-    for path in files:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                stored |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    floating = {name for name in stored if name.startswith(("F", "BF"))}
-    return _STORED_DTYPES.get(floating.pop(), torch.float32) if len(floating) == 1 else torch.float32
 
 
 def _compute_buffers(body: nn.Module, task: str) -> None:
@@ -390,7 +331,7 @@ def _tokenizer(transformers: Any, location: str, options: Mapping[str, Any]) -> 
     """The tokenizer beside a model, or None: transformers makes one up of special tokens alone where there are no files of it."""
 
     def held(names: Iterable[str]) -> bool:
-        return any(_find(location, name) is not None for name in names)
+        return any(find(location, name) is not None for name in names)
 
     try:
         made = transformers.AutoTokenizer.from_pretrained(location, **options)

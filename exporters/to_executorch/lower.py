@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.fx import Node
 from torch.library import Library
 
 from edgecomp.checkpoint import CompressedModel
@@ -123,6 +124,23 @@ def _check_kernels(program: ExecutorchProgramManager, edge: EdgeProgramManager) 
             )
             raise ExportError(
                 f"ExecuTorch has no kernel for {name}, which {where} needs: replace this operation in the model's forward"
+            )
+
+
+def check_convolutions(program: ExportedProgram) -> None:
+    """Refuse convolutions over three axes, which ExecuTorch lowers, and whose kernel ends a program when it runs.
+
+    Raises:
+        ExportError: naming the node and its module.
+
+    """
+    for node in program.graph.nodes:
+        name = node.target.name() if isinstance(node.target, torch._ops.OpOverload) else ""
+        source = node.args[0] if node.args and isinstance(node.args[0], Node) else None
+        if name.startswith("aten::conv") and source is not None and source.meta["val"].ndim == 5:
+            raise ExportError(
+                f"ExecuTorch has kernels for convolutions over one and two axes alone, and {describe(node)} is over three: compute "
+                "it by two-dimensional ones, or export the model to onnx"
             )
 
 

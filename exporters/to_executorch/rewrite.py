@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Node
 
 from edgecomp.errors import ExportError
 from edgecomp.exporters.capture import Capture
-from edgecomp.trace import describe
 
 _aten = torch.ops.aten
 # Operators that return parts of their first argument along a dimension, and the position of that among the arguments.
@@ -77,20 +75,3 @@ def check_free(capture: Capture) -> None:
                     f"the size {name} is dynamic, but ExecuTorch takes it for {size.node.expr}, as in the example that it lowered: "
                     f"fix it by `--max-size {name}=1`, or in the model's sizes (`edgecomp compress --dim`)"
                 )
-
-
-def check_kernels_of_convolutions(program: ExportedProgram) -> None:
-    """Refuse convolutions over three axes, which ExecuTorch lowers, and whose kernel ends a program when it runs.
-
-    Raises:
-        ExportError: naming the node and its module.
-
-    """
-    for node in program.graph.nodes:
-        name = node.target.name() if isinstance(node.target, torch._ops.OpOverload) else ""
-        source = node.args[0] if node.args and isinstance(node.args[0], Node) else None
-        if name.startswith("aten::conv") and source is not None and source.meta["val"].ndim == 5:
-            raise ExportError(
-                f"ExecuTorch has kernels for convolutions over one and two axes alone, and {describe(node)} is over three: compute "
-                "it by two-dimensional ones, or export the model to onnx"
-            )
