@@ -50,6 +50,9 @@ def read_description(folder: Path) -> Description:
         if content["format"] != FORMAT or content["version"] != VERSION:
             raise CheckpointError(f"{path} must be of format {FORMAT} {VERSION}: export the model again with this edgecomp")
         files = {str(name): str(digest) for name, digest in content["files"].items()}
+        outside = next((name for name in files if Path(name).is_absolute() or ".." in Path(name).parts), None)
+        if outside is not None:
+            raise CheckpointError(f"{path} must name files of its folder, got {outside}: export the model again")
         library_for = content["library_for"]
         return Description(
             str(content["attention"]), content["logits"] == "last", None if library_for is None else str(library_for), files

@@ -182,6 +182,25 @@ def test_another_tokenizer(path: Path, tmp_path: Path) -> None:
         Tokens(folder / TOKENIZER, 79)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"version": 99},
+        {"files": {"../other": "00"}},
+        {"files": {"/etc/hosts": "00"}},
+        {"files": []},
+        {"format": None},
+        {"files": {}},
+    ],
+)
+def test_a_damaged_description(path: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
+    folder = shutil.copytree(path, tmp_path / "copy")
+    content = json.loads((folder / "edgecomp.json").read_text()) | changed
+    (folder / "edgecomp.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError):
+        read_folder(folder)
+
+
 def test_memory_that_ends_while_the_cache_grows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session(endless(path))
     monkeypatch.setattr(session_module, "_ROOM", 4)
