@@ -19,6 +19,7 @@ from edgecomp.exported.executorch_file import INPUT_NAMES_METHOD, MANIFEST_METHO
 from edgecomp.exporters.capture import Capture
 from edgecomp.exporters.packed import check_calls, factor_of_buffer
 from edgecomp.ops import NAMESPACE, OPERATORS
+from edgecomp.support import convolution_axes
 from edgecomp.trace import describe
 
 # Kernels read planes of 64 bytes; the program's file is mapped, so that an offset is an address.
@@ -40,6 +41,8 @@ def quiet() -> Iterator[None]:
 
 
 with quiet():
+    from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+    from executorch.backends.xnnpack.partition.config.generic_node_configs import UnsqueezeCopyConfig
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig, ExecutorchProgramManager, to_edge_transform_and_lower
     from executorch.runtime import Runtime
@@ -48,6 +51,18 @@ with quiet():
 _library = Library(NAMESPACE, "FRAGMENT")
 for _operator in OPERATORS.values():
     _library.define(_operator.executorch_schema)
+
+
+class _Unsqueeze(UnsqueezeCopyConfig):
+    """Leaves to ExecuTorch what XNNPACK takes and then refuses: shapes of two dynamic sizes."""
+
+    def check_constraints(self, node: Node, ep: ExportedProgram) -> bool:
+        """Whether XNNPACK runs the node."""
+        dynamic = sum(not isinstance(size, int) for size in node.meta["val"].shape)
+        return dynamic <= 1 and bool(super().check_constraints(node, ep))
+
+
+_XNNPACK = [_Unsqueeze if config is UnsqueezeCopyConfig else config for config in ALL_PARTITIONER_CONFIGS]
 
 
 def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgramManager:
@@ -61,7 +76,7 @@ def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgra
         with quiet():
             edge = to_edge_transform_and_lower(
                 capture.program,
-                partitioner=[XnnpackPartitioner()],
+                partitioner=[XnnpackPartitioner(configs=_XNNPACK)],
                 constant_methods={
                     MANIFEST_METHOD: manifest,
                     INPUT_NAMES_METHOD: [spec.name for spec in model.inputs],
@@ -135,13 +150,28 @@ def check_convolutions(program: ExportedProgram) -> None:
 
     """
     for node in program.graph.nodes:
-        name = node.target.name() if isinstance(node.target, torch._ops.OpOverload) else ""
-        source = node.args[0] if node.args and isinstance(node.args[0], Node) else None
-        if name.startswith("aten::conv") and source is not None and source.meta["val"].ndim == 5:
+        if convolution_axes(node) > 2:
             raise ExportError(
                 f"ExecuTorch has kernels for convolutions over one and two axes alone, and {describe(node)} is over three: compute "
                 "it by two-dimensional ones, or export the model to onnx"
             )
+
+
+def check_loops(program: ExportedProgram) -> None:
+    """Refuse loops whose state has a dynamic size: ExecuTorch keeps it at its largest, into which no smaller one is copied.
+
+    Raises:
+        ExportError: naming the node and its module.
+
+    """
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.higher_order.scan):
+        for carried in node.args[1]:
+            dynamic = [str(size) for size in carried.meta["val"].shape if not isinstance(size, int)]
+            if dynamic:
+                raise ExportError(
+                    f"ExecuTorch's loops carry states of fixed sizes alone, and that of {describe(node)} has a dynamic one, most "
+                    "likely the batch: fix it (--max-size batch=1, or `--dim INPUT=SIZES` of compress), or export the model to onnx"
+                )
 
 
 def _qualified(target: Any) -> str:
