@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Node
 from torch.library import Library
 
 from edgecomp.checkpoint import CompressedModel
@@ -41,28 +40,15 @@ def quiet() -> Iterator[None]:
 
 
 with quiet():
-    from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
-    from executorch.backends.xnnpack.partition.config.generic_node_configs import UnsqueezeCopyConfig
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig, ExecutorchProgramManager, to_edge_transform_and_lower
     from executorch.runtime import Runtime
+
+    from edgecomp.exporters.to_executorch.xnnpack import partitioner
 
 # The variants that ExecuTorch calls. They have no implementation here: PyTorch never runs them.
 _library = Library(NAMESPACE, "FRAGMENT")
 for _operator in OPERATORS.values():
     _library.define(_operator.executorch_schema)
-
-
-class _Unsqueeze(UnsqueezeCopyConfig):
-    """Leaves to ExecuTorch what XNNPACK takes and then refuses: shapes of two dynamic sizes."""
-
-    def check_constraints(self, node: Node, ep: ExportedProgram) -> bool:
-        """Whether XNNPACK runs the node."""
-        dynamic = sum(not isinstance(size, int) for size in node.meta["val"].shape)
-        return dynamic <= 1 and bool(super().check_constraints(node, ep))
-
-
-_XNNPACK = [_Unsqueeze if config is UnsqueezeCopyConfig else config for config in ALL_PARTITIONER_CONFIGS]
 
 
 def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgramManager:
@@ -76,7 +62,7 @@ def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgra
         with quiet():
             edge = to_edge_transform_and_lower(
                 capture.program,
-                partitioner=[XnnpackPartitioner(configs=_XNNPACK)],
+                partitioner=[partitioner()],
                 constant_methods={
                     MANIFEST_METHOD: manifest,
                     INPUT_NAMES_METHOD: [spec.name for spec in model.inputs],

@@ -383,6 +383,15 @@ class Recurrent(nn.Module):
         return self.linear(y), *(state if isinstance(state, tuple) else (state,))
 
 
+class Last(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.mT).unsqueeze(-1)
+
+
 class Cells(nn.Module):
     """A loop in Python over the length."""
 
@@ -453,6 +462,13 @@ def test_recurrent_layers_of_few_steps_are_unrolled(tmp_path: Path) -> None:
     model = packed(Recurrent(nn.LSTM, batch_first=True).eval(), samples)
     assert model.inputs[0].dims == ("batch", 3, 32)
     assert_same(model, samples, tmp_path)
+
+
+def test_a_convolution_of_dynamic_batch_and_length_runs_in_executorch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv1d(4, 8, 3), nn.ReLU(), nn.Conv1d(8, 32, 3), Last())
+    samples = [{"x": floats(batch, 4, length)} for batch, length in ((2, 9), (3, 12))]
+    assert_same(packed(module.eval(), samples), samples, tmp_path)
 
 
 def test_a_loop_of_dynamic_batch_is_refused_for_executorch(tmp_path: Path) -> None:
