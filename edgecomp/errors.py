@@ -96,6 +96,12 @@ class VerificationError(EdgecompError):
     exit_code = 11
 
 
+class RequirementError(EdgecompError):
+    """The model runs, but a requirement that was stated for it does not hold."""
+
+    exit_code = 13
+
+
 class DeviceError(EdgecompError):
     """A device cannot be reached, refuses what it is given, or ends the measuring program."""
 

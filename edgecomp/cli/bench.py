@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from edgecomp.cli.common import add_quiet, parse_sizes
+from edgecomp.cli.common import add_quiet, add_requirements, parse_sizes, require
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,12 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cooldown", type=float, default=120.0, metavar="S", help="seconds to wait for that (default: %(default)s)"
     )
     parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds a round may take (default: %(default)s)")
+    add_requirements(parser)
     add_quiet(parser)
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="also write the records here, for edgecomp report")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Bench, print, and save where asked."""
+    from edgecomp.acceptance import read_requirements
     from edgecomp.bench.options import BenchOptions
     from edgecomp.bench.output import format_records
     from edgecomp.bench.runner import run_benches
@@ -100,6 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
         count_instructions=arguments.count is not None,
         time_operators=arguments.operators,
     )
+    requirements = None if arguments.requirements is None else read_requirements(arguments.requirements)
     records = run_benches(
         arguments.artifacts,
         options,
@@ -126,6 +129,8 @@ def run(arguments: argparse.Namespace) -> None:
     failures = [record.failure for record in records if record.failure is not None]
     if failures:
         raise DeviceError("; ".join(dict.fromkeys(failures)))
+    if requirements is not None:
+        require(requirements, records, [], quietly=arguments.format != "md")
 
 
 def _cpus(numbers: str) -> tuple[int, ...]:

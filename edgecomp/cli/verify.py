@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecomp.cli.common import add_json, add_model, add_quiet, add_trust, print_json, trust_of
+from edgecomp.cli.common import add_json, add_model, add_quiet, add_requirements, add_trust, print_json, require, trust_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-perplexity-ratio", type=float, metavar="X", help="fail if the perplexity grows by more than this factor"
     )
+    add_requirements(parser)
     add_model(parser)
     add_trust(parser)
     add_json(parser)
@@ -82,6 +83,7 @@ def _add_metric(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Verify, print, and fail where a tolerance is exceeded."""
+    from edgecomp.acceptance import read_requirements
     from edgecomp.errors import ConfigError
     from edgecomp.progress import ProgressBar
     from edgecomp.verify import Tolerance, VerifyOptions, raise_on_failure, verify
@@ -96,6 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if arguments.against is None and arguments.other is None:
         raise ConfigError("an artifact is compared with something: give --against MODEL, or another artifact")
+    requirements = None if arguments.requirements is None else read_requirements(arguments.requirements)
     metric, labels = _metric(arguments), _labels(arguments)
     model = None
     if arguments.against is not None:
@@ -124,6 +127,8 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         print(result.to_markdown(), end="")
     raise_on_failure(result)
+    if requirements is not None:
+        require(requirements, [], [result], quietly=arguments.json)
 
 
 @contextlib.contextmanager
