@@ -103,6 +103,10 @@ class RequirementError(EdgecompError):
 
 
 class DeviceError(EdgecompError):
-    """A device cannot be reached, refuses what it is given, or ends the measuring program."""
+    """A device cannot be reached, refuses what it is given, or ends the measuring program.
+
+    `partial_output` is what a program had written when the device went.
+    """
 
     exit_code = 12
+    partial_output = ""

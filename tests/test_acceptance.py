@@ -37,7 +37,7 @@ def test_each_line_is_passed_failed_or_not_judged() -> None:
     assert verdict.outcome == "failed"
     assert verdict.summary == "FAILED: camera, 1 passed, 1 failed, 3 not judged"
     assert verdict.lines[2].why.startswith("measured on local alone")
-    assert "sensor of energy" in verdict.lines[3].why
+    assert "a meter" in verdict.lines[3].why
     assert verdict.lines[4].why == "3 examples are too few to judge"
     with pytest.raises(RequirementError, match=r"1 of 5 requirements do not: p90_ms <= 10: failed, 20$") as caught:
         raise_on_failure(verdict)

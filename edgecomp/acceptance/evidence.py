@@ -62,6 +62,12 @@ def _of_record(record: Record) -> Iterator[Evidence]:
         "load_ms": None if summary is None or summary.cold_load_ns is None else summary.cold_load_ns / 1e6,
         "peak_memory_bytes": None if memory is None else memory.peak_resident_bytes,
     }
+    energy, growth = record.energy, None if record.endurance is None else record.endurance.growth_bytes_per_minute
+    if energy is not None:
+        yield Evidence("joules", name, record.device, energy.joules, why=energy.refusal or energy.source, own=own)
+    if record.endurance is not None:
+        why = f"{record.endurance.measured_s / 60:.0f} minutes" + (", too short to tell" if growth is None else "")
+        yield Evidence("growth_bytes_per_minute", name, record.device, growth, why=why, own=own)
     for figure, value in figures.items():
         why = invalid or ("" if value is not None else missing)
         yield Evidence(figure, name, record.device, None if invalid else value, why=why, own=own)

@@ -44,7 +44,8 @@ FIGURES: dict[str, Figure] = {
     "load_ms": Figure("milliseconds of the first load of a process", "max", _BENCH),
     "peak_memory_bytes": Figure("the most resident bytes above an empty session", "max", _BENCH),
     "bytes": Figure("bytes of all files as shipped", "max", f"{_BENCH}, or edgecomp verify"),
-    "joules": Figure("joules of an inference above idle", "max", f"{_BENCH} on a device with a sensor of energy"),
+    "growth_bytes_per_minute": Figure("growth of anonymous memory in a long run", "max", f"{_BENCH} --for 30m"),
+    "joules": Figure("joules of an inference above idle", "max", f"{_BENCH} --energy, on a device with a meter"),
 }
 
 
