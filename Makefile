@@ -149,7 +149,7 @@ fuzz: install
 	@mkdir -p $(addprefix build/fuzz/,kernels $(FUZZERS))
 	cd build/fuzz && ../cpp-fuzz/fuzz/kernels_fuzzer -max_len=1024 -max_total_time=$(SECONDS) -print_final_stats=1 kernels $(CHECKOUT)/fuzz/corpus/kernels
 	cd build/fuzz && for target in $(FUZZERS); do PYTHONPATH=$(CHECKOUT)/fuzz $(BIN)/python -P $(CHECKOUT)/fuzz/fuzz_$$target.py \
-	    -max_len=4096 -max_total_time=$(SECONDS) -print_final_stats=1 $$target $(CHECKOUT)/fuzz/corpus/$$target || exit 1; done
+	    -max_len=16384 -max_total_time=$(SECONDS) -print_final_stats=1 $$target $(CHECKOUT)/fuzz/corpus/$$target || exit 1; done
 
 clean:
 	rm -rf $(VENV) build demo

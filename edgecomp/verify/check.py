@@ -16,8 +16,8 @@ from edgecomp.exported.executorch_session import ExecutorchModel
 from edgecomp.exported.files import hash_files
 from edgecomp.exported.inputs import InputSizes, make_inputs
 from edgecomp.exported.library import AUTO, NONE
+from edgecomp.exported.onnx_process import OnnxProcess
 from edgecomp.exported.read import require_exported
-from edgecomp.exported.session import OnnxModel
 from edgecomp.progress import ProgressBar
 from edgecomp.text import token_windows
 from edgecomp.verify.metrics import DifferenceSum, divergence, log_softmax, negative_log_likelihood
@@ -111,20 +111,20 @@ def verify(
         with ExecutorchModel(artifact, options.library, options.threads) as program:
             runners = {STOCK if program.library is None else LIBRARY: program.run, REFERENCE: reference}
             return _verify(program, runners, inputs, options, tokens, quiet=quiet)
-    session = OnnxModel(artifact, options.library, options.threads)
+    session = OnnxProcess(artifact, options.library, options.threads)
     runners = {}
     if session.library is not None:
         runners[LIBRARY] = session.run
     if session.library is not None and options.stock and session.file.needs_library:
         ProgressBar(quiet).say(f"notice: {artifact} has no functions for a stock runtime: it is run with the library alone")
     elif session.library is None or options.stock:
-        runners[STOCK] = session.run if session.library is None else OnnxModel(artifact, NONE, options.threads).run
+        runners[STOCK] = session.run if session.library is None else OnnxProcess(artifact, NONE, options.threads).run
     runners[REFERENCE] = reference
     return _verify(session, runners, inputs, options, tokens, quiet=quiet)
 
 
 def _verify(
-    artifact: OnnxModel | ExecutorchModel,
+    artifact: OnnxProcess | ExecutorchModel,
     runners: Mapping[str, Reference],
     inputs: Iterable[Arrays],
     options: VerifyOptions,
@@ -190,7 +190,7 @@ def _compare(runners: Mapping[str, Reference], inputs: Iterable[Arrays]) -> tupl
 
 
 def _perplexity(
-    artifact: OnnxModel | ExecutorchModel,
+    artifact: OnnxProcess | ExecutorchModel,
     runners: Mapping[str, Reference],
     tokens: np.ndarray,
     options: VerifyOptions,
