@@ -182,7 +182,7 @@ def open_artifact(path: Path, library: str = AUTO, threads: int = 1) -> Iterator
     """
     require_exported(path)
     if path.suffix != ".pte":
-        yield OnnxModel(path, library, threads).run
+        yield OnnxProcess(path, library, threads).run
         return
     with ExecutorchModel(path, library, threads) as program:
         yield program.run
