@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +11,15 @@ from torch import Tensor, nn
 from edgecomp.columns import ConvColumns
 from edgecomp.draft import Draft, Layer
 from edgecomp.errors import ModelError
-from edgecomp.modules import is_transposed_linear
+from edgecomp.modules import is_scaled_embedding, is_transposed_linear
 from edgecomp.tensor import ConvParams, LayerPlan, Stage, StageOp
 
 
 def find_layers(body: nn.Module) -> dict[str, nn.Module]:
     """The linear, embedding and convolution modules of a model, by name.
 
-    Only the exact classes: a subclass may read its weight in ways of its own.
+    Only the exact classes: a subclass may read its weight in ways of its own. Those of transformers whose ways are known are let
+    in: GPT-2's Conv1D, and Gemma's tables, whose rows are scaled.
     """
     return {name: module for name, module in body.named_modules(remove_duplicate=False) if _is_compressible(module)}
 
@@ -25,8 +27,8 @@ def find_layers(body: nn.Module) -> dict[str, nn.Module]:
 def _is_compressible(module: nn.Module) -> bool:
     if "weight" not in module._parameters:  # weight norm and pruning compute it from other parameters
         return False
-    if type(module) is nn.Embedding:
-        return module.max_norm is None
+    if type(module) is nn.Embedding or is_scaled_embedding(module):
+        return cast(nn.Embedding, module).max_norm is None
     if type(module) is nn.Conv2d:
         return module.padding_mode == "zeros"
     return type(module) is nn.Linear or is_transposed_linear(module)
