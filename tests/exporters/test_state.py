@@ -102,3 +102,5 @@ def test_verify_starts_from_the_state_of_the_module(
         main(["verify", str(tmp_path / "m.onnx"), "--against", str(tmp_path / "m.ec"), "--model", model, "--inputs", inputs]) == 0
     )
     assert "inner.mean_out" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "m.onnx"), "--against", model, "--state", "--inputs", inputs]) == 0
+    assert "inner.mean_out" in capsys.readouterr().out
