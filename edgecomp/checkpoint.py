@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -145,12 +145,14 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
     }
 
 
-def load(folder: str | Path, *, model: str | nn.Module | None = None, trust: Trust = NOBODY) -> CompressedModel:
+def load(
+    folder: str | Path, *, model: str | Path | nn.Module | Callable[[], Any] | None = None, trust: Trust = NOBODY
+) -> CompressedModel:
     """The compressed model that `CompressedModel.save` wrote.
 
     Args:
         folder: the checkpoint.
-        model: what was compressed, or what `edgecomp.models.load_model` takes: needed for all but Hugging Face models, of which the
+        model: what was compressed, as `edgecomp.models.brought` takes it: needed for all but Hugging Face models, of which the
             checkpoint holds the configuration. Its weights do not matter, and a module is left as it is.
         trust: whether code of the model's makers may run, where the model needs it.
 

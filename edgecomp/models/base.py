@@ -59,6 +59,7 @@ class LoadedModel:
         examples: a value of dynamic sizes by name that the model was seen to take.
         state: buffers of the module that are inputs and outputs: `carrying`.
         guessed: dynamic sizes that nobody named and no samples vary; they become fixed where the model leaves them no choice.
+        notices: what loading it left out or took for granted, to be said when it is compressed.
 
     """
 
@@ -75,6 +76,7 @@ class LoadedModel:
     examples: Mapping[str, int] = field(default_factory=dict)
     state: tuple[str, ...] = ()
     guessed: frozenset[str] = frozenset()
+    notices: Sequence[str] = ()
 
     def described(self, samples: Sequence[Sample] = (), sizes: Mapping[str, Sequence[int | str]] | None = None) -> LoadedModel:
         """The model with its inputs bound by name, and inputs and outputs filled in where they are unknown.
@@ -205,16 +207,24 @@ class LoadedModel:
             raise CalibrationError(
                 f"samples in Python are named by a function that yields them, without .py: give {path.stem}:FUNCTION, not {spec}"
             )
+        return self.text_samples(calibration.read_text(path), spec, count=count, sequence_length=sequence_length)
+
+    def text_samples(self, text: str, where: str, *, count: int, sequence_length: int) -> list[Sample]:
+        """Samples of a text: of encoders its lines, of others its windows.
+
+        Raises:
+            CalibrationError: the model takes no text, or it is too short.
+
+        """
         sequence_length = self.fitting_length(sequence_length)
-        text = calibration.read_text(path)
         if self.tokenizer is None:
             raise CalibrationError(
-                f"this model has no tokenizer, so its inputs must be an .npz or package.module:factory, got {spec}; a Hugging Face "
-                "folder brings one in tokenizer.json, or in the files of an older one, such as vocab.txt"
+                f"this model has no tokenizer, so its inputs must be an .npz or package.module:factory, got {where}; a Hugging "
+                "Face folder brings one in tokenizer.json, or in the files of an older one, such as vocab.txt"
             )
         if self.kind == "encoder":
-            return calibration.sentence_samples(text, self.tokenizer, sequence_length, count, spec)
-        windows = calibration.text_windows(text, self.tokenizer, sequence_length, count, spec)
+            return calibration.sentence_samples(text, self.tokenizer, sequence_length, count, where)
+        windows = calibration.text_windows(text, self.tokenizer, sequence_length, count, where)
         return [{"input_ids": window[None], "attention_mask": np.ones_like(window)[None]} for window in windows]
 
 
