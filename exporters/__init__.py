@@ -50,6 +50,10 @@ def export(
         RuntimeUnavailableError: a package that the target needs is missing.
 
     """
+    if not isinstance(model, CompressedModel):
+        raise ExportError(
+            f"what is exported must be a compressed model, of edgecomp.compress or edgecomp.load, got {type(model).__name__}"
+        )
     if target not in TARGETS:
         raise ExportError(f"unknown target {target!r}; targets: {', '.join(TARGETS)}")
     try:

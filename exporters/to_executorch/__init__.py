@@ -11,7 +11,7 @@ from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.packed import float16_tensor_bytes
 from edgecomp.exporters.result import ExportResult
 from edgecomp.exporters.to_executorch.bounds import bounded_sizes, check_bounded
-from edgecomp.exporters.to_executorch.lower import check_convolutions, finish, lower
+from edgecomp.exporters.to_executorch.lower import check_convolutions, check_loops, finish, lower
 from edgecomp.exporters.to_executorch.manifest import manifest
 from edgecomp.exporters.to_executorch.rewrite import check_free, split_by_slices
 from edgecomp.exporters.to_executorch.save import data_path, save
@@ -50,6 +50,7 @@ def export(model: CompressedModel, output: Path, progress: ProgressBar, options:
         captured = capture(model, max_sizes)
         check_bounded(captured)
         check_convolutions(captured.program)
+        check_loops(captured.program)
         split_by_slices(captured.program)
         widened = float16_tensor_bytes(model) - narrow_tables(captured.program, model)
         begin("lower")

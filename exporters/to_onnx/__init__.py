@@ -12,7 +12,7 @@ import onnx_ir as ir
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ConfigError, ExportError, first_line
-from edgecomp.exported.onnx_file import LIMITS, PARAMETERS
+from edgecomp.exported.onnx_file import CONDITIONS, LIMITS, PARAMETERS
 from edgecomp.exporters.capture import Capture, capture
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
@@ -123,6 +123,7 @@ def _describe(onnx_model: ir.Model, model: CompressedModel, captured: Capture) -
             "edgecomp.recipe": _json(model.recipe),
             "edgecomp.provenance": _json(model.provenance),
             LIMITS: _json(captured.limits),
+            CONDITIONS: _json(captured.conditions),
             "edgecomp.inputs": _json([{"name": spec.name, "dtype": spec.dtype, "dims": spec.dims} for spec in model.inputs]),
         }
     )
