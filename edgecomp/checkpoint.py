@@ -124,6 +124,8 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
         "inputs": [asdict(spec) for spec in model.inputs],
         "outputs": list(model.outputs),
         "limits": dict(model.limits),
+        "minimums": dict(model.minimums),
+        "state": list(model.state),
         "examples": dict(model.examples),
         "source": dict(model.source),
         "recipe": dict(model.recipe),
@@ -166,7 +168,8 @@ def load(
     try:
         with naming_what_is_missing(folder):
             skeleton = build_skeleton(manifest["source"], folder / ASSETS, model, trust)
-            skeleton = replace(skeleton, inputs=contents.inputs).bound()
+            state = tuple(str(name) for name in manifest["state"])
+            skeleton = replace(skeleton, inputs=contents.inputs, state=state).bound()
             unused = [str(name) for name in manifest["unused"]]
             tensors = {id(array): torch.from_numpy(array) for array in contents.dense.values()}
             dense = {name: tensors[id(array)] for name, array in contents.dense.items()}  # shared ones stay shared
@@ -178,6 +181,8 @@ def load(
                 outputs=tuple(manifest["outputs"]),
                 kind=manifest["kind"],
                 limits={str(name): int(size) for name, size in manifest["limits"].items()},
+                state=state,
+                minimums={str(name): int(size) for name, size in manifest["minimums"].items()},
                 examples={str(name): int(size) for name, size in manifest["examples"].items()},
                 source=manifest["source"],
                 tokenizer=skeleton.tokenizer,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,11 @@ from edgecomp.calibration import LABELS, MASK, Sample
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.context import Batch, PassContext
 from edgecomp.draft import Draft
-from edgecomp.errors import ConfigError, ModelError, first_line
+from edgecomp.errors import CalibrationError, ConfigError, ModelError, first_line
 from edgecomp.formats import dense as dense_format
 from edgecomp.layers import draft_of, left_dense
 from edgecomp.models import LoadedModel, body_of, brought
+from edgecomp.models.bound import unchanged
 from edgecomp.passes import PASSES, run_passes
 from edgecomp.preflight import Preflight, preflight
 from edgecomp.progress import ProgressBar, listed
@@ -54,6 +54,8 @@ def compress(
     device: str = "cpu",
     sizes: Mapping[str, Sequence[int | str]] | None = None,
     exportable: bool = True,
+    state: bool = False,
+    targets: Sequence[str] = (),
     trust: Trust = NOBODY,
 ) -> CompressedModel:
     """Compress a model; the original is left as it is.
@@ -78,6 +80,10 @@ def compress(
         exportable: trace the model first, as every exporter will: one that cannot be exported is refused before the passes run,
             weights that `forward` reads past their layers stay dense, and layers that no output depends on are left out. Without,
             all of that shows at the export.
+        state: buffers that forward changes become inputs of their names, and outputs `NAME_out`; otherwise they are refused. The
+            first run's are those of the module.
+        targets: that the model must be exportable to as far as a trace can tell, of `edgecomp.exporters.TARGETS`; what another one
+            lacks is said.
         trust: whether code of the model's makers may run; nothing of it does otherwise.
 
     Raises:
@@ -96,13 +102,22 @@ def compress(
     where = _device(device)
     loaded = _loaded(model, trust)
     files = loaded.files if isinstance(model, str | Path) else ()  # a model in memory may have been changed since it was loaded
-    with _evaluating(loaded.module):
+    with unchanged(loaded.module):
+        loaded.module.eval()
         progress = ProgressBar(quiet)
         if loaded.tokenizer is not None and loaded.fitting_length(sequence_length) < sequence_length:
             progress.say(f"samples of text have {loaded.fitting_length(sequence_length)} tokens at most: the model takes no more")
         inputs = _samples(loaded, calibration, samples, sequence_length)
         loaded = loaded.described(inputs, sizes)
-        found = preflight(loaded, progress.say) if exportable else Preflight(loaded)
+        if state:
+            if not inputs:
+                raise CalibrationError("--state needs calibration inputs (--calibration), to see which buffers forward changes")
+            loaded = loaded.carrying(inputs[0])
+            inputs = loaded.with_state(inputs)
+            progress.say(
+                f"{', '.join(loaded.state)} became inputs and outputs: give each run the outputs NAME_out of the run before"
+            )
+        found = preflight(loaded, inputs, progress.say, targets) if exportable else Preflight(loaded)
         for notice in (*loaded.notices, *_renamed(loaded)):
             progress.say(notice)
         for why, names in left_dense(body_of(loaded.module)).items():
@@ -154,6 +169,8 @@ def _compress(
         tokenizer=loaded.tokenizer,
         assets=loaded.assets,
         limits=loaded.limits,
+        minimums=loaded.minimums,
+        state=loaded.state,
         examples=loaded.examples,
         plans=plans,
         factors=factors,
@@ -196,25 +213,6 @@ def _loaded(model: Any, trust: Trust) -> LoadedModel:
             "a model must be one that is not compressed yet, got a CompressedModel: edgecomp.export makes a file of it"
         )
     return model if isinstance(model, LoadedModel) else brought(model, trust)
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode, and afterwards as it was: its modes, and its buffers, which forward may change."""
-    modes = [(part, part.training) for part in module.modules()]
-    buffers = [(part, name, buffer, buffer.clone()) for part in module.modules() for name, buffer in _buffers(part)]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-        for part, name, buffer, value in buffers:
-            part._buffers[name] = buffer if torch.equal(buffer, value) else buffer.copy_(value)  # a mapped one cannot be written
-
-
-def _buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(name, buffer) for name, buffer in module._buffers.items() if buffer is not None and not buffer.is_meta]
 
 
 def _batches(samples: Sequence[Sample], inputs: Sequence[TensorSpec]) -> list[Batch]:

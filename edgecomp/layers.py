@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from edgecomp.columns import ConvColumns
 from edgecomp.draft import Draft, Layer
 from edgecomp.errors import ModelError
-from edgecomp.modules import is_transposed_linear
+from edgecomp.modules import is_scaled_embedding, is_transposed_linear
 from edgecomp.progress import listed
 from edgecomp.tensor import ConvParams, LayerPlan, Stage, StageOp
 
@@ -20,7 +20,8 @@ from edgecomp.tensor import ConvParams, LayerPlan, Stage, StageOp
 def find_layers(body: nn.Module) -> dict[str, nn.Module]:
     """The linear, embedding and convolution modules of a model, by name, that a packed layer can stand in for.
 
-    Only the exact classes: a subclass may read its weight in ways of its own.
+    Only the exact classes: a subclass may read its weight in ways of its own. Those of transformers whose ways are known are let
+    in: GPT-2's Conv1D, and Gemma's tables, whose rows are scaled.
     """
     named = body.named_modules(remove_duplicate=False)
     return {name: module for name, module in named if _is_layer(module) and _obstacle(module) is None}
@@ -44,7 +45,7 @@ def _is_layer(module: nn.Module) -> bool:
     kind = type(module)
     if parametrize.is_parametrized(module):  # which makes a class of its own of each module
         kind = kind.__bases__[0]
-    return kind in (nn.Linear, nn.Embedding, nn.Conv2d) or is_transposed_linear(module)
+    return kind in (nn.Linear, nn.Embedding, nn.Conv2d) or is_transposed_linear(module) or is_scaled_embedding(module)
 
 
 def _kind(module: nn.Module) -> str:

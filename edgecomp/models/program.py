@@ -42,7 +42,7 @@ def load(spec: str, trust: Trust) -> LoadedModel:
             "--trust-code if you trust who made it"
         )
     program = _read(path)
-    inputs, limits = _inputs(program)
+    inputs, limits, minimums = _inputs(program)
     _require_float32(program, inputs, path)
     _place_sizes(program)
     with warnings.catch_warnings():
@@ -59,7 +59,7 @@ def load(spec: str, trust: Trust) -> LoadedModel:
     bound = _Program(module, _ByTree(program.module_call_graph[0].signature.in_spec, _constants(program))).eval()
     notices = (f"left out, since no output depends on them: {listed(left_out)}",) if left_out else ()
     source = {"kind": "program", "model": spec}
-    return LoadedModel(bound, inputs, (), "generic", source, files=[path], limits=limits, notices=notices)
+    return LoadedModel(bound, inputs, (), "generic", source, files=[path], limits=limits, minimums=minimums, notices=notices)
 
 
 def _read(path: Path) -> ExportedProgram:
@@ -176,8 +176,8 @@ def _constants(program: ExportedProgram) -> dict[int, Any]:
     return {position: argument.value for position, argument in enumerate(given) if isinstance(argument, ConstantArgument)}
 
 
-def _inputs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], dict[str, int]]:
-    """The inputs, and the largest values of their dynamic sizes, which are named as those that samples tell (`specs_of`)."""
+def _inputs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], dict[str, int], dict[str, int]]:
+    """The inputs, and the largest and smallest values of their dynamic sizes, named as those that samples tell (`specs_of`)."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     names: dict[str, str] = {}  # by symbol
     specs = []
@@ -194,9 +194,12 @@ def _inputs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], dict[str,
             named = BATCH if axis == 0 and BATCH not in names.values() else f"{argument.name}_{axis}"
             dims.append(size if isinstance(size, int) else names.setdefault(str(size), named))
         specs.append(TensorSpec(argument.name, str(value.dtype).removeprefix("torch."), tuple(dims)))
-    bounds = {str(symbol): ranges.upper for symbol, ranges in program.range_constraints.items()}
-    limits = {name: int(bounds[symbol]) for symbol, name in names.items() if getattr(bounds.get(symbol), "is_Integer", False)}
-    return tuple(specs), limits
+    ranges = {str(symbol): ranges for symbol, ranges in program.range_constraints.items()}
+    told = {name: ranges[symbol] for symbol, name in names.items() if symbol in ranges}
+    limits = {name: int(given.upper) for name, given in told.items() if getattr(given.upper, "is_Integer", False)}
+    # PyTorch has 2 for the smallest size where nothing was said, and a program runs for 1 all the same.
+    minimums = {name: int(given.lower) for name, given in told.items() if given.lower > 2}
+    return tuple(specs), limits, minimums
 
 
 def _layer(module: nn.Module) -> nn.Module | None:

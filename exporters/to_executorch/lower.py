@@ -21,6 +21,7 @@ from edgecomp.exporters.capture import Capture
 from edgecomp.exporters.packed import check_calls, factor_of_buffer
 from edgecomp.exporters.to_executorch.names import operator_name, qualified
 from edgecomp.ops import NAMESPACE, OPERATORS
+from edgecomp.support import convolution_axes
 from edgecomp.trace import describe
 
 # Kernels read planes of 64 bytes; the program's file is mapped, so that an offset is an address.
@@ -42,7 +43,6 @@ def quiet() -> Iterator[None]:
 
 
 with quiet():
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import (
         EdgeCompileConfig,
         EdgeProgramManager,
@@ -53,6 +53,7 @@ with quiet():
     from executorch.runtime import Runtime
 
     from edgecomp.exporters.to_executorch.layouts import RowMajor, RowMajorInputs, row_major_constants
+    from edgecomp.exporters.to_executorch.xnnpack import partitioner
 
 # Functions of sizes that ExecuTorch's runtime has, and whose verifier asserts that there are none: it knows operators alone.
 _SIZE_FUNCTIONS: list[Any] = [torch.sym_min, torch.sym_max, torch.sym_int, torch.sym_float, torch.sym_not, torch.sym_ite]
@@ -77,7 +78,7 @@ def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgra
                 capture.program,
                 transform_passes=[RowMajor()],
                 compile_config=EdgeCompileConfig(_core_aten_ops_exception_list=_SIZE_FUNCTIONS),
-                partitioner=[XnnpackPartitioner()],
+                partitioner=[partitioner()],
                 constant_methods={
                     MANIFEST_METHOD: manifest,
                     INPUT_NAMES_METHOD: [spec.name for spec in model.inputs],
@@ -146,13 +147,28 @@ def check_convolutions(program: ExportedProgram) -> None:
 
     """
     for node in program.graph.nodes:
-        name = node.target.name() if isinstance(node.target, torch._ops.OpOverload) else ""
-        source = node.args[0] if node.args and isinstance(node.args[0], Node) else None
-        if name.startswith("aten::conv") and source is not None and source.meta["val"].ndim == 5:
+        if convolution_axes(node) > 2:
             raise ExportError(
                 f"ExecuTorch has kernels for convolutions over one and two axes alone, and {describe(node)} is over three: compute "
                 "it by two-dimensional ones, or export the model to onnx"
             )
+
+
+def check_loops(program: ExportedProgram) -> None:
+    """Refuse loops whose state has a dynamic size: ExecuTorch keeps it at its largest, into which no smaller one is copied.
+
+    Raises:
+        ExportError: naming the node and its module.
+
+    """
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.higher_order.scan):
+        for carried in node.args[1]:
+            dynamic = [str(size) for size in carried.meta["val"].shape if not isinstance(size, int)]
+            if dynamic:
+                raise ExportError(
+                    f"ExecuTorch's loops carry states of fixed sizes alone, and that of {describe(node)} has a dynamic one, most "
+                    "likely the batch: fix it (--max-size batch=1, or `--dim INPUT=SIZES` of compress), or export the model to onnx"
+                )
 
 
 def _refused(capture: Capture, error: Exception) -> ExportError:
