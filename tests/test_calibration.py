@@ -15,6 +15,7 @@ from torch import nn
 
 from edgecomp.calibration import (
     factory_samples,
+    given_samples,
     npz_samples,
     read_text,
     run_module,
@@ -144,7 +145,7 @@ def test_a_factory_yields_samples_up_to_the_count() -> None:
     ("spec", "message"),
     [
         ("samplers:empty", "at least one sample"),
-        ("samplers:arrays", "dictionaries of input name to array, got ndarray"),
+        ("samplers:arrays", "a dictionary of input name to array, got ndarray"),
         ("samplers:number", "iterable of dictionaries, got int"),
         ("samplers:missing", "importable package.module:attribute"),
         ("no_such_module:f", "importable package.module:attribute"),
@@ -183,3 +184,37 @@ def test_inputs_that_the_model_does_not_take_are_refused() -> None:
     for batch in ([torch.ones(1, 3)], [torch.ones(1, 2, dtype=torch.float64)], [torch.ones(1, 2)] * 2):
         with pytest.raises(CalibrationError, match=r"fails on float"):
             run_module(layer, batch)
+
+
+def test_samples_of_a_data_loader_a_function_and_lists() -> None:
+    rows = [{"a": torch.full((2,), float(n), requires_grad=True).to(torch.bfloat16), "b": n} for n in range(5)]
+    loaded = given_samples(torch.utils.data.DataLoader(rows, batch_size=2), 2)  # type: ignore[arg-type]
+    assert [sample["a"].tolist() for sample in loaded] == [[[0, 0], [1, 1]], [[2, 2], [3, 3]]]
+    assert (loaded[0]["a"].dtype, loaded[0]["b"].dtype) == (np.float32, np.int64)
+    (made,) = given_samples(lambda: iter([{"x": [[1.5, 2.0]], "y": [3], "z": np.float16(2), "mask": [True]}]), 9)
+    assert {name: array.dtype.name for name, array in made.items()} == {
+        "x": "float32",
+        "y": "int64",
+        "z": "float16",
+        "mask": "bool",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"x": np.ones((3, 2))}, "got one dictionary alone: give a list of them"),
+        (np.ones((3, 2)), "got ndarray: give a list"),
+        (torch.ones(3, 2), "got Tensor: give a list"),
+        (7, "got int: give a list"),
+        ([], "must hold at least one sample, got none"),
+        ([{"x": np.ones(2)}, (np.ones(2),)], r"sample 1 of calibration must be a dictionary .*got tuple: yield {name: value}"),
+        (["hello"], r"got str: .*texts go in a file"),
+        ([{"x": np.array(["a"], object)}], "x of sample 0 of calibration must be an array, .*got object array"),
+        ([{"x": "hello"}], "x of sample 0 of calibration must be an array, .*got str"),
+        ([{"x": [[1.0], [2.0, 3.0]]}], "x of sample 0 of calibration must be an array, .*got list"),
+    ],
+)
+def test_samples_of_other_kinds_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        given_samples(given, 9)

@@ -76,6 +76,15 @@ def test_nan_where_the_reference_has_none_fails_without_a_tolerance(tmp_path: Pa
     assert failure.endswith("output last_hidden_state: 2 values are NaN or infinite, and the reference's are not")
 
 
+def test_nan_in_both_is_no_pass(tmp_path: Path) -> None:
+    table = embedding_table()
+    table[IDS[0, 0], :2] = np.nan
+    inputs = [{"input_ids": IDS[:1, :1], "attention_mask": MASK[:1, :1]}]
+    result = verify(save_encoder(tmp_path / "m.onnx", table), reference_of(table), inputs, VerifyOptions())
+    (failure,) = result.failures
+    assert "2 values of the reference are NaN or infinite, so that nothing is verified" in failure
+
+
 def test_equal_infinities_are_no_difference() -> None:
     """As in scores that a model rules out."""
     a, b = np.array([[-np.inf, 1.0, 2.0]]), np.array([[-np.inf, 1.0, 4.0]])

@@ -9,6 +9,7 @@ trusted.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -311,7 +312,31 @@ def _adapt(
     limit = sequence_limit(body, body.config)
     limits = {} if limit is None else {"sequence": limit}
     return LoadedModel(
-        found.adapter(body).eval(), _TEXT_INPUTS, found.outputs, found.kind, source, tokenizer, assets, files, limits
+        found.adapter(body).eval(),
+        _TEXT_INPUTS,
+        found.outputs,
+        found.kind,
+        source,
+        tokenizer,
+        assets,
+        files,
+        limits,
+        notices=_taken_for_granted(body, tokenizer),
+    )
+
+
+def _taken_for_granted(body: nn.Module, tokenizer: Any) -> tuple[str, ...]:
+    """What to say of an input of the model's that an exported file has not: which of two texts a token is of."""
+    takes = "token_type_ids" in inspect.signature(body.forward).parameters
+    if (
+        not takes
+        or getattr(body.config, "type_vocab_size", 0) < 2
+        or "token_type_ids" not in getattr(tokenizer, "model_input_names", ())
+    ):
+        return ()
+    return (
+        "inputs are input_ids and attention_mask alone, so that token_type_ids are 0, as of single texts: for pairs of texts wrap "
+        "the model in package.module:factory, whose forward takes them",
     )
 
 

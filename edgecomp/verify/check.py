@@ -272,6 +272,11 @@ def _failures(comparisons: Iterable[Comparison], perplexity: Perplexity | None, 
             where = f"{comparison.left}, output {output.name}"
             if output.not_finite:
                 failures.append(f"{where}: {output.not_finite} values are NaN or infinite, and the reference's are not")
+            if output.undefined:
+                failures.append(
+                    f"{where}: {output.undefined} values of the reference are NaN or infinite, so that nothing is verified: give "
+                    "inputs of which the model computes numbers"
+                )
             cosine = output.cosine if output.sentence_cosine is None else output.sentence_cosine
             if tolerance.max_absolute is not None and not output.max_absolute <= tolerance.max_absolute:
                 failures.append(f"{where}: max abs error {output.max_absolute:.3e} above {tolerance.max_absolute}")

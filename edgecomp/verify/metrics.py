@@ -22,6 +22,7 @@ class OutputDifference:
             `[batch, sequence, features]` of masked inputs.
         sentences: number of sentences.
         not_finite: values that are NaN or infinite where the reference's are finite; any makes a verification fail.
+        undefined: values of the reference that are NaN, or infinite where the other is not: with them nothing is verified.
 
     """
 
@@ -33,6 +34,7 @@ class OutputDifference:
     sentence_cosine: float | None
     sentences: int
     not_finite: int = 0
+    undefined: int = 0
 
 
 class DifferenceSum:
@@ -49,6 +51,7 @@ class DifferenceSum:
         self._squared_difference = 0.0
         self._squared_reference = 0.0
         self._not_finite = 0
+        self._undefined = 0
         self._cosines: list[np.ndarray] = []
         self._sentence_cosines: list[np.ndarray] = []
 
@@ -68,6 +71,7 @@ class DifferenceSum:
             self._sentence_cosines.append(cosine(masked_mean(a, mask), masked_mean(b, mask)))
             a, b = a[mask != 0], b[mask != 0]
         self._not_finite += int((~np.isfinite(a) & np.isfinite(b)).sum())
+        self._undefined += int((~np.isfinite(b)).sum())
         # NaN must win: np.max keeps it, and max() would lose it.
         self._max_absolute = float(np.max([self._max_absolute, np.abs(a - b).max(initial=0.0)]))
         self._squared_difference += float(np.square(a - b).sum())
@@ -88,6 +92,7 @@ class DifferenceSum:
             sentence_cosine=None if sentences is None else float(sentences.mean()),
             sentences=0 if sentences is None else len(sentences),
             not_finite=self._not_finite,
+            undefined=self._undefined,
         )
 
 

@@ -10,7 +10,7 @@ from edgecomp.exporters.capture import capture
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.packed import float16_tensor_bytes
 from edgecomp.exporters.result import ExportResult
-from edgecomp.exporters.to_executorch.bounds import bounded_sizes, check_bounded
+from edgecomp.exporters.to_executorch.bounds import bounded_sizes, check_bounded, unbounded
 from edgecomp.exporters.to_executorch.lower import check_convolutions, check_loops, finish, lower
 from edgecomp.exporters.to_executorch.manifest import manifest
 from edgecomp.exporters.to_executorch.rewrite import check_free, split_by_slices
@@ -44,9 +44,12 @@ def export(model: CompressedModel, output: Path, progress: ProgressBar, options:
     """
     if output.suffix != ".pte":
         raise ExportError(f"an ExecuTorch program has the suffix .pte, got {output}")
-    max_sizes = bounded_sizes(model.inputs, options.max_sizes, model.limits)
     with progress.steps("export", 4) as begin:
         begin("capture")
+        own = model.limits
+        if unbounded(model.inputs, options.max_sizes, own):  # the model may know better, such as by its table of positions
+            own = {**capture(model).limits, **own}
+        max_sizes = bounded_sizes(model.inputs, options.max_sizes, own)
         captured = capture(model, max_sizes)
         check_bounded(captured)
         check_convolutions(captured.program)

@@ -17,6 +17,12 @@ from edgecomp.trace import describe
 DEFAULT_MAX_SIZES = {"batch": 1, "sequence": 512}
 
 
+def unbounded(specs: tuple[TensorSpec, ...], max_sizes: Mapping[str, int], limits: Mapping[str, int]) -> list[str]:
+    """Dynamic sizes that have no largest value, given, by default or by the model's limit as far as that is known."""
+    known = {*max_sizes, *limits, *DEFAULT_MAX_SIZES}
+    return [dim for spec in specs for dim in spec.dims if isinstance(dim, str) and dim not in known]
+
+
 def bounded_sizes(specs: tuple[TensorSpec, ...], max_sizes: Mapping[str, int], limits: Mapping[str, int]) -> dict[str, int]:
     """The largest value of every dynamic size: the one given, else the default of its name, else the model's own limit.
 

@@ -47,3 +47,22 @@ def test_an_error_of_no_words_is_told_with_its_place(tmp_path: Path, monkeypatch
     model = edgecomp.compress(nn.Sequential(Last()).eval(), "lut-8bit", SAMPLES, overrides=QUICK)
     with pytest.raises(ExportError, match=r"no ExecuTorch form: AssertionError \(at node sym_m.* in module 0\)"):
         export(model, "executorch", tmp_path / "model.pte", options=ExportOptions(max_sizes={"x_1": 30}))
+
+
+class Positions(nn.Module):
+    """Takes 32 steps at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.positions = nn.Linear(32, 32), nn.Parameter(torch.randn(32, 32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x + self.positions[: x.shape[1]])
+
+
+def test_a_model_s_own_limit_is_the_largest_size(tmp_path: Path) -> None:
+    model = edgecomp.compress(Positions().eval(), "lut-8bit", SAMPLES, overrides=QUICK)
+    export(model, "executorch", tmp_path / "model.pte")
+    x = np.ones((1, 32, 32), np.float32)
+    with ExecutorchModel(tmp_path / "model.pte") as program:
+        np.testing.assert_allclose(program.run({"x": x})["output"], model.run({"x": x})["output"], rtol=1e-4, atol=1e-4)

@@ -267,3 +267,23 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
         edgecomp.compress(tmp_path, "lut-8bit", [X])
     with pytest.raises(ExportError, match=r"must be a compressed model.*got .*Path"):
         edgecomp.export(tmp_path, "onnx", tmp_path / "m.onnx")  # type: ignore[arg-type]
+
+
+class Partly(nn.Module):
+    """No output depends on one of its layers, and an output is called as the input is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.pooler = linear(), nn.Linear(32, 64)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        self.pooler(x)
+        return {"x": self.linear(x)}
+
+
+def test_what_is_left_out_is_not_counted_and_new_names_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "edgecomp"):
+        model = edgecomp.compress(Partly(), "lut-8bit", [X], overrides=QUICK)
+    assert (model.unused, model.parameters) == (["pooler"], 32 * 32 + 32)
+    assert "edgecomp: an input is called so too: the output x is called x_out" in caplog.messages
+    assert model.outputs == ("x_out",)

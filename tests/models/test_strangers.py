@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
@@ -254,3 +255,14 @@ def test_outputs_without_tensors_are_refused() -> None:
         edgecomp.compress(model, "lut-8bit", [X])
     with pytest.raises(ModelError, match="returns none"):
         named_tensors(OrderedDict(a=None))
+
+
+def test_what_a_folder_takes_for_granted_is_said_and_texts_calibrate_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = saved("BertForSequenceClassification", tmp_path)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with caplog.at_level(logging.WARNING, "edgecomp"):
+        model = edgecomp.compress(folder, "lut-8bit", ["the first of texts", "the second\nof them"], overrides=SETTINGS)
+    assert sum("so that token_type_ids are 0, as of single texts" in message for message in caplog.messages) == 1
+    assert model.provenance["calibration"]["samples"] == 2
