@@ -20,6 +20,7 @@ from edgecomp.exporters.to_onnx.initializers import settle_initializers
 from edgecomp.exporters.to_onnx.lower import OPSET, lower
 from edgecomp.exporters.to_onnx.packed import check_packed, fill_absent_inputs
 from edgecomp.exporters.to_onnx.save import data_path, save
+from edgecomp.identity import METADATA
 from edgecomp.ops import DOMAIN, DOMAIN_VERSION
 from edgecomp.progress import ProgressBar
 
@@ -80,6 +81,7 @@ def _describe(onnx_model: ir.Model, model: CompressedModel, captured: Capture) -
     onnx_model.metadata_props.update(
         {
             "edgecomp.version": edgecomp.__version__,
+            METADATA: str(model.identity),
             PARAMETERS: str(model.parameters),
             "edgecomp.formats": _json(formats),
             "edgecomp.recipe": _json(model.recipe),
