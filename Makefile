@@ -27,13 +27,14 @@ WERROR := -DEDGECOMP_WERROR=ON
 SECONDS ?= 300
 FUZZERS := recipe checkpoint factor calibration onnx_file ort_file executorch_file answer records configuration gguf attributes program
 
-.PHONY: help demo test check test-cpp test-clang test-sanitized test-arm test-device test-python test-compat fuzz install clean
+.PHONY: help demo test check test-cpp test-clang test-sanitized test-long test-arm test-device test-python test-compat fuzz install clean
 
 help:
 	@echo "make demo   compress a real sentence encoder, export, verify, bench; writes demo/report.html"
 	@echo "make test   checks, C++ tests and Python tests, against the built wheel, on the current and an old runtime"
 	@echo "make test-clang  all C++ code built by Clang without a warning, and its tests; needs apt-get install clang-16"
-	@echo "make test-sanitized  C++ tests with the address and undefined behaviour sanitizers"
+	@echo "make test-sanitized  kernels, and adapters inside of their runtimes, with the address and undefined behaviour sanitizers"
+	@echo "make test-long  more of it, for every night"
 	@echo "make test-arm  C++ tests on emulated ARM CPUs; needs apt-get install g++-aarch64-linux-gnu qemu-user"
 	@echo "make test-device  on an emulated Raspberry Pi and a stand-in for a phone; needs apt-get install $(DEVICE_PACKAGES)"
 	@echo "make check  ruff, mypy, import-linter, clang-format, what is generated from the operator table, the tables of benchmarks/README.md"
@@ -91,13 +92,32 @@ test-clang: $(VENV)/dependencies
 	PATH="$(BIN):$$PATH" cmake --build build/cpp-clang
 	PATH="$(BIN):$$PATH" ctest --test-dir build/cpp-clang --output-on-failure
 
-# The kernels' tests alone: the adapter's library would be loaded by programs without the sanitizers. -O1: the vector loops are all
-# inlined, and take the compiler minutes otherwise.
+# Kernels and operators by the tests in C++, both adapters inside of their runtimes: the package is laid out once more, with sanitized
+# libraries in it, and the runtimes, which have no sanitizers, are started with the sanitizers' library before all others. Leaks are
+# not looked for there: Python leaves much. -O1: the vector loops are all inlined, and take the compiler minutes otherwise.
+SANITIZED_TESTS = tests/test_onnxruntime_ops.py tests/exporters/test_executorch_hostile.py \
+    tests/test_fuzz_seeds.py::test_seeds_and_what_is_near_them_end_well[attributes] \
+    tests/test_fuzz_seeds.py::test_seeds_and_what_is_near_them_end_well[program]
 test-sanitized: $(VENV)/dependencies
-	PATH="$(BIN):$$PATH" cmake -S runtimes -B build/cpp-sanitized -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O1 \
-	    -DEDGECOMP_BUILD_TESTS=ON -DEDGECOMP_SANITIZE=address,undefined $(WERROR)
-	PATH="$(BIN):$$PATH" cmake --build build/cpp-sanitized --target edgecomp_tests
+	PATH="$(BIN):$$PATH" CXX=g++ cmake -S runtimes -B build/cpp-sanitized -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O1 \
+	    -DEDGECOMP_BUILD_TESTS=ON -DEDGECOMP_SANITIZE=address,undefined $(WERROR) \
+	    -DEDGECOMP_EXECUTORCH=ON -Dexecutorch_DIR=$$($(BIN)/python -P -c "$(EXECUTORCH_DIR)")
+	PATH="$(BIN):$$PATH" cmake --build build/cpp-sanitized
 	PATH="$(BIN):$$PATH" ctest --test-dir build/cpp-sanitized --output-on-failure
+	rm -rf build/sanitized && mkdir -p build/sanitized build/empty
+	cp -r edgecomp build/sanitized/edgecomp && cp -r exporters build/sanitized/edgecomp/exporters
+	PATH="$(BIN):$$PATH" cmake --install build/cpp-sanitized --prefix build/sanitized/edgecomp >/dev/null
+	ln -s $$($(BIN)/python -P -c "$(EXECUTORCH_DIR)")/../.. build/sanitized/executorch
+	for library in onnxruntime executorch; do nm -D build/sanitized/edgecomp/lib/libedgecomp_$$library.so | grep -q __asan_report || exit 1; done
+	cd build/empty && PYTHONPATH=$(CHECKOUT)/build/sanitized \
+	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(addprefix $(CHECKOUT)/,$(SANITIZED_TESTS))
+
+# What takes longer than CI should: every hostile call of the adapters under sanitizers, and programs changed at random.
+test-long:
+	EDGECOMP_TEST_HOSTILE=0 $(MAKE) test-sanitized SANITIZED_TESTS="$(SANITIZED_TESTS) tests/exporters/test_executorch_damaged.py \
+	    tests/exporters/test_executorch_empty.py tests/exporters/test_executorch_mutated.py tests/exported/test_executorch_session.py"
 
 # Cross-compiled, on emulated CPUs with and without a dot product.
 test-arm: $(VENV)/dependencies
@@ -149,7 +169,7 @@ fuzz: install
 	@mkdir -p $(addprefix build/fuzz/,kernels $(FUZZERS))
 	cd build/fuzz && ../cpp-fuzz/fuzz/kernels_fuzzer -max_len=1024 -max_total_time=$(SECONDS) -print_final_stats=1 kernels $(CHECKOUT)/fuzz/corpus/kernels
 	cd build/fuzz && for target in $(FUZZERS); do PYTHONPATH=$(CHECKOUT)/fuzz $(BIN)/python -P $(CHECKOUT)/fuzz/fuzz_$$target.py \
-	    -max_len=4096 -max_total_time=$(SECONDS) -print_final_stats=1 $$target $(CHECKOUT)/fuzz/corpus/$$target || exit 1; done
+	    -max_len=16384 -max_total_time=$(SECONDS) -print_final_stats=1 $$target $(CHECKOUT)/fuzz/corpus/$$target || exit 1; done
 
 clean:
 	rm -rf $(VENV) build demo

@@ -22,7 +22,7 @@ def check(data: bytes) -> None:
     lut.validate(factor)
     weights = lut.unpack(factor)
     rows = np.arange(-factor.shape[0], factor.shape[0])
-    if not np.array_equal(native.lut_gather(rows, factor), weights[rows]):
+    if not np.array_equal(native.lut_gather(rows, factor), weights[rows], equal_nan=True):  # huge scales overflow
         raise AssertionError("the two readers of the format differ")
     x = np.ones((2, factor.shape[1]), np.float32)
     native.lut_matmul(x, factor, compute="int8")

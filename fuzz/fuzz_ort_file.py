@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import atheris
 import harness
 
-with atheris.instrument_imports(include=["edgecomp"]):
+with harness.instrumented("edgecomp"):
     from edgecomp.exported.files import hash_files
     from edgecomp.exported.ort_file import read_ort
 

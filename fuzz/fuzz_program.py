@@ -18,23 +18,33 @@ with harness.instrumented("edgecomp"):
 
 import numpy as np
 
-SOURCE = (Path(__file__).parent / "corpus" / "executorch_file" / "small").read_bytes()
+SOURCES = [(Path(__file__).parent / "corpus" / "executorch_file" / name).read_bytes() for name in ("small", "operators")]
 FOLDER = harness.scratch_folder()
 SESSION = Session(LocalDevice(urlsplit("local://")))
-np.save(FOLDER / "x.npy", np.ones((1, 32), np.float32))
+INPUTS = (
+    {"x": np.ones((1, 32), np.float32)},
+    {
+        "ids": np.zeros(3, np.int64),
+        "x": np.ones((2, 32), np.float32),
+        "image": np.ones((1, 4, 5, 5), np.float32),
+    },
+)
 
 
 def run(data: bytes) -> None:
     """Change the words, and measure."""
-    program = bytearray(SOURCE)
-    for at, word in struct.iter_unpack("<HI", data[: len(data) // 6 * 6][:60]):
+    source = data[0] % len(SOURCES) if data else 0
+    program = bytearray(SOURCES[source])
+    for at, word in struct.iter_unpack("<HI", data[1 : 1 + (len(data) - 1) // 6 * 6][:60]):
         struct.pack_into("<I", program, 4 * at % (len(program) - 3), word)
     path = FOLDER / "m.pte"
     path.write_bytes(program)
-    model = read_executorch(path)
+    read_executorch(path)
     lines = [("artifact", path), ("file", path), ("threads", 1), ("library", SESSION.own_library(path)), ("warmup", 0)]
-    names = [spec.name for spec in model.inputs if "\n" not in spec.name]
-    SESSION.ask(path, [*lines, ("min_iterations", 1), *(("input", f"{name}={FOLDER / 'x.npy'}") for name in names)], 10)
+    for name, array in INPUTS[source].items():
+        np.save(FOLDER / f"{name}.npy", array)
+        lines.append(("input", f"{name}={FOLDER / name}.npy"))
+    SESSION.ask(path, [*lines, ("min_iterations", 1)], 10)
 
 
 harness.fuzz(run)

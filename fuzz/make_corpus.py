@@ -7,24 +7,31 @@ import io
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 
-sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests" / "report")]
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path += [str(TESTS), str(TESTS / "report"), str(TESTS / "exporters")]
 
 import onnx_models
+import packed_models
 import test_hostile_records
 import tiny_models
-from torch import nn
+from lut_cases import narrow_factor
+from torch import Tensor, nn
 
 import edgecomp
 from edgecomp.checkpoint import MANIFEST, WEIGHTS
 from edgecomp.devices import open_device
 from edgecomp.devices.session import Session
+from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.recipe import builtin_recipes, load_recipe
+from edgecomp.tensor import ConvParams, TensorSpec
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -83,12 +90,50 @@ def _onnx_files() -> None:
         _write("ort_file", "function", (Path(folder) / "m.ort").read_bytes())
 
 
+class _Apart(nn.Module):
+    """A layer for each operator, on inputs of its own."""
+
+    def __init__(self, layers: dict[str, PackedLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict(layers)
+
+    def forward(self, ids: Tensor, x: Tensor, image: Tensor) -> tuple[Tensor, ...]:
+        given = {"table": ids, "linear": x}
+        return tuple(layer(given.get(name, image)) for name, layer in self.layers.items())
+
+
+def _every_operator() -> edgecomp.CompressedModel:
+    table = packed_models.random_factor(20, 32, bits=3, permuted=True)
+    wide, depthwise = ConvParams(4, (3, 3), padding=(1, 1, 1, 1)), ConvParams(4, (3, 3), padding=(1, 1, 1, 1), groups=4)
+    stages = {
+        "table": (packed_models.gather("table.w"), table, False),
+        "linear": (packed_models.linear("linear.w"), table, True),
+        "conv": (packed_models.conv(wide, "conv.w"), packed_models.conv_factor(6, wide, bits=2), True),
+        "narrow": (packed_models.conv(depthwise, "narrow.w"), narrow_factor(4, depthwise), True),
+    }
+    factors = {stage.factor: factor for stage, factor, _ in stages.values()}
+    plans = {name: packed_models.plan([stage], bias=biased, compute="int8") for name, (stage, _, biased) in stages.items()}
+    layers = {
+        name: PackedLayer(
+            plans[name],
+            {stage.factor: PackedFactor(factor)},
+            nn.Parameter(torch.ones(factor.shape[0]), requires_grad=False) if biased else None,
+        )
+        for name, (stage, factor, biased) in stages.items()
+    }
+    inputs = [TensorSpec("ids", "int64", (3,)), TensorSpec("x", "float32", (2, 32)), TensorSpec("image", "float32", (1, 4, 5, 5))]
+    made = packed_models.compressed(_Apart(layers), {f"layers.{name}": plan for name, plan in plans.items()}, factors, inputs)
+    return replace(made, outputs=tuple(stages))
+
+
 def _programs() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sample = {"x": np.ones((1, 32), np.float32)}
         model = edgecomp.compress("make_corpus:small", "lut-2bit", [sample], overrides=["passes.0.refits=0"])
         edgecomp.export(model, "executorch", Path(folder) / "m.pte")
         _write("executorch_file", "small", (Path(folder) / "m.pte").read_bytes())
+        edgecomp.export(_every_operator(), "executorch", Path(folder) / "operators.pte")
+        _write("executorch_file", "operators", (Path(folder) / "operators.pte").read_bytes())
 
 
 def _answers() -> None:
@@ -156,11 +201,12 @@ if __name__ == "__main__":
     _records()
     _configurations()
     _gguf()
-    for operator in range(3):
+    for operator in range(4):
         _write("attributes", str(operator), bytes([operator]))
         _write("attributes", f"changed-{operator}", bytes([operator, 1, 0, 7, 0, 0, 1, 2, 3, 1, 1, 1]) + bytes(range(40)))
     _write("program", "same", b"")
-    _write("program", "changed", bytes([20, 0, 255, 255, 255, 255, 90, 0, 1, 0, 0, 0]))
+    _write("program", "changed", bytes([0, 20, 0, 255, 255, 255, 255, 90, 0, 1, 0, 0, 0]))
+    _write("program", "operators", bytes([1]))
     _write("factor", "zeros", bytes(64))
     _write("factor", "changes", bytes(range(64, 0, -1)))
     _write("kernels", "fitting", bytes([0b00111010]) + bytes(range(1, 255)))

@@ -61,3 +61,14 @@ def external_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import executorch_programs
 
     return executorch_programs.save_tied(tmp_path_factory.mktemp("external"), external=True)
+
+
+@pytest.fixture
+def crashing_library(tmp_path: Path) -> Path:
+    """Stands for a runtime with a fault: it ends the process when it is loaded."""
+    compiler = shutil.which("cc")
+    assert compiler is not None
+    source = tmp_path / "crash.c"
+    source.write_text("#include <stdlib.h>\n__attribute__((constructor)) static void end(void) { abort(); }\n")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(tmp_path / "crash.so"), str(source)], check=True)
+    return tmp_path / "crash.so"

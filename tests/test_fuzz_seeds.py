@@ -13,7 +13,7 @@ import pytest
 FUZZ = Path(__file__).parents[1] / "fuzz"
 # All but `factor`, whose seeds only the fuzzer's own library reads.
 TARGETS = ["answer", "attributes", "calibration", "checkpoint", "configuration", "executorch_file", "gguf", "onnx_file"]
-TARGETS += ["program", "recipe", "records"]
+TARGETS += ["ort_file", "program", "recipe", "records"]
 
 
 def load(path: Path, name: str) -> Any:

@@ -17,18 +17,8 @@ from edgecomp.errors import EdgecompError, OutputError, RuntimeUnavailableError,
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
 VERBS = (
-    "compress",
-    "export",
-    "verify",
-    "bench",
-    "inspect",
-    "diff",
-    "selftest",
-    "report",
-    "recipe",
-    "requirements",
-    "device-bundle",
-    "doctor",
+    *("compress", "export", "generate", "verify", "bench", "inspect", "diff", "selftest", "report"),
+    *("recipe", "requirements", "device-bundle", "doctor"),
 )
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -40,6 +30,7 @@ _EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "bench",
     "executorch": "executorch",
+    "tokenizers": "generate",
     "plotly": "report",
     "jinja2": "report",
 }

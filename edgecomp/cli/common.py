@@ -85,7 +85,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """`--quiet`."""
-    parser.add_argument("--quiet", action="store_true", help="no progress bars and no notices")
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bars; notices, such as of what stays dense, are shown all the same"
+    )
 
 
 def print_json(value: Any) -> None:

@@ -12,7 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp export`."""
     parser.add_argument("checkpoint", type=Path, metavar="MODEL.ec", help="a folder that edgecomp compress wrote")
     parser.add_argument("-t", "--target", default="onnx", help="onnx (default) or executorch")
-    add_output(parser, "the file: model.onnx, whose weights go beside it, or model.pte")
+    add_output(
+        parser,
+        "the file: model.onnx, whose weights go beside it, or model.pte; a folder (no suffix) for a language model with cache",
+    )
     parser.add_argument(
         "--max-size",
         dest="max_sizes",
@@ -38,6 +41,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a dynamic size of golden inputs that are made up, as the model names it",
     )
+    language = parser.add_argument_group("language models with a cache (target onnx, the output a folder)")
+    language.add_argument(
+        "--attention", default="fused", help="fused: by an operator of ONNX Runtime (default); portable: by standard operators"
+    )
+    language.add_argument("--last-logits", action="store_true", help="logits of the last token alone: lm-eval needs all")
+    language.add_argument("--context", type=int, metavar="TOKENS", help="tokens of a text at most (default: what the model takes)")
+    language.add_argument(
+        "--for",
+        dest="machine",
+        metavar="MACHINE",
+        help="whose library of our operators is copied in: x86_64, aarch64, or none (default: this machine's)",
+    )
+    language.add_argument(
+        "--bundle", type=Path, metavar="FOLDER", help="what `edgecomp device-bundle` made, if not in its default place"
+    )
     add_model(parser)
     add_trust(parser)
     add_json(parser)
@@ -48,14 +66,24 @@ def run(arguments: argparse.Namespace) -> None:
     """Export, and print the files."""
     from edgecomp.acceptance.golden import golden_path, write_golden
     from edgecomp.checkpoint import load
+    from edgecomp.exported.read import require_exported
     from edgecomp.exporters import ExportOptions, export
     from edgecomp.files import require_writable_target
     from edgecomp.size import shipped
 
     golden = golden_path(arguments.output) if arguments.golden else None
     if golden is not None:
+        require_exported(arguments.output)  # golden data is of one file: not of a language model's folder
         require_writable_target(golden, overwrite=arguments.force)
-    options = ExportOptions(max_sizes=parse_sizes(arguments.max_sizes), external_weights=arguments.external_weights)
+    options = ExportOptions(
+        max_sizes=parse_sizes(arguments.max_sizes),
+        external_weights=arguments.external_weights,
+        attention=arguments.attention,
+        last_logits=arguments.last_logits,
+        context=arguments.context,
+        machine=arguments.machine,
+        bundle=arguments.bundle,
+    )
     model = load(arguments.checkpoint, model=arguments.model, trust=trust_of(arguments))
     result = export(model, arguments.target, arguments.output, options=options, overwrite=arguments.force, quiet=arguments.quiet)
     if golden is not None:

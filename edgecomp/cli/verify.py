@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-perplexity-ratio", type=float, metavar="X", help="fail if the perplexity grows by more than this factor"
     )
     add_requirements(parser)
+    parser.add_argument(
+        "--state", action="store_true", help="buffers that the original of --against changes are inputs, as by compress --state"
+    )
     add_model(parser)
     add_trust(parser)
     add_json(parser)
@@ -108,6 +111,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.inputs is not None:
         inputs = _samples(arguments, model, count)
         model = None if model is None else model.described(inputs)
+        if model is not None and arguments.state:
+            model = model.carrying(inputs[0])
+            inputs = model.with_state(inputs)
     examples = None if metric is None else _examples(arguments, model, inputs, labels, count)
     tokens = None if arguments.perplexity is None else _tokens(arguments.perplexity, model)
     with _side(arguments, options.library, model) as (name, reference):

@@ -6,16 +6,28 @@ Python package imports PyTorch, and a device has neither. Field numbers are thos
 
 from __future__ import annotations
 
-import itertools
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgecomp.bounded import parse_json
 from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.exported.executorch_calls import (
+    PLAN_DELEGATES,
+    PLAN_OPERATORS,
+    PLAN_VALUES,
+    STRING,
+    TENSOR,
+    VALUE,
+    VALUE_TYPE,
+    Room,
+    instructions,
+    qualified,
+)
+from edgecomp.exported.executorch_delegates import Delegates
 from edgecomp.exported.files import data_missing
 from edgecomp.exported.flatbuffer import Table
 from edgecomp.exported.inputs import InputSpec
@@ -30,18 +42,11 @@ MANIFEST_SCHEMA = 1
 _OWN_NAMES = frozenset(operator.executorch_name for operator in OPERATORS.values())
 
 _PROGRAM_IDENTIFIER, _PROGRAM_HEADER = b"ET12", b"eh00"
+_BASE = 24  # of the header's field that tells where segments begin
 _DATA_IDENTIFIER, _DATA_HEADER = b"FT01", b"FH01"
 _PROGRAM_PLANS = 1
-_PLAN_NAME, _PLAN_VALUES, _PLAN_INPUTS, _PLAN_OUTPUTS = 0, 2, 3, 4
-_PLAN_CHAINS, _PLAN_OPERATORS, _PLAN_DELEGATES, _PLAN_BUFFERS = 5, 6, 7, 8
-_CHAIN_INSTRUCTIONS = 2
-_INSTRUCTION_TYPE, _INSTRUCTION = 0, 1
-_KERNEL_CALL, _DELEGATE_CALL = 1, 2  # of the union InstructionArguments
-_CALLED = 0  # which of the operators or delegates, in either call
-_VALUE_TYPE, _VALUE = 0, 1
-_TENSOR, _STRING = 5, 6  # of the union KernelTypes
+_PLAN_NAME, _PLAN_INPUTS, _PLAN_OUTPUTS, _PLAN_BUFFERS = 0, 3, 4, 8
 _TENSOR_SCALAR, _TENSOR_SIZES, _TENSOR_DYNAMISM = 0, 2, 8
-_OPERATOR_NAME, _OPERATOR_OVERLOAD = 0, 1
 
 # ExecuTorch's ScalarType by numpy's names.
 _DTYPES = {
@@ -182,23 +187,25 @@ def _check_complete(data: memoryview, identifier: bytes, header: bytes) -> None:
 
 
 def _read_program(path: Path, data: memoryview) -> ExecutorchFile:
-    plans = {plan.text(_PLAN_NAME): plan for plan in Table.root(data).tables(_PROGRAM_PLANS)}
+    root = Table.root(data)
+    plans = {plan.text(_PLAN_NAME): plan for plan in root.tables(_PROGRAM_PLANS)}
     if METHOD not in plans:
         raise ValueError(f"it has no method {METHOD}")
     manifest = _read_manifest(plans[MANIFEST_METHOD]) if MANIFEST_METHOD in plans else {}
     plan = plans[METHOD]
-    values = list(plan.tables(_PLAN_VALUES))
-    names = [_qualified(operator) for operator in plan.tables(_PLAN_OPERATORS)]
-    backends = [delegate.text(0) for delegate in plan.tables(_PLAN_DELEGATES)]
+    values = list(plan.tables(PLAN_VALUES))
+    delegates = Delegates(root, data, struct.unpack_from("<Q", data, _BASE)[0] if bytes(data[8:12]) == _PROGRAM_HEADER else 0)
+    room = Room(len(data) // 4)
+    called = {name: tuple(instructions(method, delegates, room)) for name, method in plans.items()}
     return ExecutorchFile(
         path=path,
         inputs=_tensors(values, plan.numbers(_PLAN_INPUTS, "i"), "input", _described(manifest, "inputs")),
         outputs=_tensors(
             values, plan.numbers(_PLAN_OUTPUTS, "i"), "output", [{"name": n} for n in _described(manifest, "outputs")]
         ),
-        operators=frozenset(names),
-        backends=frozenset(backends),
-        instructions=tuple(_instructions(plan, {_KERNEL_CALL: names, _DELEGATE_CALL: backends})),
+        operators=frozenset(qualified(operator) for operator in plan.tables(PLAN_OPERATORS)),
+        backends=frozenset(delegate.text(0) for delegate in plan.tables(PLAN_DELEGATES)),
+        instructions=called[METHOD],
         activation_bytes=sum(plan.numbers(_PLAN_BUFFERS, "q")),
         manifest=manifest,
     )
@@ -206,8 +213,8 @@ def _read_program(path: Path, data: memoryview) -> ExecutorchFile:
 
 def _read_manifest(plan: Table) -> dict[str, Any]:
     outputs = plan.numbers(_PLAN_OUTPUTS, "i")
-    values = list(plan.tables(_PLAN_VALUES))
-    text = _value(values, outputs[0], _STRING).text(0) if outputs else ""
+    values = list(plan.tables(PLAN_VALUES))
+    text = _value(values, outputs[0], STRING).text(0) if outputs else ""
     manifest = parse_json(text)
     if not isinstance(manifest, dict):
         raise ValueError("its manifest is no JSON object")
@@ -222,9 +229,9 @@ def _described(manifest: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _value(values: list[Table], index: int, kind: int) -> Table:
-    if not 0 <= index < len(values) or values[index].number(_VALUE_TYPE, "B") != kind:
+    if not 0 <= index < len(values) or values[index].number(VALUE_TYPE, "B") != kind:
         raise ValueError(f"value {index} is not of the type that it is used as")
-    value = values[index].table(_VALUE)
+    value = values[index].table(VALUE)
     if value is None:
         raise ValueError(f"value {index} is empty")
     return value
@@ -233,7 +240,7 @@ def _value(values: list[Table], index: int, kind: int) -> Table:
 def _tensors(values: list[Table], indices: tuple[int, ...], kind: str, entries: list[Any]) -> tuple[ProgramTensor, ...]:
     tensors = []
     for position, index in enumerate(indices):
-        tensor = _value(values, index, _TENSOR)
+        tensor = _value(values, index, TENSOR)
         sizes = tensor.numbers(_TENSOR_SIZES, "i")
         scalar = tensor.number(_TENSOR_SCALAR, "b")
         entry = entries[position] if position < len(entries) and isinstance(entries[position], dict) else {}
@@ -245,25 +252,6 @@ def _tensors(values: list[Table], indices: tuple[int, ...], kind: str, entries: 
         dtype = _DTYPES.get(scalar, f"type {scalar}")
         tensors.append(ProgramTensor(str(entry.get("name", f"{kind}_{position}")), dtype, shape, sizes))
     return tuple(tensors)
-
-
-def _qualified(operator: Table) -> str:
-    name, overload = operator.text(_OPERATOR_NAME), operator.text(_OPERATOR_OVERLOAD)
-    return f"{name}.{overload}" if overload else name
-
-
-def _instructions(plan: Table, called: Mapping[int, list[str]]) -> Iterator[str]:
-    """Of the plan's first chain: all programs of today have one."""
-    for chain in itertools.islice(plan.tables(_PLAN_CHAINS), 1):
-        for instruction in chain.tables(_CHAIN_INSTRUCTIONS):
-            names, call = called.get(instruction.number(_INSTRUCTION_TYPE, "B"), []), instruction.table(_INSTRUCTION)
-            if call is None or instruction.number(_INSTRUCTION_TYPE, "B") not in called:
-                yield ""
-                continue
-            index = call.number(_CALLED, "i")
-            if not 0 <= index < len(names):
-                raise ValueError(f"an instruction calls number {index} of {len(names)}")
-            yield names[index]
 
 
 def _check_manifest(program: ExecutorchFile) -> None:

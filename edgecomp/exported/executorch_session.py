@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import os
 import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from edgecomp.errors import CheckpointError, ModelError, RuntimeUnavailableError
 from edgecomp.exported.executorch_file import ProgramTensor, read_executorch
 from edgecomp.exported.library import AUTO, resolve_library
-from edgecomp.exported.messages import ending, read_message, write_message
+from edgecomp.exported.worker import Worker
 
 # ExecuTorch's errors are numbers; what happened is in its log, a line a level of the call, the cause first.
 _LOG_LINE = re.compile(r"\[\w+\.cpp:\d+\] (.*)")
@@ -47,13 +42,7 @@ class ExecutorchModel:
         self.inputs = self.file.inputs
         if importlib.util.find_spec("executorch") is None:
             raise RuntimeUnavailableError("ExecuTorch is needed and not installed: pip install 'edgecomp[executorch]'")
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "edgecomp.executorch_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-        )
+        self._worker = Worker("edgecomp.executorch_worker", str(path))
         request = {
             "program": str(path.absolute()),
             "data": None if self.file.data is None else str(self.file.data.absolute()),
@@ -61,7 +50,7 @@ class ExecutorchModel:
             "threads": threads,
         }
         try:
-            answer, _ = self._ask(request)
+            answer, _ = self._worker.ask(request)
         except BaseException:
             self.close()
             raise
@@ -79,7 +68,7 @@ class ExecutorchModel:
 
         """
         arrays = [_checked(spec, inputs) for spec in self.inputs]
-        answer, outputs = self._ask({}, *arrays)
+        answer, outputs = self._worker.ask({}, *arrays)
         if "error" in answer:
             shapes = {spec.name: f"{array.dtype.name} {list(array.shape)}" for spec, array in zip(self.inputs, arrays, strict=True)}
             raise ModelError(f"the program does not run on inputs {shapes}: {self._reason(answer['error'])}")
@@ -87,9 +76,7 @@ class ExecutorchModel:
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.communicate()  # closes the pipes, and waits
-        self._log.close()
+        self._worker.close()
 
     def __enter__(self) -> Self:
         """The artifact itself."""
@@ -99,25 +86,10 @@ class ExecutorchModel:
         """End the process."""
         self.close()
 
-    def _ask(self, message: Mapping[str, Any], *arrays: np.ndarray) -> tuple[dict[str, Any], list[np.ndarray]]:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None  # both are pipes
-        self._log_start = self._log.seek(0, os.SEEK_END)
-        with contextlib.suppress(BrokenPipeError):  # of a process that has ended, which the missing answer tells as well
-            write_message(stdin, message, arrays)
-        answer = read_message(stdout)
-        if answer is not None:
-            return answer
-        code = self._process.wait()
-        how = ending(-code) if code < 0 else f"ended with code {code}"
-        raise RuntimeUnavailableError(f"the process that runs {self.file.path} {how}: {self._reason()}")
-
-    def _reason(self, otherwise: str | None = None) -> str:
-        """What the process said of the last request: ExecuTorch's first message, else `otherwise`, else its last line."""
-        self._log.seek(self._log_start)
-        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        messages = [match[1] for line in lines if (match := _LOG_LINE.match(line)) and not match[1].startswith(_LOG_NOISE)]
-        return (messages or [otherwise or (lines or ["it said nothing"])[-1]])[0]
+    def _reason(self, otherwise: str) -> str:
+        """What the process said of the last request: ExecuTorch's first message, else `otherwise`."""
+        messages = [match[1] for line in self._worker.said() if (match := _LOG_LINE.match(line))]
+        return next((message for message in messages if not message.startswith(_LOG_NOISE)), otherwise)
 
 
 def _checked(spec: ProgramTensor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -40,31 +40,32 @@ class Table:
 
     def tables(self, field: int) -> Iterator[Table]:
         """A vector of tables."""
-        for position, offset in self._vector(field, "I"):
-            yield Table(self._data, position + offset)
+        for position in self._offsets(field):
+            yield Table(self._data, position)
 
     def texts(self, field: int) -> Iterator[str]:
         """A vector of strings."""
-        for position, offset in self._vector(field, "I"):
-            yield self._text(position + offset)
+        for position in self._offsets(field):
+            yield self._text(position)
 
     def numbers(self, field: int, kind: str) -> tuple[int, ...]:
         """A vector of numbers."""
-        return tuple(value for _, value in self._vector(field, kind))
+        start = self._follow(field)
+        if start is None:
+            return ()
+        length, size = _read(self._data, "<I", start), struct.calcsize(f"<{kind}")
+        return struct.unpack(f"<{length}{kind}", _slice(self._data, start + 4, length * size))
 
     def _text(self, position: int) -> str:
         start, length = position + 4, _read(self._data, "<I", position)
         return bytes(_slice(self._data, start, length)).decode("utf-8")
 
-    def _vector(self, field: int, kind: str) -> Iterator[tuple[int, int]]:
+    def _offsets(self, field: int) -> Iterator[int]:
+        """Positions that a vector of offsets points to."""
         start = self._follow(field)
-        if start is None:
-            return
-        length, size = _read(self._data, "<I", start), struct.calcsize(f"<{kind}")
-        _slice(self._data, start + 4, length * size)
-        for i in range(length):
-            position = start + 4 + i * size
-            yield position, _read(self._data, f"<{kind}", position)
+        if start is not None:
+            for i, offset in enumerate(self.numbers(field, "I")):
+                yield start + 4 + 4 * i + offset
 
     def _find(self, field: int) -> int | None:
         if field >= self._count:
@@ -78,7 +79,12 @@ class Table:
 
 
 def _read(data: memoryview, kind: str, position: int) -> int:
-    value: int = struct.unpack(kind, _slice(data, position, struct.calcsize(kind)))[0]
+    if position < 0:  # which would count from the end
+        raise ValueError("a value runs past the end")
+    try:
+        value: int = struct.unpack_from(kind, data, position)[0]
+    except struct.error:
+        raise ValueError("a value runs past the end") from None
     return value
 
 

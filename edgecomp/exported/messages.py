@@ -24,6 +24,11 @@ def ending(number: int) -> str:
     return f"was ended by {name}"
 
 
+def is_plain(array: np.ndarray) -> bool:
+    """Whether the array's bytes are its values: numbers and truth values."""
+    return array.dtype.kind in "biuf" and array.dtype.isnative
+
+
 def write_message(file: IO[bytes], message: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
     """Write a message, whole."""
     described = [{"dtype": array.dtype.name, "shape": array.shape} for array in arrays]

@@ -86,7 +86,8 @@ def _joined(parts: Iterable[bytes]) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    out = bytearray()
+    """Negative numbers by their two's complement of 64 bits."""
+    out, value = bytearray(), value % 2**64
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
         value >>= 7

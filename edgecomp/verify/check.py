@@ -17,8 +17,8 @@ from edgecomp.exported.executorch_session import ExecutorchModel
 from edgecomp.exported.files import hash_files
 from edgecomp.exported.inputs import InputSizes, make_inputs
 from edgecomp.exported.library import AUTO, NONE
+from edgecomp.exported.onnx_process import OnnxProcess
 from edgecomp.exported.read import require_exported
-from edgecomp.exported.session import OnnxModel
 from edgecomp.progress import ProgressBar
 from edgecomp.text import token_windows
 from edgecomp.verify.labelled import Examples, judge
@@ -121,21 +121,21 @@ def verify(
             runners = {STOCK if program.library is None else LIBRARY: program.run, REFERENCE: reference}
             found = _verify(program, runners, inputs, options, tokens, examples, metric, quiet=quiet)
             return replace(found, against=reference_name)
-    session = OnnxModel(artifact, options.library, options.threads)
+    session = OnnxProcess(artifact, options.library, options.threads)
     runners = {}
     if session.library is not None:
         runners[LIBRARY] = session.run
     if session.library is not None and options.stock and session.file.needs_library:
         ProgressBar(quiet).say(f"notice: {artifact} has no functions for a stock runtime: it is run with the library alone")
     elif session.library is None or options.stock:
-        runners[STOCK] = session.run if session.library is None else OnnxModel(artifact, NONE, options.threads).run
+        runners[STOCK] = session.run if session.library is None else OnnxProcess(artifact, NONE, options.threads).run
     runners[REFERENCE] = reference
     found = _verify(session, runners, inputs, options, tokens, examples, metric, quiet=quiet)
     return replace(found, against=reference_name)
 
 
 def _verify(
-    artifact: OnnxModel | ExecutorchModel,
+    artifact: OnnxProcess | ExecutorchModel,
     runners: Mapping[str, Reference],
     inputs: Iterable[Arrays],
     options: VerifyOptions,
@@ -182,7 +182,7 @@ def open_artifact(path: Path, library: str = AUTO, threads: int = 1) -> Iterator
     """
     require_exported(path)
     if path.suffix != ".pte":
-        yield OnnxModel(path, library, threads).run
+        yield OnnxProcess(path, library, threads).run
         return
     with ExecutorchModel(path, library, threads) as program:
         yield program.run
@@ -226,7 +226,7 @@ def _compare(runners: Mapping[str, Reference], inputs: Iterable[Arrays]) -> tupl
 
 
 def _perplexity(
-    artifact: OnnxModel | ExecutorchModel,
+    artifact: OnnxProcess | ExecutorchModel,
     runners: Mapping[str, Reference],
     tokens: np.ndarray,
     options: VerifyOptions,

@@ -58,7 +58,7 @@ def test_inputs_that_do_not_fit(program: ExecutorchModel, inputs: dict[str, np.n
 
 def test_a_process_that_ends_is_an_error(tied_program: Path) -> None:
     with ExecutorchModel(tied_program) as artifact:
-        os.kill(artifact._process.pid, signal.SIGKILL)
+        os.kill(artifact._worker._process.pid, signal.SIGKILL)
         with pytest.raises(RuntimeUnavailableError, match=r"the process that runs .*tied\.pte was ended by SIGKILL"):
             artifact.run({"ids": IDS})
 
