@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,10 +28,12 @@ from edgecomp.checkpoint_file import (
     naming_what_is_missing,
     read_contents,
     read_manifest,
+    sealed,
     sha256_of,
 )
 from edgecomp.errors import CheckpointError, ModelError, OutputError
 from edgecomp.files import replace_folder, require_own, require_writable_target
+from edgecomp.identity import Identity, identity_of
 from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan
 from edgecomp.trust import NOBODY, Trust
@@ -63,6 +64,13 @@ class CompressedModel(LoadedModel):
     provenance: Mapping[str, Any] = field(default_factory=dict)
     unused: Sequence[str] = ()
 
+    @property
+    def identity(self) -> Identity:
+        """What every artifact of this model says it is; its arrays are read for it."""
+        arrays = [(f"{name}/{key}", array) for name, factor in self.factors.items() for key, array in factor.arrays.items()]
+        dense = [(name, tensor.cpu().numpy()) for name, tensor in self.dense.items()]
+        return identity_of(self.recipe, self.provenance, arrays + dense)
+
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the checkpoint folder: aside first, then renamed.
 
@@ -79,7 +87,7 @@ class CompressedModel(LoadedModel):
                 for asset in self.assets:
                     asset.save_pretrained(temporary / ASSETS)
             manifest = _manifest(self, aliases, temporary)
-            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+            (temporary / MANIFEST).write_text(sealed(manifest), encoding="utf-8")
 
 
 def require_checkpoint_target(folder: Path, *, overwrite: bool) -> None:
@@ -118,6 +126,7 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
     return {
         "format": CHECKPOINT_FORMAT,
         "version": CHECKPOINT_VERSION,
+        "identity": str(model.identity),
         "kind": model.kind,
         "parameters": model.parameters,
         "layer_parameters": dict(model.layer_parameters),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ import numpy as np
 
 from edgecomp import formats
 from edgecomp.array_file import map_arrays
-from edgecomp.bounded import read_json
+from edgecomp.bounded import LARGEST_JSON_BYTES, read_bytes, read_json
 from edgecomp.errors import CheckpointError
 from edgecomp.files import outside
 from edgecomp.tensor import Factor, LayerPlan, TensorSpec
@@ -23,6 +24,8 @@ CHECKPOINT_VERSION = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 ASSETS = "model"
+DIGEST = "digest"
+_UNSEALED = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,26 @@ def read_contents(folder: Path) -> Contents:
         plans = {name: LayerPlan.from_json(plan) for name, plan in manifest["plans"].items()}
         factors, dense = _read_weights(folder / WEIGHTS, manifest)
         inputs = tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["dims"])) for spec in manifest["inputs"])
+        _check_seal(folder, manifest)
         return Contents(manifest, inputs, plans, factors, dense)
+
+
+def sealed(manifest: Mapping[str, Any]) -> str:
+    """A manifest's text, in which `digest` is of the text itself with zeros in its place: any other bit in it is noticed."""
+    text = json.dumps({**manifest, DIGEST: _UNSEALED}, indent=1) + "\n"
+    return text.replace(_UNSEALED, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _check_seal(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Last of all, since other checks say what is wrong; checkpoints of an older edgecomp have neither identity nor digest."""
+    if "identity" not in manifest and DIGEST not in manifest:
+        return
+    text = read_bytes(folder / MANIFEST, LARGEST_JSON_BYTES)
+    digest = str(manifest.get(DIGEST, "none"))
+    if hashlib.sha256(text.replace(digest.encode(), _UNSEALED.encode())).hexdigest() != digest:
+        raise CheckpointError(
+            f"{folder / MANIFEST} must be as it was written, but its digest differs: copy the checkpoint again, or compress again"
+        )
 
 
 @contextlib.contextmanager

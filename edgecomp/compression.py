@@ -93,7 +93,7 @@ def compress(
     """
     resolved = load_recipe(recipe, overrides)
     if isinstance(recipe, str | Path) and not trust.code:
-        _require_no_code(resolved, overrides, str(recipe))
+        require_no_code(resolved, overrides, str(recipe))
     if samples < 1 or sequence_length < 2:
         raise ConfigError(
             "samples (--samples) must be at least 1 and sequence_length (--sequence-length) at least 2, got "
@@ -190,7 +190,7 @@ def _compress(
     )
 
 
-def _require_no_code(recipe: Recipe, overrides: Sequence[str], where: str) -> None:
+def require_no_code(recipe: Recipe, overrides: Sequence[str], where: str) -> None:
     """Refuse a recipe's file that names code: what somebody else wrote must not run because it was read.
 
     Raises:

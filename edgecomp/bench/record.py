@@ -268,7 +268,7 @@ class Sessions(_Model):
     sessions: Annotated[int, Field(gt=0)]
     duration_ns: int
     memory: list[SessionMemory] = Field(min_length=1)
-    growth_bytes: int | None = Field(default=None, description="of anonymous memory, from a tenth of the sessions to the last")
+    growth_bytes: int | None = Field(default=None, description="of anonymous memory, by its median slope")
 
 
 class Span(_Model):

@@ -17,7 +17,7 @@ from edgecomp.errors import EdgecompError, OutputError, RuntimeUnavailableError,
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
 VERBS = (
-    *("compress", "export", "generate", "verify", "bench", "inspect", "report"),
+    *("compress", "export", "generate", "verify", "bench", "inspect", "diff", "selftest", "report"),
     *("recipe", "requirements", "device-bundle", "doctor"),
 )
 

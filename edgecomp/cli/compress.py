@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from edgecomp.cli.common import add_json, add_output, add_quiet, add_trust, parse_dims, print_json, trust_of
 from edgecomp.cli.interrupts import interruptible
+
+RECIPE = "lut-4bit"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help="Hugging Face folder or hub id, .gguf or .pt2 file, or package.module:factory"
     )
-    parser.add_argument("-r", "--recipe", default="lut-4bit", help="built-in name, .toml or .json file (default: %(default)s)")
+    parser.add_argument("-r", "--recipe", help=f"built-in name, .toml or .json file (default: {RECIPE})")
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="OLD.ec",
+        help="repeat the recipe of an earlier checkpoint, on its calibration file where none is given, and say what moved",
+    )
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -72,6 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     from edgecomp.inspect.model import inspect_model
     from edgecomp.resume import discard
 
+    recipe, calibration = _like(arguments) if arguments.like is not None else (arguments.recipe or RECIPE, arguments.calibration)
     # Before the work, not after it.
     require_checkpoint_target(arguments.output, overwrite=arguments.force)
     work_folder = arguments.output.parent / f".{arguments.output.name}.work"
@@ -79,8 +91,8 @@ def run(arguments: argparse.Namespace) -> None:
         with interruptible():
             model = compress(
                 arguments.model,
-                arguments.recipe,
-                arguments.calibration,
+                recipe,
+                calibration,
                 overrides=arguments.overrides,
                 samples=arguments.samples,
                 sequence_length=arguments.sequence_length,
@@ -104,3 +116,37 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(inspection.to_json())
     else:
         print(inspection.summary())
+        if arguments.like is not None:
+            from edgecomp.inspect.difference import compare
+
+            print(compare(arguments.like, arguments.output).to_markdown(), end="")
+
+
+def _like(arguments: argparse.Namespace) -> tuple[Mapping[str, Any], str | None]:
+    """The recipe of an earlier checkpoint, and what it was calibrated on.
+
+    Raises:
+        ConfigError: a recipe is given too, or the earlier one names code.
+        CalibrationError: what it was calibrated on is not here any more, and nothing else is given.
+
+    """
+    from edgecomp.checkpoint_file import read_manifest
+    from edgecomp.compression import require_no_code
+    from edgecomp.errors import CalibrationError, ConfigError
+    from edgecomp.recipe import load_recipe
+
+    if arguments.recipe is not None:
+        raise ConfigError(f"--like repeats the recipe of {arguments.like}: leave --recipe out, and change settings by --set")
+    manifest = read_manifest(arguments.like)
+    recipe = manifest.get("recipe", {})
+    if not arguments.trust_code:
+        require_no_code(load_recipe(recipe, arguments.overrides), arguments.overrides, str(arguments.like))
+    told = manifest.get("provenance", {}).get("calibration") or {}
+    source = told.get("source")
+    if arguments.calibration is None and told.get("samples"):
+        if source is None or not Path(source).is_file():
+            raise CalibrationError(
+                f"{arguments.like} was calibrated on {source or 'samples in memory'}, which is not here: give --calibration FILE"
+            )
+        return recipe, str(source)
+    return recipe, arguments.calibration

@@ -25,6 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="executorch: the largest value of a dynamic size, for which memory is planned (default: batch=1, sequence=512)",
     )
     parser.add_argument("--external-weights", action="store_true", help="executorch: constants in a .ptd file beside the program")
+    parser.add_argument(
+        "--golden",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also run N inputs here and keep outputs beside the file, for `edgecomp selftest` (made up, or of --golden-inputs)",
+    )
+    parser.add_argument("--golden-inputs", type=Path, metavar="FILE.npz", help="an array for each input, whose first axis counts")
+    parser.add_argument(
+        "--size",
+        dest="sizes",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a dynamic size of golden inputs that are made up, as the model names it",
+    )
     language = parser.add_argument_group("language models with a cache (target onnx, the output a folder)")
     language.add_argument(
         "--attention", default="fused", help="fused: by an operator of ONNX Runtime (default); portable: by standard operators"
@@ -48,10 +64,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Export, and print the files."""
+    from edgecomp.acceptance.golden import golden_path, write_golden
     from edgecomp.checkpoint import load
+    from edgecomp.exported.read import require_exported
     from edgecomp.exporters import ExportOptions, export
+    from edgecomp.files import require_writable_target
     from edgecomp.size import shipped
 
+    golden = golden_path(arguments.output) if arguments.golden else None
+    if golden is not None:
+        require_exported(arguments.output)  # golden data is of one file: not of a language model's folder
+        require_writable_target(golden, overwrite=arguments.force)
     options = ExportOptions(
         max_sizes=parse_sizes(arguments.max_sizes),
         external_weights=arguments.external_weights,
@@ -63,10 +86,16 @@ def run(arguments: argparse.Namespace) -> None:
     )
     model = load(arguments.checkpoint, model=arguments.model, trust=trust_of(arguments))
     result = export(model, arguments.target, arguments.output, options=options, overwrite=arguments.force, quiet=arguments.quiet)
+    if golden is not None:
+        sizes = parse_sizes(arguments.sizes)
+        write_golden(arguments.output, arguments.golden, inputs=arguments.golden_inputs, sizes=sizes, overwrite=arguments.force)
     if arguments.json:
-        files = [str(path) for path in result.files]
+        files = [str(path) for path in (*result.files, *([] if golden is None else [golden]))]
         print_json({"files": files, "total_bytes": result.total_bytes, "parameters": result.parameters})
     else:
         for path in result.files:
             print(f"{path}  {path.stat().st_size:,} bytes")
+        if golden is not None:
+            share = golden.stat().st_size / result.total_bytes
+            print(f"{golden}  {golden.stat().st_size:,} bytes of golden data, {100 * share:.2f} % of the model")
         print(shipped(result.total_bytes, result.parameters))

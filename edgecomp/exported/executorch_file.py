@@ -37,6 +37,7 @@ from edgecomp.ops import DOMAIN_VERSION, NAMESPACE, OPERATORS
 METHOD = "forward"
 # Methods without inputs, for every reader of programs: our manifest as JSON, and the names of inputs and outputs by position.
 MANIFEST_METHOD, INPUT_NAMES_METHOD, OUTPUT_NAMES_METHOD = "edgecomp_manifest", "edgecomp_input_names", "edgecomp_output_names"
+IDENTITY_METHOD = "edgecomp_identity"  # edgecomp.identity
 MANIFEST_SCHEMA = 1
 _OWN_NAMES = frozenset(operator.executorch_name for operator in OPERATORS.values())
 

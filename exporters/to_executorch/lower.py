@@ -16,7 +16,7 @@ from torch.library import Library
 
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError, first_line
-from edgecomp.exported.executorch_file import INPUT_NAMES_METHOD, MANIFEST_METHOD, OUTPUT_NAMES_METHOD
+from edgecomp.exported.executorch_file import IDENTITY_METHOD, INPUT_NAMES_METHOD, MANIFEST_METHOD, OUTPUT_NAMES_METHOD
 from edgecomp.exporters.capture import Capture
 from edgecomp.exporters.packed import check_calls, factor_of_buffer
 from edgecomp.exporters.to_executorch.names import operator_name, qualified
@@ -81,6 +81,7 @@ def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgra
                 partitioner=[partitioner()],
                 constant_methods={
                     MANIFEST_METHOD: manifest,
+                    IDENTITY_METHOD: str(model.identity),
                     INPUT_NAMES_METHOD: [spec.name for spec in model.inputs],
                     OUTPUT_NAMES_METHOD: list(model.outputs),
                 },

@@ -24,6 +24,7 @@ def manifest(model: CompressedModel, capture: Capture, external: Path | None) ->
         {
             "schema": MANIFEST_SCHEMA,
             "edgecomp": edgecomp.__version__,
+            "identity": str(model.identity),
             "operators": DOMAIN_VERSION,
             "formats": sorted({factor.format for factor in model.factors.values()}),
             "parameters": model.parameters,

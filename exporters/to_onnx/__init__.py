@@ -23,6 +23,7 @@ from edgecomp.exporters.to_onnx.lower import OPSET, lower
 from edgecomp.exporters.to_onnx.packed import check_packed, fill_absent_inputs
 from edgecomp.exporters.to_onnx.save import data_path, save
 from edgecomp.files import replace_folder, require_writable_target
+from edgecomp.identity import METADATA
 from edgecomp.language import DecoderOptions, with_cache
 from edgecomp.ops import DOMAIN, DOMAIN_VERSION
 from edgecomp.progress import ProgressBar
@@ -118,6 +119,7 @@ def _describe(onnx_model: ir.Model, model: CompressedModel, captured: Capture) -
     onnx_model.metadata_props.update(
         {
             "edgecomp.version": edgecomp.__version__,
+            METADATA: str(model.identity),
             PARAMETERS: str(model.parameters),
             "edgecomp.formats": _json(formats),
             "edgecomp.recipe": _json(model.recipe),
