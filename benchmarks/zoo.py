@@ -5,8 +5,8 @@
 Models are small, of random weights (`zoo_models.py`), each in a process of its own. They are compressed to 4 bits that compute in
 `float`, so that what is exported must equal PyTorch to rounding, whatever the quality of the weights. A row has
 
-- `compress`, `onnx`, `executorch`: ok, refused (one of edgecomp's errors; of compress: before the passes ran), or failed;
-  `message` is the first refusal or failure;
+- `compress`, `onnx`, `executorch`: ok, refused (by one of edgecomp's errors, before the passes ran, as for a target that has no
+  form for an operator), or failed (refused later, too); `message` is the first refusal or failure;
 - `float_percent`: the share of the model's weights that stays float, in percent of their number;
 - `ratio_checkpoint`, `ratio_onnx`, `ratio_pte`: bytes of the float32 parameters over those of what is written;
 - `cosine_library`, `cosine_stock`: the smallest cosine of an output with PyTorch's on the packed weights, over outputs and samples;
@@ -66,19 +66,26 @@ def measure(name: str) -> dict[str, Any]:
         run(self, *arguments)
 
     LutKmeans.run = noted  # type: ignore[method-assign]
-    try:
-        model = edgecomp.compress(module, "lut-4bit", samples, overrides=["passes.0.compute=float"])
-    except EdgecompError as error:
-        row |= {"compress": "failed" if ran else "refused", "message": str(error)}
-    except Exception as error:  # noqa: BLE001  (what the table is to show)
-        row |= {"compress": "failed", "message": f"{type(error).__name__}: {error}"}
+    for targets in ([*TARGETS], *([target] for target in TARGETS)):  # for both, or else for the one that has all operators
+        try:
+            model = edgecomp.compress(module, "lut-4bit", samples, overrides=["passes.0.compute=float"], targets=targets)
+            row["compress"] = "ok"
+            break
+        except EdgecompError as error:
+            row |= {"compress": "failed" if ran else "refused", "message": row["message"] or str(error)}
+        except Exception as error:  # noqa: BLE001  (what the table is to show)
+            row |= {"compress": "failed", "message": f"{type(error).__name__}: {error}"}
+            break
+        if "target" not in str(row["message"]):
+            break
     if row["compress"] == "ok":
+        row |= dict.fromkeys(TARGETS, "refused")
         packed = sum(model.layer_parameters.values())
         row["float_percent"] = 100 * (1 - packed / model.parameters)
         with tempfile.TemporaryDirectory() as folder:
             model.save(Path(folder) / "model.ec")
             row["ratio_checkpoint"] = original / _bytes(Path(folder) / "model.ec")
-            for target in TARGETS:
+            for target in targets:
                 row |= _export(model, target, samples, original, Path(folder), row["message"])
     given = {name: torch.from_numpy(value) for name, value in samples[0].items()}
     # By position where there is one, whatever forward calls it.
@@ -92,7 +99,6 @@ def measure(name: str) -> dict[str, Any]:
 def _export(
     model: Any, target: str, samples: Sequence[Mapping[str, np.ndarray]], original: int, folder: Path, message: str | None
 ) -> dict[str, Any]:
-    from edgecomp.errors import EdgecompError
     from edgecomp.exporters import ExportOptions, export
 
     path = folder / f"model.{TARGETS[target]}"
@@ -105,8 +111,6 @@ def _export(
         for runner, run in runners.items():
             found[f"cosine_{runner}"] = min(_cosine(run(sample), model.run(sample)) for sample in samples)
         return found
-    except EdgecompError as error:
-        return {target: "refused", "message": message or f"{target}: {error}"}
     except Exception as error:  # noqa: BLE001  (what the table is to show)
         return {target: "failed", "message": message or f"{target}: {type(error).__name__}: {error}"}
 

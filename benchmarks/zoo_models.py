@@ -237,7 +237,7 @@ def _lengths(name: str, *shapes: Sequence[int]) -> tuple[Sample, ...]:
 
 
 _VECTORS = _lengths("x", (2, 32), (3, 32))
-_STEPS = _lengths("x", (2, 5, 32), (2, 9, 32))
+_STEPS = _lengths("x", (1, 5, 32), (1, 9, 32))
 
 PLAIN: dict[str, tuple[str, Callable[[], Made]]] = {
     "mlp": ("plain", _plain(lambda: nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10)), *_VECTORS)),

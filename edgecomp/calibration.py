@@ -123,16 +123,61 @@ def factory_samples(spec: str, count: int) -> list[Sample]:
     produced = factory() if callable(factory) else factory
     if not isinstance(produced, Iterable):
         raise CalibrationError(f"{spec} must return an iterable of dictionaries, got {type(produced).__name__}")
+    return given_samples(produced, count, spec)
+
+
+def given_samples(given: Any, count: int, where: str = "calibration") -> list[Sample]:
+    """The first `count` samples of an iterable, such as a list, a generator or a DataLoader of dictionaries, or of a function's.
+
+    Raises:
+        CalibrationError: it yields nothing, or anything else than dictionaries of arrays, tensors, or lists of numbers.
+
+    """
+    produced = given() if callable(given) else given
+    if isinstance(produced, Mapping | np.ndarray | Tensor) or not isinstance(produced, Iterable):
+        what = "one dictionary alone" if isinstance(produced, Mapping) else f"{type(produced).__name__}"
+        raise CalibrationError(
+            f"{where} must yield samples, each a dictionary of input name to array, got {what}: give a list of them"
+        )
     samples: list[Sample] = []
     for sample in produced:
-        if not isinstance(sample, Mapping):
-            raise CalibrationError(f"{spec} must yield dictionaries of input name to array, got {type(sample).__name__}")
-        samples.append({name: np.asarray(value) for name, value in sample.items()})
+        samples.append(as_sample(sample, f"sample {len(samples)} of {where}"))
         if len(samples) == count:
             break
     if not samples:
-        raise CalibrationError(f"{spec} must yield at least one sample, got none")
+        raise CalibrationError(f"{where} must hold at least one sample, got none")
     return samples
+
+
+def as_sample(sample: Any, where: str) -> Sample:
+    """A user's sample as arrays; what numpy has no type for, bfloat16, as float32, which holds its values exactly.
+
+    Raises:
+        CalibrationError: no dictionary, or a value that is no array of numbers.
+
+    """
+    if not isinstance(sample, Mapping):
+        hint = " (texts go in a file, a line each)" if isinstance(sample, str) else ""
+        raise CalibrationError(
+            f"{where} must be a dictionary of input name to array, got {type(sample).__name__}: yield {{name: value}}, with the "
+            f"names of forward's parameters{hint}"
+        )
+    return {str(name): _as_array(value, f"{name} of {where}") for name, value in sample.items()}
+
+
+def _as_array(value: Any, where: str) -> np.ndarray:
+    try:
+        if not isinstance(value, np.ndarray | np.generic):  # lists and numbers have the dtypes that PyTorch gives them
+            value = (value if isinstance(value, Tensor) else torch.as_tensor(value)).detach().cpu()
+            value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        array = np.asarray(value)
+        torch.from_numpy(array[..., :0] if array.ndim else array.reshape(1))
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = f"{value.dtype} array" if isinstance(value, np.ndarray) else type(value).__name__
+        raise CalibrationError(
+            f"{where} must be an array, a tensor, or lists of numbers, got {kind}: {first_line(error)}"
+        ) from error
+    return array
 
 
 def import_attribute(spec: str, error_type: type[Exception]) -> Any:

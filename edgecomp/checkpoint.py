@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,8 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
         "inputs": [asdict(spec) for spec in model.inputs],
         "outputs": list(model.outputs),
         "limits": dict(model.limits),
+        "minimums": dict(model.minimums),
+        "state": list(model.state),
         "examples": dict(model.examples),
         "source": dict(model.source),
         "recipe": dict(model.recipe),
@@ -143,12 +145,14 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
     }
 
 
-def load(folder: str | Path, *, model: str | nn.Module | None = None, trust: Trust = NOBODY) -> CompressedModel:
+def load(
+    folder: str | Path, *, model: str | Path | nn.Module | Callable[[], Any] | None = None, trust: Trust = NOBODY
+) -> CompressedModel:
     """The compressed model that `CompressedModel.save` wrote.
 
     Args:
         folder: the checkpoint.
-        model: what was compressed, or what `edgecomp.models.load_model` takes: needed for all but Hugging Face models, of which the
+        model: what was compressed, as `edgecomp.models.brought` takes it: needed for all but Hugging Face models, of which the
             checkpoint holds the configuration. Its weights do not matter, and a module is left as it is.
         trust: whether code of the model's makers may run, where the model needs it.
 
@@ -164,7 +168,8 @@ def load(folder: str | Path, *, model: str | nn.Module | None = None, trust: Tru
     try:
         with naming_what_is_missing(folder):
             skeleton = build_skeleton(manifest["source"], folder / ASSETS, model, trust)
-            skeleton = replace(skeleton, inputs=contents.inputs).bound()
+            state = tuple(str(name) for name in manifest["state"])
+            skeleton = replace(skeleton, inputs=contents.inputs, state=state).bound()
             unused = [str(name) for name in manifest["unused"]]
             tensors = {id(array): torch.from_numpy(array) for array in contents.dense.values()}
             dense = {name: tensors[id(array)] for name, array in contents.dense.items()}  # shared ones stay shared
@@ -176,6 +181,8 @@ def load(folder: str | Path, *, model: str | nn.Module | None = None, trust: Tru
                 outputs=tuple(manifest["outputs"]),
                 kind=manifest["kind"],
                 limits={str(name): int(size) for name, size in manifest["limits"].items()},
+                state=state,
+                minimums={str(name): int(size) for name, size in manifest["minimums"].items()},
                 examples={str(name): int(size) for name, size in manifest["examples"].items()},
                 source=manifest["source"],
                 tokenizer=skeleton.tokenizer,

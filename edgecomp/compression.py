@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,14 @@ from edgecomp.calibration import LABELS, MASK, Sample
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.context import Batch, PassContext
 from edgecomp.draft import Draft
-from edgecomp.errors import CalibrationError, ConfigError, first_line
+from edgecomp.errors import CalibrationError, ConfigError, ModelError, first_line
 from edgecomp.formats import dense as dense_format
-from edgecomp.layers import draft_of
-from edgecomp.models import LoadedModel, body_of, load_model
+from edgecomp.layers import draft_of, left_dense
+from edgecomp.models import LoadedModel, body_of, brought
+from edgecomp.models.bound import unchanged
 from edgecomp.passes import PASSES, run_passes
 from edgecomp.preflight import Preflight, preflight
-from edgecomp.progress import ProgressBar
+from edgecomp.progress import ProgressBar, listed
 from edgecomp.recipe import Recipe, load_recipe
 from edgecomp.reconstruction import layer_error
 from edgecomp.resume import Work, open_work
@@ -42,9 +42,9 @@ DEFAULT_SEQUENCE_LENGTH = 512
 
 
 def compress(
-    model: str | nn.Module | LoadedModel,
+    model: str | Path | nn.Module | LoadedModel | Callable[[], Any],
     recipe: str | Path | Mapping[str, Any] | Recipe,
-    calibration: str | Iterable[Sample] | None = None,
+    calibration: str | Path | Iterable[Sample] | Callable[[], Iterable[Sample]] | None = None,
     *,
     overrides: Sequence[str] = (),
     samples: int = DEFAULT_SAMPLES,
@@ -54,18 +54,22 @@ def compress(
     device: str = "cpu",
     sizes: Mapping[str, Sequence[int | str]] | None = None,
     exportable: bool = True,
+    state: bool = False,
+    targets: Sequence[str] = (),
     trust: Trust = NOBODY,
 ) -> CompressedModel:
     """Compress a model; the original is left as it is.
 
     Args:
-        model: what `edgecomp.models.load_model` takes, a loaded model, or a module (whose inputs the calibration tells).
+        model: what `edgecomp.models.load_model` takes, a loaded model, a module (whose inputs the calibration tells), or a function
+            that makes it, alone or with its `TensorSpec`s.
         recipe: what `edgecomp.recipe.load_recipe` takes.
-        calibration: a text file, an `.npz`, `package.module:factory`, or dictionaries of input name to array.
+        calibration: a text file, an `.npz`, `package.module:factory`, or dictionaries of input name to array or tensor: a list, a
+            DataLoader, a generator, or a function that returns them; for models of text also a list of texts.
         overrides: settings such as `passes.0.bits=3` on top of the recipe.
         samples: how many calibration samples to use at most.
         sequence_length: tokens of a sample, where text is cut into samples.
-        quiet: no progress bars.
+        quiet: no progress bars; what is left dense or out is said all the same, by the logger `edgecomp`.
         work_folder: keeps each finished part here, so that the same call after an interruption continues with identical results;
             remove it (`edgecomp.resume.discard`) when the model is saved. Finished parts are used again where the model's source,
             modules and weights, the recipe, the calibration inputs, the versions and the processor are the same; of a factory's
@@ -76,6 +80,10 @@ def compress(
         exportable: trace the model first, as every exporter will: one that cannot be exported is refused before the passes run,
             weights that `forward` reads past their layers stay dense, and layers that no output depends on are left out. Without,
             all of that shows at the export.
+        state: buffers that forward changes become inputs of their names, and outputs `NAME_out`; otherwise they are refused. The
+            first run's are those of the module.
+        targets: that the model must be exportable to as far as a trace can tell, of `edgecomp.exporters.TARGETS`; what another one
+            lacks is said.
         trust: whether code of the model's makers may run; nothing of it does otherwise.
 
     Raises:
@@ -93,14 +101,27 @@ def compress(
         )
     where = _device(device)
     loaded = _loaded(model, trust)
-    files = loaded.files if isinstance(model, str) else ()  # a model in memory may have been changed since it was loaded
-    with _evaluating(loaded.module):
+    files = loaded.files if isinstance(model, str | Path) else ()  # a model in memory may have been changed since it was loaded
+    with unchanged(loaded.module):
+        loaded.module.eval()
         progress = ProgressBar(quiet)
         if loaded.tokenizer is not None and loaded.fitting_length(sequence_length) < sequence_length:
             progress.say(f"samples of text have {loaded.fitting_length(sequence_length)} tokens at most: the model takes no more")
         inputs = _samples(loaded, calibration, samples, sequence_length)
         loaded = loaded.described(inputs, sizes)
-        found = preflight(loaded, progress.say) if exportable else Preflight(loaded)
+        if state:
+            if not inputs:
+                raise CalibrationError("--state needs calibration inputs (--calibration), to see which buffers forward changes")
+            loaded = loaded.carrying(inputs[0])
+            inputs = loaded.with_state(inputs)
+            progress.say(
+                f"{', '.join(loaded.state)} became inputs and outputs: give each run the outputs NAME_out of the run before"
+            )
+        found = preflight(loaded, inputs, progress.say, targets) if exportable else Preflight(loaded)
+        for notice in (*loaded.notices, *_renamed(loaded)):
+            progress.say(notice)
+        for why, names in left_dense(body_of(loaded.module)).items():
+            progress.say(f"left dense, since {why}: {listed(names)}")
         provenance = {
             "edgecomp": edgecomp.__version__,
             "torch": torch.__version__,
@@ -148,13 +169,15 @@ def _compress(
         tokenizer=loaded.tokenizer,
         assets=loaded.assets,
         limits=loaded.limits,
+        minimums=loaded.minimums,
+        state=loaded.state,
         examples=loaded.examples,
         plans=plans,
         factors=factors,
         dense=tensors,
         unused=sorted(found.unused),
         recipe=resolved.to_json(),
-        parameters=sum(parameter.numel() for parameter in body.parameters()),
+        parameters=_parameters(body, found.unused),
         layer_parameters=_layer_parameters(draft, plans),
         provenance={
             **provenance,
@@ -184,31 +207,12 @@ def _require_no_code(recipe: Recipe, overrides: Sequence[str], where: str) -> No
             )
 
 
-def _loaded(model: str | nn.Module | LoadedModel, trust: Trust) -> LoadedModel:
-    if isinstance(model, str):
-        return load_model(model, trust)
-    if isinstance(model, nn.Module):
-        return LoadedModel(model, (), ())
-    return model
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode, and afterwards as it was: its modes, and its buffers, which forward may change."""
-    modes = [(part, part.training) for part in module.modules()]
-    buffers = [(part, name, buffer, buffer.clone()) for part in module.modules() for name, buffer in _buffers(part)]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-        for part, name, buffer, value in buffers:
-            part._buffers[name] = buffer if torch.equal(buffer, value) else buffer.copy_(value)  # a mapped one cannot be written
-
-
-def _buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(name, buffer) for name, buffer in module._buffers.items() if buffer is not None and not buffer.is_meta]
+def _loaded(model: Any, trust: Trust) -> LoadedModel:
+    if isinstance(model, CompressedModel):
+        raise ModelError(
+            "a model must be one that is not compressed yet, got a CompressedModel: edgecomp.export makes a file of it"
+        )
+    return model if isinstance(model, LoadedModel) else brought(model, trust)
 
 
 def _batches(samples: Sequence[Sample], inputs: Sequence[TensorSpec]) -> list[Batch]:
@@ -225,15 +229,28 @@ def _batches(samples: Sequence[Sample], inputs: Sequence[TensorSpec]) -> list[Ba
     ]
 
 
-def _samples(loaded: LoadedModel, calibration: str | Iterable[Sample] | None, count: int, sequence_length: int) -> list[Sample]:
+def _samples(loaded: LoadedModel, calibration: Any, count: int, sequence_length: int) -> list[Sample]:
     if calibration is None:
         return []
     if isinstance(calibration, str | Path):
         return loaded.samples(str(calibration), count=count, sequence_length=sequence_length)
-    given = [sample for _, sample in zip(range(count), calibration, strict=False)]
-    if not given:
-        raise CalibrationError("calibration must hold at least one sample, got none")
-    return given
+    if isinstance(calibration, list | tuple) and calibration and all(isinstance(text, str) for text in calibration):
+        lines = "\n".join(" ".join(text.split()) for text in calibration)
+        return loaded.text_samples(lines, "calibration", count=count, sequence_length=sequence_length)
+    return calibration_inputs.given_samples(calibration, count)
+
+
+def _renamed(model: LoadedModel) -> list[str]:
+    """What to say of outputs that `described` renamed, since the model calls an input so too."""
+    names = {spec.name for spec in model.inputs}
+    renamed = [name for name in model.outputs if name.endswith("_out") and name.removesuffix("_out") in names]
+    return [f"an input is called so too: the output {name.removesuffix('_out')} is called {name}" for name in renamed]
+
+
+def _parameters(body: nn.Module, unused: Iterable[str]) -> int:
+    """Parameters of a model, without those of layers that are left out: what is smaller for that is not compressed."""
+    left_out = {id(parameter) for name in unused for parameter in body.get_submodule(name).parameters(recurse=False)}
+    return sum(parameter.numel() for parameter in body.parameters() if id(parameter) not in left_out)
 
 
 def _layer_parameters(draft: Draft, plans: Mapping[str, LayerPlan]) -> dict[str, int]:
@@ -337,7 +354,7 @@ def _describe_source(module: nn.Module, files: Iterable[Path]) -> dict[str, str]
     return {"tensors": digest.hexdigest()}
 
 
-def _describe_calibration(calibration: str | Iterable[Sample] | None, inputs: Sequence[Sample]) -> dict[str, Any]:
+def _describe_calibration(calibration: Any, inputs: Sequence[Sample]) -> dict[str, Any]:
     """Where the samples came from and a digest of them, without which a result cannot be repeated."""
     digest = hashlib.sha256()
     for sample in inputs:

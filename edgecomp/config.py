@@ -76,8 +76,8 @@ def require_patterns_used(patterns: Sequence[str], layers: Sequence[str], where:
             )
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """A `.toml` or `.json` file as a dictionary.
+def read_mapping(path: Path, what: str = "the recipe") -> dict[str, Any]:
+    """A `.toml` or `.json` file as a dictionary; `what` it is, for messages.
 
     Raises:
         ConfigError: the file cannot be read, or is not a table.
@@ -86,13 +86,13 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         text = read_bytes(path, LARGEST_SETTINGS_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the recipe {path} must be a readable text file: {error}") from error
+        raise ConfigError(f"{what} {path} must be a readable text file: {error}") from error
     try:
         value = parse_toml(text) if path.suffix == ".toml" else parse_json(text)
     except ValueError as error:
-        raise ConfigError(f"the recipe {path} must be valid {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}") from error
+        raise ConfigError(f"{what} {path} must be valid {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"the recipe {path} must hold a table of settings, got {type(value).__name__}")
+        raise ConfigError(f"{what} {path} must hold a table of settings, got {type(value).__name__}")
     return value
 
 

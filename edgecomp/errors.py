@@ -96,7 +96,17 @@ class VerificationError(EdgecompError):
     exit_code = 11
 
 
+class RequirementError(EdgecompError):
+    """The model runs, but a requirement that was stated for it does not hold."""
+
+    exit_code = 13
+
+
 class DeviceError(EdgecompError):
-    """A device cannot be reached, refuses what it is given, or ends the measuring program."""
+    """A device cannot be reached, refuses what it is given, or ends the measuring program.
+
+    `partial_output` is what a program had written when the device went.
+    """
 
     exit_code = 12
+    partial_output = ""

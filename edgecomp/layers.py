@@ -5,31 +5,74 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import torch
+import torch.fx
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from edgecomp.columns import ConvColumns
 from edgecomp.draft import Draft, Layer
 from edgecomp.errors import ModelError
-from edgecomp.modules import is_transposed_linear
+from edgecomp.modules import is_scaled_embedding, is_transposed_linear
+from edgecomp.progress import listed
 from edgecomp.tensor import ConvParams, LayerPlan, Stage, StageOp
 
 
 def find_layers(body: nn.Module) -> dict[str, nn.Module]:
-    """The linear, embedding and convolution modules of a model, by name.
+    """The linear, embedding and convolution modules of a model, by name, that a packed layer can stand in for.
 
-    Only the exact classes: a subclass may read its weight in ways of its own.
+    Only the exact classes: a subclass may read its weight in ways of its own. Those of transformers whose ways are known are let
+    in: GPT-2's Conv1D, and Gemma's tables, whose rows are scaled.
     """
-    return {name: module for name, module in body.named_modules(remove_duplicate=False) if _is_compressible(module)}
+    named = body.named_modules(remove_duplicate=False)
+    return {name: module for name, module in named if _is_layer(module) and _obstacle(module) is None}
 
 
-def _is_compressible(module: nn.Module) -> bool:
-    if "weight" not in module._parameters:  # weight norm and pruning compute it from other parameters
-        return False
-    if type(module) is nn.Embedding:
-        return module.max_norm is None
-    if type(module) is nn.Conv2d:
-        return module.padding_mode == "zeros"
-    return type(module) is nn.Linear or is_transposed_linear(module)
+def left_dense(body: nn.Module) -> dict[str, list[str]]:
+    """The layers of a model that are never packed, by what keeps them from it."""
+    found: dict[str, list[str]] = {}
+    for name, module in body.named_modules():
+        weighted = any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)) or parametrize.is_parametrized(module)
+        known = _kind(module) != "Module"
+        if not known or not weighted:
+            continue
+        why = _obstacle(module) if _is_layer(module) else f"layers of the kind {_kind(module)} are not packed"
+        if why is not None:
+            found.setdefault(why, []).append(name or "the model")
+    return found
+
+
+def _is_layer(module: nn.Module) -> bool:
+    kind = type(module)
+    if parametrize.is_parametrized(module):  # which makes a class of its own of each module
+        kind = kind.__bases__[0]
+    return kind in (nn.Linear, nn.Embedding, nn.Conv2d) or is_transposed_linear(module) or is_scaled_embedding(module)
+
+
+def _kind(module: nn.Module) -> str:
+    """What a message calls a layer; `Module` for what is none of PyTorch's."""
+    kind = type(module)
+    graph = getattr(module, "graph", None)
+    if isinstance(graph, torch.fx.Graph):  # of an exported program: the operator
+        return next((str(node.target).removesuffix(".default") for node in graph.nodes if node.op == "call_function"), "Module")
+    if not kind.__module__.startswith("torch.nn.modules.") and not parametrize.is_parametrized(module):
+        return kind.__name__ if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d) else "Module"
+    return kind.__bases__[0].__name__ if parametrize.is_parametrized(module) else kind.__name__
+
+
+def _obstacle(layer: nn.Module) -> str | None:
+    """What keeps a layer from being packed; None where nothing does."""
+    weight = layer._parameters.get("weight")
+    if weight is None:
+        return "their weights are computed at each run (torch.nn.utils.parametrize.remove_parametrizations makes them plain)"
+    if not weight.is_floating_point() or not weight.numel():
+        return "their weights are no floats" if weight.numel() else "they have no weights"
+    if layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer):
+        return "they have hooks, or a forward of their own, which packed layers would not run (remove them, or wrap the layers)"
+    if isinstance(layer, nn.Embedding) and layer.max_norm is not None:
+        return "they scale their rows as they look them up (max_norm)"
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
+        return f"they pad by {layer.padding_mode}"
+    return None
 
 
 def draft_of(body: nn.Module, without: Collection[str] = ()) -> Draft:
@@ -65,7 +108,8 @@ def draft_of(body: nn.Module, without: Collection[str] = ()) -> Draft:
     if "" in layers:
         raise ModelError("a model must hold its layers as submodules, this one is a single layer: wrap it in nn.Sequential")
     if not layers:
-        raise ModelError("a model must have nn.Linear, nn.Embedding or nn.Conv2d layers to compress, this one has none")
+        kept = "".join(f"; left dense, since {why}: {listed(names)}" for why, names in left_dense(body).items())
+        raise ModelError(f"a model must have nn.Linear, nn.Embedding or nn.Conv2d layers to compress, this one has none{kept}")
     weights = {f"{name}.weight" for name in layers}
     dense = {name: tuple(tensor.shape) for name, tensor in body.state_dict(keep_vars=True).items() if name not in weights}
     return Draft(layers, plans, matrices, dense)

@@ -13,6 +13,8 @@ from edgecomp import formats, torch_ops  # noqa: F401  (torch_ops registers the 
 from edgecomp.columns import plan_weight, stage_output
 from edgecomp.errors import ModelError
 from edgecomp.ops import NAMESPACE, NO_EPILOGUE, STAGE_OPERATORS, Operator
+from edgecomp.references.common import activated
+from edgecomp.references.common import added as sum_of
 from edgecomp.tensor import Compute, Factor, LayerPlan, Stage
 
 
@@ -56,6 +58,7 @@ class PackedLayer(nn.Module):
         if layer is not None:
             stand_in(self, layer)
         self._transposed = layer is not None and is_transposed_linear(layer)
+        self._scale = float(cast(Tensor, layer.embed_scale)) if layer is not None and is_scaled_embedding(layer) else 1.0
         self.plan = plan
         names = dict.fromkeys(stage.factor for term in plan.terms for stage in term)
         # Module names may hold no dots: factors are numbered in the order of the plan.
@@ -63,21 +66,30 @@ class PackedLayer(nn.Module):
         self.factors = nn.ModuleList(factors[name] for name in names)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, addend: Tensor | None = None, activation: str = "none", gated: bool = False) -> Tensor:
         """The layer's output for `x`: features for `linear` and `conv` stages, indices for `gather`.
 
         The terms of a sum pass it on: the last stage of each gets what the terms before it gave as its `addend`.
+
+        Args:
+            x: what the layer is applied to.
+            addend: is added to the output, as a residual connection is.
+            activation: of the sum, of `edgecomp.ops.ACTIVATIONS`.
+            gated: the activation of the first half of the features times the second half, as `lut_matmul` has it.
+
         """
         if self.plan.terms[0][0].op == "gather" and x.dtype != torch.int64:
             x = x.to(torch.int64)  # nn.Embedding takes int32 too, our operators do not
-        total: Tensor | None = None
+        total = addend
         for position, term in enumerate(self.plan.terms):
             value = x
             for stage in term[:-1]:
                 value = self._run(stage, value, None, None)
-            total = self._run(term[-1], value, self.bias if position == 0 else None, total)
+            last = position == len(self.plan.terms) - 1
+            epilogue: Mapping[str, int | str] = {"activation": activation, "gated": int(gated)} if last else NO_EPILOGUE
+            total = self._run(term[-1], value, self.bias if position == 0 else None, total, epilogue)
         assert total is not None  # a plan has a term
-        return total
+        return total if self._scale == 1.0 else total * self._scale
 
     @property
     def weight(self) -> Tensor:
@@ -100,13 +112,14 @@ class PackedLayer(nn.Module):
         """The module of a factor that the plan names."""
         return cast(PackedFactor, self.factors[self._slots[name]])
 
-    def _run(self, stage: Stage, x: Tensor, bias: Tensor | None, addend: Tensor | None) -> Tensor:
+    def _run(
+        self, stage: Stage, x: Tensor, bias: Tensor | None, addend: Tensor | None, epilogue: Mapping[str, int | str] = NO_EPILOGUE
+    ) -> Tensor:
         factor = self.factor(stage.factor)
         operator = STAGE_OPERATORS.get((factor.format, stage.op))
         if operator is not None:
-            return _call(operator, stage, x, factor, bias, addend, self.plan.compute)
-        y = _run_dense(stage, x, factor, bias)
-        return y if addend is None else y + addend
+            return _call(operator, stage, x, factor, bias, addend, self.plan.compute, epilogue)
+        return with_epilogue(_run_dense(stage, x, factor, bias), addend, str(epilogue["activation"]), bool(epilogue["gated"]))
 
 
 def _call(
@@ -117,20 +130,33 @@ def _call(
     bias: Tensor | None,
     addend: Tensor | None,
     compute: Compute,
+    epilogue: Mapping[str, int | str],
 ) -> Tensor:
     """Call an operator of the table: inputs and attributes are looked up by name, so that the table alone decides them."""
     others = {"bias": bias, "addend": addend}
     inputs = [getattr(factor, declared.name, None) for declared in operator.factor.arrays]
     inputs += [others.pop(declared.name) for declared in operator.inputs_after]
     known: dict[str, object] = {"N": factor.shape[0], "K": factor.shape[1], **factor.attributes}
-    known |= {"compute": compute, **NO_EPILOGUE}
+    known |= {"compute": compute, **epilogue}
     if stage.conv is not None:
         known |= stage.conv.attributes
     attributes = {declared.name: known[declared.name] for declared in operator.attributes}
     y: Tensor = getattr(getattr(torch.ops, NAMESPACE), operator.name)(x, *inputs, **attributes)
     for added in others.values():  # an operator that adds nothing itself
         y = y if added is None else y + added
+    left = {name: value for name, value in epilogue.items() if name not in attributes and value != NO_EPILOGUE[name]}
+    if left:
+        raise ModelError(f"{operator.name} has no epilogue of {', '.join(left)}")
     return y
+
+
+def with_epilogue(y: Tensor, addend: Tensor | None, activation: str, gated: bool) -> Tensor:
+    """What follows a product where no operator of ours does it: see `lut_matmul` in the operator table."""
+    z = sum_of(y, addend)
+    if not gated:
+        return activated(z, activation)
+    first, second = z.chunk(2, -1)
+    return activated(first, activation) * second
 
 
 def _run_dense(stage: Stage, x: Tensor, factor: PackedFactor, bias: Tensor | None) -> Tensor:
@@ -146,6 +172,12 @@ def _run_dense(stage: Stage, x: Tensor, factor: PackedFactor, bias: Tensor | Non
 def is_transposed_linear(module: nn.Module) -> bool:
     """GPT-2's Conv1D: a linear layer whose weight is stored `[K, N]`."""
     return type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils"
+
+
+def is_scaled_embedding(module: nn.Module) -> bool:
+    """Gemma's table: an embedding whose rows are multiplied by `embed_scale`."""
+    known = type(module).__name__.endswith("TextScaledWordEmbedding") and type(module).__module__.startswith("transformers.models.")
+    return known and isinstance(module, nn.Embedding)
 
 
 def stand_in(module: nn.Module, layer: nn.Module) -> None:

@@ -1,25 +1,32 @@
 """What is found out about a model before the passes: whether it can be exported, and which of its layers can be packed.
 
 The original is traced once, as exporters will trace the packed model. Only its structure counts: no value is computed, and weights
-take no memory.
+take no memory, unless a sample wants another way through `forward` than the trace took.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from edgecomp.calibration import Sample, to_tensors
+from edgecomp.decisions import Decision, ways
 from edgecomp.errors import ExportError
 from edgecomp.layers import find_layers
 from edgecomp.models import LoadedModel, body_of
+from edgecomp.models.shapes import BATCH, sizes_of
 from edgecomp.modules import take_plain_paths
-from edgecomp.trace import describe, live_nodes, path_of, trace
+from edgecomp.support import TARGETS, lacking
+from edgecomp.trace import Trace, describe, live_nodes, path_of, random_nodes, trace
+
+_TOLERANCE = 1e-3  # of the largest value: rounding in another order, and no other way
 
 
 @dataclass(frozen=True)
@@ -38,20 +45,24 @@ class Preflight:
     unused: frozenset[str] = frozenset()
 
 
-def preflight(model: LoadedModel, say: Callable[[str | None], None]) -> Preflight:
+def preflight(
+    model: LoadedModel, samples: Sequence[Sample], say: Callable[[str | None], None], targets: Sequence[str] = ()
+) -> Preflight:
     """Trace a bound model.
 
     Args:
         model: its weights may be of any float dtype.
-        say: is told what is left dense or out, and which sizes had to be fixed.
+        samples: inputs that it must take as the trace does.
+        say: is told what is left dense or out, which sizes had to be fixed, and what a target lacks.
+        targets: that must have all operators.
 
     Raises:
-        ExportError: it cannot be exported: with the node or module, and the remedy.
+        ExportError: it cannot be exported, or not for the sizes of all samples: with the node, module or line, and the remedy.
 
     """
     plain = replace(model, module=_without_values(model.module))
     try:
-        program = trace(plain)
+        found = trace(plain)
     except ExportError as error:
         if not model.guessed:
             raise
@@ -61,17 +72,88 @@ def preflight(model: LoadedModel, say: Callable[[str | None], None]) -> Prefligh
             for spec in model.inputs
         )
         try:
-            program = trace(replace(plain, inputs=specs))
+            found = trace(replace(plain, inputs=specs))
         except ExportError:
             raise error from None
         model = replace(model, inputs=specs, guessed=frozenset())
         say(f"the sizes {', '.join(f'{name} = {size}' for name, size in fixed.items())} are fixed as in the samples: {error}")
-    elsewhere, unused = _readers(program, plain.module, find_layers(body_of(plain.module)))
+    _require_one_way(found, model, samples)
+    _check_operators(found.program, targets, say)
+    say(ways(found.decisions, model.limits))
+    if found.kept:
+        say(f"forward leaves {', '.join(found.kept[:5])} for its next run, and an exported file starts each run anew")
+    drawn = random_nodes(found.program)
+    if drawn:
+        say(
+            f"outputs depend on random numbers, so that no two runs agree: {describe(drawn[0])} draws them. If they are not "
+            "wanted, as by dropout that does not ask for self.training, mend it; else take the noise as an input"
+        )
+    elsewhere, unused = _readers(found.program, plain.module, find_layers(body_of(plain.module)))
     for name, reader in elsewhere.items():
         say(f"{name} stays dense, since its weight is read outside of it too: by {reader}")
     if unused:
         say(f"left out, since no output depends on them: {', '.join(sorted(unused))}")
     return Preflight(model, elsewhere, unused)
+
+
+def _check_operators(program: ExportedProgram, targets: Sequence[str], say: Callable[[str | None], None]) -> None:
+    """Refuse or say operators that a target, or every target, has no form for."""
+    lacks = lacking(program)
+    wanted = next((target for target in targets if target in lacks), None)
+    if wanted is None and len(lacks) == len(TARGETS):
+        wanted = TARGETS[0]
+    reasons = {target: f"target {target} has no form for {describe(node)}" for target, node in lacks.items()}
+    if wanted is not None:
+        raise ExportError(
+            f"{reasons[wanted]}: replace this operation in the model's forward, or compress for another target (--target)"
+        )
+    for reason in reasons.values():
+        say(f"{reason}, so that the model cannot be exported to it")
+
+
+def _require_one_way(found: Trace, model: LoadedModel, samples: Sequence[Sample]) -> None:
+    """Check that samples of whose sizes forward decided otherwise get from the trace what the model gives them."""
+    seen: set[tuple[Decision, ...]] = set()
+    for sample in _with_one(found, model, samples):
+        sizes = sizes_of([sample], model.inputs)
+        others = tuple(decision for decision in found.decisions if not decision.holds(sizes))
+        if not others or others in seen:
+            continue
+        seen.add(others)
+        if not _agrees(found.program, model, sample):
+            raise ExportError(
+                "an exported file can hold one way through forward, but forward takes another for the sizes "
+                f"{', '.join(f'{name} = {size}' for name, size in sizes.items())} than where {' and '.join(map(str, others))}. "
+                "Give samples of one way alone and fix the size (`--dim INPUT=SIZES` of compress, or TensorSpecs), or write both "
+                "ways with masks or torch.where"
+            )
+
+
+def _with_one(found: Trace, model: LoadedModel, samples: Sequence[Sample]) -> Iterator[Sample]:
+    """The samples, and where forward asks for the batch a batch of one, which is what most devices run."""
+    yield from samples
+    if samples and any(BATCH in decision.sizes for decision in found.decisions):
+        first = samples[0]
+        yield {
+            spec.name: np.asarray(first[spec.name])[tuple(slice(1) if dim == BATCH else slice(None) for dim in spec.dims)]
+            for spec in model.inputs
+        }
+
+
+def _agrees(program: ExportedProgram, model: LoadedModel, sample: Sample) -> bool:
+    module = program.module(check_guards=False)
+    module.load_state_dict(model.module.state_dict(), strict=False)  # values, which weights other than float32 had none of
+    try:
+        with torch.no_grad():
+            got = module(*to_tensors(sample, model.inputs))
+    except (RuntimeError, AssertionError):  # of sizes that no longer fit each other
+        return False
+    outputs = got if isinstance(got, tuple | list) else (got,)
+    return all(_close(a.float(), b.float()) for a, b in zip(outputs, model(sample), strict=True))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=_TOLERANCE * float(b.abs().max() if b.numel() else 0))
 
 
 def _without_values(module: nn.Module) -> nn.Module:

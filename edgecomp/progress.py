@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,11 +12,15 @@ from typing import TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+_LOGGER = logging.getLogger("edgecomp")  # whose messages of warning go to stderr unless a program says otherwise
 
 
 @dataclass(frozen=True)
 class ProgressBar:
-    """Shows a bar for each iterable it wraps, and messages; nothing when `quiet`."""
+    """Shows a bar for each iterable it wraps, and messages; when `quiet`, no bars, and messages go by the logger `edgecomp`.
+
+    So a command has its notices on stderr in any case, and a program that uses the library decides by `logging` where they go.
+    """
 
     quiet: bool = False
 
@@ -45,6 +50,15 @@ class ProgressBar:
             bar.update()
 
     def say(self, message: str | None) -> None:
-        """Print a message, if there is one."""
-        if message is not None and not self.quiet:
+        """Tell a message, if there is one."""
+        if message is None:
+            return
+        if self.quiet:
+            _LOGGER.warning("edgecomp: %s", message)
+        else:
             tqdm.write(f"edgecomp: {message}", file=sys.stderr)
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names for a message: the first of many, and how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

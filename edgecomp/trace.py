@@ -11,19 +11,21 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import SymInt, Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import Node
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from edgecomp.decisions import Decision, decisions, noted
 from edgecomp.errors import ExportError, first_line
 from edgecomp.models import LoadedModel, body_of
 from edgecomp.models.bound import Bound
+from edgecomp.recurrence import Loops
 from edgecomp.tensor import TensorSpec
 
 # Example sizes of dynamic dimensions, in order of appearance. Primes that no model has as a fixed size, since torch.export takes a
@@ -33,8 +35,26 @@ _EXAMPLE_SIZES = ((3, 37, 41, 43, 47, 53, 59, 61), (2, 7, 11, 13, 17, 19, 23, 29
 _TORCH = Path(torch.__file__).parent
 
 
-def trace(model: LoadedModel, max_sizes: Mapping[str, int] | None = None) -> ExportedProgram:
+@dataclass(frozen=True)
+class Trace:
+    """What a model became.
+
+    Args:
+        program: its graph.
+        decisions: what its forward asked of sizes; other sizes than those that answer alike may want another graph.
+        kept: attributes that forward leaves for its next run, and that an exported file has not.
+
+    """
+
+    program: ExportedProgram
+    decisions: tuple[Decision, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+def trace(model: LoadedModel, max_sizes: Mapping[str, int] | None = None) -> Trace:
     """Trace a bound model of float32 weights with dynamic sizes where its specs have names.
+
+    Of the ways that forward has for different sizes, it is that of the model's examples, if it has some.
 
     Args:
         model: the model.
@@ -47,23 +67,39 @@ def trace(model: LoadedModel, max_sizes: Mapping[str, int] | None = None) -> Exp
     """
     bounds = {**model.limits, **(max_sizes or {})}
     failure: ExportError | None = None
+    found: list[Trace] = []
     for sizes in _attempts(model, bounds):
         examples = [_example(spec, sizes) for spec in model.inputs]
         try:
-            program = _export(model, examples, bounds)
-            if isinstance(model.module, Bound) and _changes_inputs(program):
+            traced = _export(model, examples, sizes, bounds)
+            if isinstance(model.module, Bound) and _changes_inputs(traced.program):
                 # Runtimes would give the changed input back as one more output, or change their caller's memory.
                 copying = copy.copy(model.module)
                 copying.copies_inputs = True
-                program = _export(replace(model, module=copying), examples, bounds)
+                traced = _export(replace(model, module=copying), examples, sizes, bounds)
         except ExportError as error:
             if _depends_on_values(error) or error.__cause__ is None:  # other sizes would not help
                 raise
             failure = failure or error
-        else:
-            return program
+            continue
+        if all(decision.holds(model.examples) for decision in traced.decisions):
+            return traced
+        found.append(traced)
+    if found:
+        return found[0]
     assert failure is not None  # there is an attempt
     raise failure
+
+
+def _dynamic(program: ExportedProgram, specs: Sequence[TensorSpec]) -> dict[str, SymInt]:
+    """The symbols of dynamic sizes, by name."""
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    return {
+        dim: size
+        for spec, name in zip(specs, program.graph_signature.user_inputs, strict=True)
+        for dim, size in zip(spec.dims, values[name].shape, strict=True)
+        if isinstance(dim, str) and isinstance(size, SymInt)
+    }
 
 
 def describe(node: Node) -> str:
@@ -78,6 +114,25 @@ def path_of(node: Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path = next((path for path, _ in reversed(list(stack.values())) if path), "")
     return re.sub(r"@\d+", "", path)  # the second call of a module has @1 behind its name
+
+
+def random_nodes(program: ExportedProgram) -> list[Node]:
+    """The nodes that draw random numbers on which an output depends."""
+    live = live_nodes(program)
+    return [node for node in program.graph.nodes if node in live and _draws(node)]
+
+
+def _draws(node: Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
+        return False
+    schema = node.target._schema
+    given = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
+    given |= {**dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)), **node.kwargs}
+    # Dropout and the like that are off, as all are in eval mode.
+    off = any(given.get(name) is False for name in ("train", "training")) or any(
+        given.get(name) == 0 for name in ("p", "dropout_p")
+    )
+    return not off
 
 
 def live_nodes(program: ExportedProgram) -> set[Node]:
@@ -125,7 +180,7 @@ def _require_stateless(program: ExportedProgram, assigned: list[str]) -> None:
         names = ", ".join(sorted(changed)[:5])
         raise ExportError(
             f"forward changes the buffers {names}, and what it leaves in them would be lost between two runs of an exported file: "
-            "take them as inputs, and return what they become"
+            "take them as inputs and return what they become, which --state of compress does for buffers"
         )
 
 
@@ -134,7 +189,7 @@ def _changes_inputs(program: ExportedProgram) -> bool:
     return any(node.name in inputs for part in program.graph.nodes for node in _written(part))
 
 
-def _export(model: LoadedModel, examples: list[Tensor], bounds: Mapping[str, int]) -> ExportedProgram:
+def _export(model: LoadedModel, examples: list[Tensor], sizes: Mapping[str, int], bounds: Mapping[str, int]) -> Trace:
     # DYNAMIC, not named Dims: those demand the exact range that the model implies (such as sequence <= 512), which only it knows.
     shapes: tuple[Any, ...] = tuple(
         {axis: Dim.DYNAMIC for axis, dim in enumerate(spec.dims) if isinstance(dim, str) and bounds.get(dim) != 1}
@@ -144,9 +199,9 @@ def _export(model: LoadedModel, examples: list[Tensor], bounds: Mapping[str, int
         shapes = (shapes,)  # the one parameter *inputs
     printed = io.StringIO()  # torch.export prints graphs where it fails, and logs what the error says
     run = _Run(model.module)
-    with run.watched(), _quiet("torch._subclasses.fake_tensor"):
+    with run.watched(), noted() as questions, quiet_logger("torch._subclasses.fake_tensor"):
         try:
-            with torch.no_grad(), contextlib.redirect_stderr(printed), warnings.catch_warnings():
+            with torch.no_grad(), Loops(), contextlib.redirect_stderr(printed), warnings.catch_warnings():
                 # Of attributes that layers renew at each run, such as lists of weights; tensors that change are refused below.
                 warnings.filterwarnings("ignore", message="The tensor attributes? .* during export", category=UserWarning)
                 program = torch.export.export(model.module, tuple(examples), dynamic_shapes=shapes, strict=False)
@@ -159,11 +214,12 @@ def _export(model: LoadedModel, examples: list[Tensor], bounds: Mapping[str, int
             ) from error
     sys.stderr.write(printed.getvalue())
     _require_stateless(program, run.assigned)
-    return program
+    return Trace(program, decisions(questions, _dynamic(program, model.inputs), sizes), tuple(run.kept))
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def quiet_logger(name: str) -> Iterator[None]:
+    """A logger says errors alone meanwhile, and not these where they are raised too."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -229,14 +285,15 @@ def _line_of(error: Exception) -> str:
 
 
 class _Run:
-    """One run of a model: which modules run, outermost first, and which of its tensors are others behind it than before."""
+    """One run of a model: which modules run, outermost first, and what it leaves behind in their attributes."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._names = {id(part): name for name, part in body_of(module).named_modules()}
-        self._before: dict[str, int] = {}
+        self._before: dict[str, object] = {}
         self.running: list[str] = []  # as it was when an error left them
-        self.assigned: list[str] = []
+        self.assigned: list[str] = []  # tensors, buffers among them, in whose place there are others
+        self.kept: list[str] = []  # numbers that are others, and tensors where there were none
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -250,22 +307,43 @@ class _Run:
     def _enter(self, part: nn.Module, _: Any) -> None:
         self.running.append(self._names.get(id(part), ""))
         if part is self._module:
-            self._before = self._tensors()
+            self._before = self._held()
 
     def _leave(self, part: nn.Module, _: Any, __: Any) -> None:
         self.running.pop()
         if part is self._module:
-            behind = self._tensors()
-            self.assigned = [name for name, tensor in self._before.items() if behind.get(name, tensor) != tensor]
+            changed = [(name, value) for name, value in self._held().items() if value != self._before.get(name)]
+            self.assigned = [name for name, value in changed if isinstance(self._before.get(name), _Identity)]
+            self.kept = [name for name, value in changed if name not in self.assigned and value is not None]
 
-    def _tensors(self) -> dict[str, int]:
-        """Buffers, and attributes that are tensors."""
-        held = (
-            (f"{path}.{name}" if path else name, value)
+    def _held(self) -> dict[str, object]:
+        """Buffers and attributes, as far as what they are can be told by a comparison."""
+        return {
+            f"{path}.{name}" if path else name: _told(value)
             for path, part in body_of(self._module).named_modules()
             for name, value in (*vars(part).items(), *part._buffers.items())
-        )
-        return {name: id(value) for name, value in held if isinstance(value, Tensor)}
+            if name not in _OF_EVERY_MODULE
+        }
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+class _Identity(int):
+    """Which tensor it is."""
+
+
+def _told(value: object) -> object:
+    """What a value is: which tensor, which number, or which tensors in a tuple, list or dictionary; None of anything else."""
+    if isinstance(value, Tensor):
+        return _Identity(id(value))
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
+        return tuple(_told(part) for part in value)
+    return None
 
 
 def _attempts(model: LoadedModel, bounds: Mapping[str, int]) -> Iterator[dict[str, int]]:

@@ -9,13 +9,13 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError, OutputError, RuntimeUnavailableError
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
-from edgecomp.files import require_writable_target
 from edgecomp.progress import ProgressBar
 
 __all__ = ["TARGETS", "ExportOptions", "ExportResult", "export"]
 
-# Target -> module with `export(model, output, progress, options) -> ExportResult` and `output_files(output, options)`. Imported
-# when asked for, since each needs packages of its own (the extra of the target's name).
+# Target -> module with `export(model, output, progress, options) -> ExportResult`, and with `check_output(model, output, options,
+# overwrite)`, which refuses before long work. Imported when asked for, since each needs packages of its own (the extra of the
+# target's name).
 TARGETS: dict[str, str] = {
     "onnx": "edgecomp.exporters.to_onnx",
     "executorch": "edgecomp.exporters.to_executorch",
@@ -38,7 +38,8 @@ def export(
     Args:
         model: the compressed model.
         target: key of `TARGETS`.
-        output: the file to write; a target may write more files beside it.
+        output: the file to write; a target may write more files beside it. `onnx` writes a language model with its cache into a
+            folder, where the name has no suffix `.onnx`.
         options: what the target leaves to choose.
         overwrite: replace files that exist.
         quiet: no progress bar.
@@ -49,6 +50,10 @@ def export(
         RuntimeUnavailableError: a package that the target needs is missing.
 
     """
+    if not isinstance(model, CompressedModel):
+        raise ExportError(
+            f"what is exported must be a compressed model, of edgecomp.compress or edgecomp.load, got {type(model).__name__}"
+        )
     if target not in TARGETS:
         raise ExportError(f"unknown target {target!r}; targets: {', '.join(TARGETS)}")
     try:
@@ -65,7 +70,6 @@ def export(
     other = next((name for name, suffixes in SUFFIXES.items() if output.suffix in suffixes and name != target), None)
     if other is not None:
         raise ExportError(f"{output} has the suffix of a file for {other}, and the target is {target}: give --target {other}")
-    for path in exporter.output_files(output, options):
-        require_writable_target(path, overwrite=overwrite and not path.is_dir())
+    exporter.check_output(model, output, options, overwrite)
     result: ExportResult = exporter.export(model, output, ProgressBar(quiet), options)
     return result

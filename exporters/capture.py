@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from edgecomp.checkpoint import CompressedModel
+from edgecomp.decisions import conditions
 from edgecomp.errors import ExportError
 from edgecomp.exporters.packed import check_readers
 from edgecomp.modules import PackedFactor
@@ -25,11 +26,13 @@ class Capture:
     Args:
         program: the graph, in which packed layers are calls of our operators.
         dim_names: the name in the model's `TensorSpec`s of each of the program's symbols.
+        conditions: that sizes must meet for the program to be right; empty where all do.
 
     """
 
     program: ExportedProgram
     dim_names: Mapping[str, str]
+    conditions: Sequence[str] = ()
 
     @property
     def limits(self) -> dict[str, int]:
@@ -53,10 +56,14 @@ def capture(model: CompressedModel, max_sizes: Mapping[str, int] | None = None) 
 
     """
     _check_float32(model.module)
-    program = trace(model, max_sizes)
+    found = trace(model, max_sizes)
+    program = found.program
     check_readers(program, model)
-    _bound(program, model.inputs, {**model.limits, **(max_sizes or {})})
-    return Capture(program, _dim_names(program, model.inputs))
+    bounds = {**model.limits, **(max_sizes or {})}
+    _bound(program, model.inputs, bounds)
+    names = _dim_names(program, model.inputs)
+    wanted = [f"{name} >= {size}" for name, size in model.minimums.items() if name in names.values()]
+    return Capture(program, names, [*wanted, *conditions(found.decisions, bounds)])
 
 
 def _check_float32(module: torch.nn.Module) -> None:

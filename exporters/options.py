@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from edgecomp.errors import ConfigError
+
+ATTENTION = ("fused", "portable")
 
 
 @dataclass(frozen=True)
@@ -15,16 +18,42 @@ class ExportOptions:
     Args:
         max_sizes: `executorch`: the largest value of dynamic sizes by name, for which memory is planned; 1 makes a size fixed.
         external_weights: `executorch`: the constants in a file of their own, `<stem>.ptd`, beside the program.
+        attention: `onnx`, language models with a cache: `fused` (an operator of ONNX Runtime) or `portable` (standard ones).
+        last_logits: as above: logits of each row's last token alone.
+        context: as above: tokens that a text may have; None for as many as the model was made for.
+        machine: as above: whose library of our operators goes into the folder, as `uname -m` says it; None for this one, `none`
+            for none.
+        bundle: as above: the device bundle that holds it, if not in its default place.
 
     Raises:
-        ConfigError: a size below 1.
+        ConfigError: a size below 1, or an unknown attention.
 
     """
 
     max_sizes: Mapping[str, int] = field(default_factory=dict)
     external_weights: bool = False
+    attention: str = "fused"
+    last_logits: bool = False
+    context: int | None = None
+    machine: str | None = None
+    bundle: Path | None = None
+
+    @property
+    def for_executorch(self) -> bool:
+        """Whether one is chosen that only ExecuTorch has."""
+        return bool(self.max_sizes) or self.external_weights
+
+    @property
+    def for_language(self) -> bool:
+        """Whether one is chosen that only language models with a cache have."""
+        plain = ExportOptions(self.max_sizes, self.external_weights)
+        return self != plain
 
     def __post_init__(self) -> None:
         for name, size in self.max_sizes.items():
             if size < 1:
                 raise ConfigError(f"the largest size of {name} must be at least 1, got {size}")
+        if self.attention not in ATTENTION:
+            raise ConfigError(f"attention must be one of {', '.join(ATTENTION)}, got {self.attention!r}")
+        if self.context is not None and self.context < 2:
+            raise ConfigError(f"a context must hold at least 2 tokens, got {self.context}")

@@ -12,9 +12,20 @@ import numpy as np
 
 from edgecomp.bench.answers import described_inputs, part_of, read_output, validated
 from edgecomp.bench.host import now
+from edgecomp.bench.long_runs import energy_of, sessions_of
 from edgecomp.bench.operators import read_operator_times
 from edgecomp.bench.options import BenchOptions
-from edgecomp.bench.record import Conditions, Machine, Measurement, OperatorTimes, Round
+from edgecomp.bench.record import (
+    Conditions,
+    Energy,
+    Interval,
+    Machine,
+    Measurement,
+    OperatorTimes,
+    Round,
+    Segment,
+    Sessions,
+)
 from edgecomp.bounded import read_bytes, require_unpackable
 from edgecomp.devices.qemu import INSTRUCTIONS_FILE, QemuDevice
 from edgecomp.devices.session import Session
@@ -32,6 +43,7 @@ _TRACE_FILE = "trace.json"  # the runner's name for it
 _LARGEST_OUTPUTS_BYTES = 256 * 1024 * 1024
 _LARGEST_COUNT = 64  # characters of a count of instructions
 _COOLING_STEP_S = 2.0
+_LONGEST_IDLE_S = 10.0
 
 
 class Job:
@@ -117,6 +129,53 @@ class Job:
                 return read_operator_times(trace, part_of(answer, "trace", "runs", url=self.url), instructions)
             except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:  # of a trace of any other form
                 raise DeviceError(f"{self.url}: the trace of operators is not what this version expects: {error}") from error
+
+    def endure(self, seconds: float) -> Segment:
+        """Run one session for so long; what was measured when the device went is kept."""
+        options, started = self._options, now()
+        lines = [
+            *self._request,
+            ("action", "endure"),
+            ("warmup", options.warmup),
+            ("min_duration_ns", round(seconds * 1e9)),
+            ("interval_ns", round(options.interval_s * 1e9)),
+        ]
+        parts, answer = self._session.ask_in_parts(self._model.path, lines, seconds + options.timeout_s)
+        intervals = [validated(Interval, part_of(part, "interval", url=self.url), self.url) for part in parts]
+        failure = str(answer) if isinstance(answer, DeviceError) else None
+        return Segment(started_utc=started, intervals=intervals, failure=failure)
+
+    def open_and_close(self) -> Sessions:
+        """Open, run and close sessions in one process.
+
+        Raises:
+            DeviceError: the device fails.
+
+        """
+        lines = [*self._request, ("action", "sessions"), ("sessions", self._options.sessions)]
+        answer = self._session.ask(self._model.path, lines, self._options.timeout_s)
+        return sessions_of(validated(Sessions, part_of(answer, "sessions", url=self.url), self.url))
+
+    def measure_energy(self) -> Energy | None:
+        """Measure energy in a fresh process; None on an emulated device.
+
+        Raises:
+            RuntimeUnavailableError: the device has no meter.
+            DeviceError: the device fails.
+
+        """
+        if self._session.probe.emulation != "no":
+            return None
+        seconds = self._options.energy_s
+        lines = [
+            *self._request,
+            ("action", "energy"),
+            ("warmup", self._options.warmup),
+            ("idle_ns", round(min(seconds, _LONGEST_IDLE_S) * 1e9)),
+            ("min_duration_ns", round(seconds * 1e9)),
+        ]
+        answer = self._session.ask(self._model.path, lines, 2 * seconds + self._options.timeout_s)
+        return energy_of(validated(Energy, part_of(answer, "energy", url=self.url), self.url))
 
     def _sampling(self) -> list[tuple[str, object]]:
         options = self._options

@@ -36,6 +36,10 @@ class BenchOptions:
             orders, and where activations are rounded to int8 a last digit decides between two values.
         timeout_s: after so many seconds a round is given up.
         count_instructions: count the instructions of an inference, on devices that are emulated.
+        endure_s: run one session for so many seconds after the rounds; 0 for not at all.
+        interval_s: of such a run, what is told of each part.
+        sessions: open, run once and close so many sessions after the rounds; 0 for none.
+        energy_s: measure energy for so many seconds after the rounds, and idle power as long before, up to ten; 0 for not at all.
         time_operators: time each operator, in a process after the rounds, on devices that are not emulated.
 
     Raises:
@@ -65,11 +69,16 @@ class BenchOptions:
     timeout_s: float = 600.0
     count_instructions: bool = False
     time_operators: bool = False
+    endure_s: float = 0.0
+    interval_s: float = 60.0
+    sessions: int = 0
+    energy_s: float = 0.0
 
     def __post_init__(self) -> None:
-        least = {"threads": 1, "batch": 1, "sequence": 1, "token_ids": 2, "rounds": 1, "warmup": 0, "min_iterations": 1}
+        least: dict[str, float] = {"threads": 1, "batch": 1, "sequence": 1, "token_ids": 2, "rounds": 1, "warmup": 0}
+        least |= {"min_iterations": 1}
         least |= {"min_duration_s": 0, "max_spread": 0, "cooldown_s": 0, "max_frequency_drop": 0, "max_output_difference": 0}
-        least |= {"timeout_s": 1}
+        least |= {"timeout_s": 1, "endure_s": 0, "interval_s": 0.001, "sessions": 0, "energy_s": 0}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ConfigError(f"{name} must be at least {minimum}, got {getattr(self, name)}")

@@ -16,7 +16,7 @@ from edgecomp.errors import ConfigError
 
 MEBI = 1024 * 1024
 # Notes that explain what is missing begin with one of these; the others stay in the record and the report.
-SHOWN_NOTES = ("emulated", "operators")
+SHOWN_NOTES = ("emulated", "operators", "energy")
 
 
 def to_markdown(records: Sequence[Record]) -> str:
@@ -41,12 +41,54 @@ def to_markdown(records: Sequence[Record]) -> str:
         lines[-1] += " outputs differ: norm of the difference to the first device's, relative."
     lines += [f"! {record.label}: {reason}" for record in records for reason in record.validity.reasons]
     lines += [f"  {record.label}: {note}" for record in records for note in record.validity.notes if note.startswith(SHOWN_NOTES)]
+    for record in records:
+        lines += list(_long_lines(record))
     timed = [(record.label, record.operators) for record in records if record.operators is not None]
     for label, times in timed:
         lines += ["", *_operator_lines(label, times)]
     if timed:
         lines += ["", "traced in processes of their own, which takes time itself: shares of an inference, not latencies"]
     return "\n".join(lines) + "\n"
+
+
+def _long_lines(record: Record) -> Iterator[str]:
+    """A long run by its minutes, sessions and energy, where they were measured."""
+    energy = record.energy
+    if energy is not None and energy.joules is not None:
+        watts = energy.idle.joules / (energy.idle.duration_ns / 1e9)
+        yield ""
+        yield (
+            f"{record.label}: {energy.joules * 1e3:.3f} mJ an inference above {watts:.2f} W at rest, by {energy.source} "
+            f"(resolution {(energy.resolution_joules or 0) * 1e3:.3g} mJ)"
+        )
+    if record.sessions is not None:
+        grown = "-" if record.sessions.growth_bytes is None else f"{record.sessions.growth_bytes / 1024:.0f} KiB"
+        yield ""
+        yield f"{record.label}: {record.sessions.sessions:,} sessions opened, run and closed: {grown} of anonymous memory more"
+    if record.endurance is None:
+        return
+    growth = record.endurance.growth_bytes_per_minute
+    told = "too short to tell" if growth is None else f"{growth / 1024:+.1f} KiB a minute"
+    yield ""
+    yield f"{record.label}: {record.endurance.measured_s / 60:.1f} minutes, anonymous memory {told}"
+    yield ""
+    yield _row(["minute", "p50 ms", "p90 ms", "largest ms", "°C", "MHz", "anon MiB"])
+    yield _row(["---:"] * 7)
+    before_s = 0.0
+    for segment in record.endurance.segments:
+        for interval in segment.intervals:
+            yield _row(
+                [
+                    f"{(before_s + interval.elapsed_ns / 1e9) / 60:.1f}",
+                    *(_ms(value) for value in (interval.p50_ns, interval.p90_ns, interval.max_ns)),
+                    "-" if interval.celsius is None else f"{interval.celsius:.1f}",
+                    "-" if interval.frequency_hz is None else f"{interval.frequency_hz / 1e6:.0f}",
+                    _mib(interval.memory.anonymous_bytes),
+                ]
+            )
+        before_s += segment.intervals[-1].elapsed_ns / 1e9 if segment.intervals else 0
+        if segment.failure is not None:
+            yield f"! {segment.failure}"
 
 
 def _operator_lines(label: str, times: OperatorTimes) -> Iterator[str]:

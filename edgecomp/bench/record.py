@@ -218,6 +218,81 @@ class Summary(_Model):
     instructions: int | None = Field(description="of one inference")
 
 
+class Interval(_Model):
+    """A part of a long run, of a minute as a rule."""
+
+    elapsed_ns: int = Field(description="since the run began, at the part's end")
+    inferences: Annotated[int, Field(gt=0)]
+    p50_ns: int
+    p90_ns: int
+    max_ns: int
+    celsius: float | None = Field(description="of the hottest zone")
+    frequency_hz: int | None = Field(description="highest of the usable processors")
+    memory: Memory
+
+
+class Segment(_Model):
+    """One process of a long run."""
+
+    started_utc: str
+    intervals: list[Interval]
+    failure: str | None = Field(default=None, description="why it ended early")
+
+
+class Endurance(_Model):
+    """A long run of one session; of several where a device went down in the middle and the run was resumed."""
+
+    asked_s: float
+    interval_s: float
+    segments: list[Segment]
+    growth_bytes_per_minute: float | None = Field(
+        default=None, description="median slope of anonymous bytes over all pairs of intervals of a segment, its first left out"
+    )
+
+    @property
+    def measured_s(self) -> float:
+        """Seconds that were measured, of all segments."""
+        return sum(segment.intervals[-1].elapsed_ns / 1e9 for segment in self.segments if segment.intervals)
+
+
+class SessionMemory(_Model):
+    """Memory after so many sessions, none of them open."""
+
+    after_sessions: int
+    memory: Memory
+
+
+class Sessions(_Model):
+    """Sessions that were opened, run once and closed, in one process."""
+
+    sessions: Annotated[int, Field(gt=0)]
+    duration_ns: int
+    memory: list[SessionMemory] = Field(min_length=1)
+    growth_bytes: int | None = Field(default=None, description="of anonymous memory, from a tenth of the sessions to the last")
+
+
+class Span(_Model):
+    """What a meter of energy counted."""
+
+    joules: float
+    duration_ns: Annotated[int, Field(gt=0)]
+    updates: int = Field(description="how often the meter was seen to change")
+    smallest_step: float = Field(description="of a change: joules of a counter, watts of another meter")
+
+
+class Energy(_Model):
+    """Energy of inferences in a process of their own, above the machine's idle power just before."""
+
+    source: str
+    counts: bool = Field(description="whether the meter counts joules, or tells watts")
+    inferences: Annotated[int, Field(gt=0)]
+    idle: Span
+    busy: Span
+    joules: float | None = Field(default=None, description="of one inference, idle subtracted; null where it is refused")
+    resolution_joules: float | None = Field(default=None, description="of one inference: the meter's smallest step by inferences")
+    refusal: str | None = Field(default=None, description="why there is no figure")
+
+
 class Parity(_Model):
     """How the outputs differ from those of the first device, on the same inputs."""
 
@@ -251,6 +326,9 @@ class Record(_Model):
     summary: Summary | None = Field(description="null where no round was completed")
     parity: Parity | None = None
     operators: OperatorTimes | None = Field(default=None, description="where they were asked for, and the device is not emulated")
+    endurance: Endurance | None = Field(default=None, description="where a long run was asked for")
+    sessions: Sessions | None = Field(default=None, description="where sessions were to be opened and closed")
+    energy: Energy | None = Field(default=None, description="where energy was asked for and the device has a meter")
     failure: str | None = Field(default=None, description="why the record is partial")
     validity: Validity
 

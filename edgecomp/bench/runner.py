@@ -16,8 +16,21 @@ from tqdm import tqdm
 import edgecomp
 from edgecomp.bench.host import git_commit, now
 from edgecomp.bench.job import Job
+from edgecomp.bench.long_runs import endurance_of
 from edgecomp.bench.options import BenchOptions
-from edgecomp.bench.record import Artifact, ArtifactFile, Environment, OperatorTimes, Parity, Record, Round
+from edgecomp.bench.record import (
+    Artifact,
+    ArtifactFile,
+    Endurance,
+    Energy,
+    Environment,
+    OperatorTimes,
+    Parity,
+    Record,
+    Round,
+    Segment,
+    Sessions,
+)
 from edgecomp.bench.saved_outputs import SavedOutputs
 from edgecomp.bench.stats import summarize
 from edgecomp.bench.validity import check_validity
@@ -53,6 +66,7 @@ def run_benches(
     devices: Sequence[str] = ("local",),
     bundle: Path | None = None,
     outputs: Path | None = None,
+    earlier: Sequence[Record] = (),
     command: Sequence[str] | None = None,
     quiet: bool = False,
 ) -> list[Record]:
@@ -67,6 +81,8 @@ def run_benches(
         devices: URLs, see `edgecomp.devices`.
         bundle: what is brought to devices of another architecture; None for the default place.
         outputs: a folder for each device's outputs, see `edgecomp.bench.saved_outputs`.
+        earlier: records of the same artifacts, devices and options whose long runs are not whole: their rounds are kept, and the
+            long run goes on where it ended.
         command: the command line to record; by default this process's.
         quiet: no progress bar, not even on a terminal.
 
@@ -98,18 +114,31 @@ def run_benches(
             for m, model in enumerate(models)
             for t, target in enumerate(targets)
         ]
+        for run in runs:
+            run.go_on_from(earlier)
         keep = len(devices) > 1 or saved is not None
-        total = (options.rounds + options.time_operators) * len(runs)
+        extra = (options.time_operators, options.energy_s > 0, options.sessions > 0, options.endure_s > 0)
+        total = (options.rounds + sum(extra)) * len(runs)
         with tqdm(total=total, desc="bench", unit="process", file=sys.stderr, disable=quiet or None) as progress:
             for number in range(options.rounds):
                 for run in runs:
+                    if len(run.rounds) > number:  # of an earlier run
+                        progress.update()
+                        continue
                     progress.set_postfix_str(f"{run.model.path.name} on {run.target.device.url}")
                     run.advance(keep_outputs=number == 0 and keep, saved=saved)
                     progress.update()
-            for run in runs if options.time_operators else ():
-                progress.set_postfix_str(f"operators of {run.model.path.name} on {run.target.device.url}")
-                run.time_operators()
-                progress.update()
+            works = {
+                "operators": _Run.time_operators,
+                "energy": _Run.measure_energy,
+                "sessions": _Run.open_and_close,
+                "long run": _Run.endure,
+            }
+            for (what, work), asked in zip(works.items(), extra, strict=True):
+                for run in runs if asked else ():
+                    progress.set_postfix_str(f"{what} of {run.model.path.name} on {run.target.device.url}")
+                    work(run)
+                    progress.update()
     words = list(sys.argv if command is None else command)
     return [run.to_record(words, runs[index - index % len(targets)]) for index, run in enumerate(runs)]
 
@@ -146,10 +175,23 @@ class _Run:
         self.rounds: list[Round] = []
         self.outputs: dict[str, np.ndarray] = {}
         self.operators: OperatorTimes | None = None
+        self.energy: Energy | None = None
+        self.sessions: Sessions | None = None
+        self.segments: list[Segment] = []
+        self._earlier_environment: Environment | None = None
         self.notes: list[str] = []
         self.failure: str | None = None
         self._job: Job | None = None
         self._created = now()
+
+    def go_on_from(self, earlier: Sequence[Record]) -> None:
+        """Take over what an earlier run measured of the same files on the same device."""
+        mine = _artifact(self.model, self.library)
+        for record in earlier:
+            if (record.artifact, record.device) == (mine, self.target.device.url) and record.endurance is not None:
+                self.rounds, self.operators, self.energy = list(record.rounds), record.operators, record.energy
+                self._earlier_environment = record.environment
+                self.sessions, self.segments, self._created = record.sessions, record.endurance.segments, record.created_utc
 
     def advance(self, *, keep_outputs: bool, saved: SavedOutputs | None) -> None:
         """Run the next round."""
@@ -174,6 +216,44 @@ class _Run:
 
         self._unless_failed(trace)
 
+    def measure_energy(self) -> None:
+        """Measure energy, where the device can."""
+
+        def measure(job: Job) -> None:
+            try:
+                self.energy = job.measure_energy()
+            except RuntimeUnavailableError as error:
+                self.notes.append(f"energy is not measured: {error}")
+                return
+            if self.energy is not None and self.energy.refusal is not None:
+                self.notes.append(f"energy is refused: {self.energy.refusal}")
+
+        if self.energy is None:
+            self._unless_failed(measure)
+
+    def open_and_close(self) -> None:
+        """Open and close sessions."""
+
+        def work(job: Job) -> None:
+            self.sessions = job.open_and_close()
+
+        if self.sessions is None:
+            self._unless_failed(work)
+
+    def endure(self) -> None:
+        """Run for minutes, or for what is left of them."""
+
+        def work(job: Job) -> None:
+            left = self.options.endure_s - self._endurance().measured_s
+            if left > 0:
+                self.segments.append(job.endure(left))
+                self.failure = self.segments[-1].failure
+
+        self._unless_failed(work)
+
+    def _endurance(self) -> Endurance:
+        return endurance_of(self.options.endure_s, self.options.interval_s, self.segments)
+
     def _unless_failed(self, work: Callable[[Job], None]) -> None:
         """Work with the device, unless it failed before."""
         if self.failure is not None:
@@ -191,7 +271,7 @@ class _Run:
 
     def to_record(self, command: list[str], first: _Run) -> Record:
         """The record; `first` ran the same artifact on the first device."""
-        environment = None
+        environment = self._earlier_environment
         if self._job is not None:
             environment = Environment(
                 **self._job.machine.model_dump(),
@@ -202,7 +282,17 @@ class _Run:
         emulation = "no" if environment is None else environment.emulation
         summary = summarize(self.rounds, emulation) if self.rounds else None
         parity = None if self is first else _compare(self.outputs, first)
-        validity = check_validity(self.rounds, summary, self.options, emulation, parity=parity, failure=self.failure)
+        endurance = self._endurance() if self.options.endure_s > 0 else None
+        validity = check_validity(
+            self.rounds,
+            summary,
+            self.options,
+            emulation,
+            parity=parity,
+            failure=self.failure,
+            endurance=endurance,
+            sessions=self.sessions,
+        )
         return Record(
             created_utc=self._created,
             command=command,
@@ -214,6 +304,9 @@ class _Run:
             summary=summary,
             parity=parity,
             operators=self.operators,
+            endurance=endurance,
+            sessions=self.sessions,
+            energy=self.energy,
             failure=self.failure,
             validity=validity.model_copy(update={"notes": [*validity.notes, *self.notes]}),
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from edgecomp.bench.long_runs import reasons_of_long_runs
 from edgecomp.bench.options import BenchOptions
-from edgecomp.bench.record import Latency, Parity, Round, Summary, Validity
+from edgecomp.bench.record import Endurance, Latency, Parity, Round, Sessions, Summary, Validity
 from edgecomp.devices.base import Emulation
 
 # A clock that is slewed by its time server moves by less; one that is set moves by more.
@@ -23,6 +24,8 @@ def check_validity(
     *,
     parity: Parity | None = None,
     failure: str | None = None,
+    endurance: Endurance | None = None,
+    sessions: Sessions | None = None,
 ) -> Validity:
     """Apply the rules.
 
@@ -38,6 +41,7 @@ def check_validity(
     if parity is not None and (parity.relative_difference is None or parity.relative_difference > options.max_output_difference):
         found = "not finite" if parity.relative_difference is None else f"{parity.relative_difference:.2e}"
         reasons.append(f"outputs differ from those on {parity.reference}: {found}, above {options.max_output_difference}")
+    reasons += reasons_of_long_runs(endurance, sessions)
     return Validity(valid=not reasons, reasons=reasons, notes=_notes(rounds, options, emulation))
 
 

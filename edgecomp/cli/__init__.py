@@ -16,7 +16,10 @@ from edgecomp.cli.streams import drop, standard_streams
 from edgecomp.errors import EdgecompError, OutputError, RuntimeUnavailableError, first_line, is_out_of_memory, visible
 
 # Each a module with `add_arguments(parser)` and `run(arguments)`; its docstring's first line is the verb's help.
-VERBS = ("compress", "export", "verify", "bench", "inspect", "report", "recipe", "device-bundle", "doctor")
+VERBS = (
+    *("compress", "export", "generate", "verify", "bench", "inspect", "report"),
+    *("recipe", "requirements", "device-bundle", "doctor"),
+)
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 # Extras by the packages that they bring, for those that are imported where a command needs them.
@@ -27,6 +30,7 @@ _EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "bench",
     "executorch": "executorch",
+    "tokenizers": "generate",
     "plotly": "report",
     "jinja2": "report",
 }

@@ -6,8 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgecomp.cli.common import add_quiet, parse_sizes
+from edgecomp.cli.common import add_quiet, add_requirements, parse_sizes, require
+
+if TYPE_CHECKING:
+    from edgecomp.bench.record import Record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +60,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--operators", action="store_true", help="also time each operator, in a process of its own; not on emulated devices"
     )
     parser.add_argument(
+        "--for",
+        dest="endure",
+        default="0",
+        metavar="TIME",
+        help="also run one session for so long (30m, 90s, 2h): p50, temperature, frequency and memory of every minute",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the long run of the records in --save, where a device went down in it"
+    )
+    parser.add_argument("--sessions", type=int, default=0, metavar="N", help="also open, run once and close so many sessions")
+    parser.add_argument(
+        "--energy", action="store_true", help="also joules of an inference, by RAPL, an INA sensor or a Raspberry Pi 5's controller"
+    )
+    parser.add_argument("--energy-duration", type=float, default=20.0, metavar="S", help="seconds of that (default: %(default)s)")
+    parser.add_argument(
         "--outputs", type=Path, metavar="FOLDER", help="keep inputs and each device's outputs here, as FOLDER/MODEL/DEVICE.npz"
     )
     parser.add_argument(
@@ -69,12 +88,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cooldown", type=float, default=120.0, metavar="S", help="seconds to wait for that (default: %(default)s)"
     )
     parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds a round may take (default: %(default)s)")
+    add_requirements(parser)
     add_quiet(parser)
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="also write the records here, for edgecomp report")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Bench, print, and save where asked."""
+    from edgecomp.acceptance import read_requirements
     from edgecomp.bench.options import BenchOptions
     from edgecomp.bench.output import format_records
     from edgecomp.bench.runner import run_benches
@@ -99,13 +120,18 @@ def run(arguments: argparse.Namespace) -> None:
         timeout_s=arguments.timeout,
         count_instructions=arguments.count is not None,
         time_operators=arguments.operators,
+        endure_s=_seconds(arguments.endure),
+        sessions=arguments.sessions,
+        energy_s=arguments.energy_duration if arguments.energy else 0.0,
     )
+    requirements = None if arguments.requirements is None else read_requirements(arguments.requirements)
     records = run_benches(
         arguments.artifacts,
         options,
         devices=arguments.devices or ["local"],
         bundle=arguments.bundle,
         outputs=arguments.outputs,
+        earlier=_earlier(arguments),
         command=["edgecomp", *sys.argv[1:]],
         quiet=arguments.quiet,
     )
@@ -126,6 +152,35 @@ def run(arguments: argparse.Namespace) -> None:
     failures = [record.failure for record in records if record.failure is not None]
     if failures:
         raise DeviceError("; ".join(dict.fromkeys(failures)))
+    if requirements is not None:
+        require(requirements, records, [], quietly=arguments.format != "md")
+
+
+def _seconds(text: str) -> float:
+    """`30m` in seconds.
+
+    Raises:
+        ConfigError: another form.
+
+    """
+    from edgecomp.errors import ConfigError
+
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    if not (number.isascii() and number.isdecimal() and len(number) < 9):
+        raise ConfigError(f"--for must be a time such as 90s, 30m or 2h, got {text!r}")
+    return float(int(number) * units[unit])
+
+
+def _earlier(arguments: argparse.Namespace) -> list[Record]:
+    from edgecomp.errors import ConfigError
+    from edgecomp.report.run_folder import read_records
+
+    if not arguments.resume:
+        return []
+    if arguments.save is None or not arguments.save.is_file() or _seconds(arguments.endure) == 0:
+        raise ConfigError("--resume needs the long run that it resumes: give --for and --save FILE.json of the same command")
+    return read_records(arguments.save)
 
 
 def _cpus(numbers: str) -> tuple[int, ...]:

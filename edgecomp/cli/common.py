@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgecomp.acceptance import Requirements
+    from edgecomp.bench.record import Record
     from edgecomp.trust import Trust
+    from edgecomp.verify import VerifyResult
 
+from edgecomp.errors import visible
 from edgecomp.files import is_utf8
 
 
@@ -49,6 +54,30 @@ def trust_of(arguments: argparse.Namespace) -> Trust:
     return Trust(remote_code=arguments.trust_remote_code, code=arguments.trust_code)
 
 
+def add_requirements(parser: argparse.ArgumentParser) -> None:
+    """`--requirements`."""
+    parser.add_argument(
+        "--requirements",
+        type=Path,
+        metavar="FILE.toml",
+        help="limits to hold the figures to (`edgecomp requirements` shows them); the command ends with 13 where one fails",
+    )
+
+
+def require(requirements: Requirements, records: Sequence[Record], results: Sequence[VerifyResult], *, quietly: bool) -> None:
+    """Print the verdict on what was measured, on stderr where stdout has other things to say, and fail where a limit does not hold.
+
+    Raises:
+        RequirementError: naming the limits.
+
+    """
+    from edgecomp.acceptance import evidence_of, judge, raise_on_failure
+
+    verdict = judge(requirements, evidence_of(records, results))
+    print(visible(verdict.to_markdown()), end="", file=sys.stderr if quietly else sys.stdout)
+    raise_on_failure(verdict)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -56,7 +85,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """`--quiet`."""
-    parser.add_argument("--quiet", action="store_true", help="no progress bars and no notices")
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bars; notices, such as of what stays dense, are shown all the same"
+    )
 
 
 def print_json(value: Any) -> None:

@@ -45,6 +45,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compress a model that may not be exportable: do not trace it first",
     )
+    parser.add_argument(
+        "-t",
+        "--target",
+        dest="targets",
+        action="append",
+        default=[],
+        choices=["onnx", "executorch"],
+        help="refuse a model that this target has no operators for, before the work; may be repeated (default: it is said)",
+    )
+    parser.add_argument(
+        "--state",
+        action="store_true",
+        help="make buffers that the model changes inputs of their names and outputs NAME_out, to be handed from run to run",
+    )
     add_trust(parser)
     add_output(parser, "the checkpoint folder, such as model.ec")
     add_json(parser)
@@ -75,6 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
                 device=arguments.device,
                 sizes=parse_dims(arguments.dims),
                 exportable=not arguments.no_export_check,
+                state=arguments.state,
+                targets=arguments.targets,
                 trust=trust_of(arguments),
             )
             model.save(arguments.output, overwrite=arguments.force)

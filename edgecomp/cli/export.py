@@ -12,7 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `edgecomp export`."""
     parser.add_argument("checkpoint", type=Path, metavar="MODEL.ec", help="a folder that edgecomp compress wrote")
     parser.add_argument("-t", "--target", default="onnx", help="onnx (default) or executorch")
-    add_output(parser, "the file: model.onnx, whose weights go beside it, or model.pte")
+    add_output(
+        parser,
+        "the file: model.onnx, whose weights go beside it, or model.pte; a folder (no suffix) for a language model with cache",
+    )
     parser.add_argument(
         "--max-size",
         dest="max_sizes",
@@ -22,6 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="executorch: the largest value of a dynamic size, for which memory is planned (default: batch=1, sequence=512)",
     )
     parser.add_argument("--external-weights", action="store_true", help="executorch: constants in a .ptd file beside the program")
+    language = parser.add_argument_group("language models with a cache (target onnx, the output a folder)")
+    language.add_argument(
+        "--attention", default="fused", help="fused: by an operator of ONNX Runtime (default); portable: by standard operators"
+    )
+    language.add_argument("--last-logits", action="store_true", help="logits of the last token alone: lm-eval needs all")
+    language.add_argument("--context", type=int, metavar="TOKENS", help="tokens of a text at most (default: what the model takes)")
+    language.add_argument(
+        "--for",
+        dest="machine",
+        metavar="MACHINE",
+        help="whose library of our operators is copied in: x86_64, aarch64, or none (default: this machine's)",
+    )
+    language.add_argument(
+        "--bundle", type=Path, metavar="FOLDER", help="what `edgecomp device-bundle` made, if not in its default place"
+    )
     add_model(parser)
     add_trust(parser)
     add_json(parser)
@@ -34,7 +52,15 @@ def run(arguments: argparse.Namespace) -> None:
     from edgecomp.exporters import ExportOptions, export
     from edgecomp.size import shipped
 
-    options = ExportOptions(max_sizes=parse_sizes(arguments.max_sizes), external_weights=arguments.external_weights)
+    options = ExportOptions(
+        max_sizes=parse_sizes(arguments.max_sizes),
+        external_weights=arguments.external_weights,
+        attention=arguments.attention,
+        last_logits=arguments.last_logits,
+        context=arguments.context,
+        machine=arguments.machine,
+        bundle=arguments.bundle,
+    )
     model = load(arguments.checkpoint, model=arguments.model, trust=trust_of(arguments))
     result = export(model, arguments.target, arguments.output, options=options, overwrite=arguments.force, quiet=arguments.quiet)
     if arguments.json:

@@ -36,7 +36,9 @@ class AdbDevice(ShellDevice):
         if done.exit_code != 0 and lines:
             remedy = next((remedy for sign, remedy in _REMEDIES.items() if sign in done.stderr), None)
             said = lines[0].removeprefix("error:").strip()
-            raise DeviceError(f"{self.url} is not reached: {said}" + ("" if remedy is None else f"; {remedy}"))
+            error = DeviceError(f"{self.url} is not reached: {said}" + ("" if remedy is None else f"; {remedy}"))
+            error.partial_output = done.stdout
+            raise error
         return done
 
     def shell(self, script: str, timeout_s: float) -> Completed:

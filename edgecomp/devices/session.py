@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,59 @@ class Session:
         runtime = [("runtime", self._paths[self.bundle.runtime])] if self.bundle.runtime is not None else []
         return self._answer(self.bundle.runner_for(artifact), [*runtime, *lines], timeout_s)
 
+    def ask_in_parts(
+        self, artifact: Path, lines: Lines, timeout_s: float
+    ) -> tuple[list[dict[str, Any]], dict[str, Any] | DeviceError]:
+        """Like `ask`, of a program that tells of its work as it goes on: a line of JSON at a time, the answer last.
+
+        Returns:
+            The lines before the answer, and the answer; or what became of the device, and the lines until then.
+
+        Raises:
+            EdgecompError: of the class that the program names.
+
+        """
+        runtime = [("runtime", self._paths[self.bundle.runtime])] if self.bundle.runtime is not None else []
+        program = self.bundle.runner_for(artifact)
+        try:
+            done = self._run(program, [*runtime, *lines], timeout_s)
+        except DeviceError as error:
+            return self._parts(error.partial_output, program), error
+        *earlier, last = done.stdout.splitlines() or [""]
+        try:
+            answer = self._parsed(program, replace(done, stdout=last), timeout_s)
+        except DeviceError as error:
+            return self._parts(done.stdout, program), error
+        return self._parts("".join(f"{line}\n" for line in earlier), program), answer
+
+    def _parts(self, text: str, program: str) -> list[dict[str, Any]]:
+        """The whole lines of JSON objects; one that was cut short where the program ended is none."""
+        parts = []
+        for line in text.splitlines(keepends=True):
+            if not line.endswith("\n"):
+                break
+            try:
+                part = _shown(parse_json(line, finite=True))
+            except ValueError as error:
+                raise DeviceError(f"{self.device.url}: {program} must write lines of JSON: {error}") from error
+            if not isinstance(part, dict):
+                raise DeviceError(f"{self.device.url}: {program} must write JSON objects, got {type(part).__name__}")
+            parts.append(part)
+        return parts
+
     def _answer(self, program: str, lines: Lines, timeout_s: float) -> dict[str, Any]:
+        return self._parsed(program, self._run(program, lines, timeout_s), timeout_s)
+
+    def _run(self, program: str, lines: Lines, timeout_s: float) -> Completed:
         request = _request([*lines, ("deadline_s", max(round(timeout_s), 1))])
         command = [self._paths[program]]
         if self.bundle.brings_libc:
             folder = self._paths[LOADER].removesuffix(f"/{LOADER}")
             command = [self._paths[LOADER], "--library-path", folder, *command]
-        done = self.device.run(command, request, timeout_s + _GRACE_S)
+        return self.device.run(command, request, timeout_s + _GRACE_S)
+
+    def _parsed(self, program: str, done: Completed, timeout_s: float) -> dict[str, Any]:
+        """The answer in what a program wrote, or the error that it names, or why there is none."""
         try:
             answer = _shown(parse_json(done.stdout, finite=True))
         except ValueError as error:

@@ -60,7 +60,9 @@ class SshDevice(ShellDevice):
             lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
             said = lines[-1] if lines else "the connection was lost"
             remedy = next((remedy for sign, remedy in _REMEDIES.items() if sign in done.stderr), None)
-            raise DeviceError(f"{self.url} is not reached: {said}" + ("" if remedy is None else f"; {remedy}"))
+            error = DeviceError(f"{self.url} is not reached: {said}" + ("" if remedy is None else f"; {remedy}"))
+            error.partial_output = done.stdout
+            raise error
         return done
 
     def shell(self, script: str, timeout_s: float) -> Completed:

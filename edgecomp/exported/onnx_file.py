@@ -18,6 +18,7 @@ from edgecomp.ops import DOMAIN, OPERATORS
 
 # Metadata of an exported model: a JSON object of the SHA-256 of each data file that was written with it, by location.
 DATA_DIGESTS = "edgecomp.data"
+CONDITIONS = "edgecomp.conditions"  # a JSON list of what sizes must meet for the outputs to be right, in words
 LIMITS = "edgecomp.limits"  # a JSON object of the largest value of dynamic sizes, by name
 PARAMETERS = "edgecomp.parameters"  # of the uncompressed model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from edgecomp.errors import CheckpointError, ModelError
 from edgecomp.models import factory, huggingface, program
 from edgecomp.models.base import LoadedModel
 from edgecomp.models.bound import Adapter, body_of
+from edgecomp.models.brought import plain
 from edgecomp.models.named_files import what_is
 from edgecomp.trust import NOBODY, Trust
 
@@ -43,13 +44,40 @@ def load_model(spec: str, trust: Trust = NOBODY) -> LoadedModel:
     return huggingface.load(spec, trust)
 
 
-def build_skeleton(source: Mapping[str, Any], folder: Path, model: str | nn.Module | None, trust: Trust = NOBODY) -> LoadedModel:
+def brought(model: Any, trust: Trust = NOBODY) -> LoadedModel:
+    """The model that a user gives in Python.
+
+    Args:
+        model: what `load_model` takes, a module, a function that makes it, or what such a function returns (`factory.made`).
+        trust: whether code of the model's makers may run.
+
+    Raises:
+        ModelError: as theirs, or it is none of these.
+
+    """
+    if isinstance(model, str | Path):
+        return load_model(str(model), trust)
+    if isinstance(model, nn.Module):
+        return LoadedModel(plain(model), (), ())
+    made = isinstance(model, tuple) and len(model) == 2  # what such a function returns
+    if not callable(model) and not made:
+        raise ModelError(
+            "a model must be a module, a function that makes it, its name or path, or what edgecomp.models.load_model returns, "
+            f"got {type(model).__name__}"
+        )
+    name = getattr(model, "__name__", type(model).__name__)
+    return factory.made(model, name, {"kind": "module"})
+
+
+def build_skeleton(
+    source: Mapping[str, Any], folder: Path, model: str | Path | nn.Module | Callable[[], Any] | None, trust: Trust = NOBODY
+) -> LoadedModel:
     """The model of a checkpoint, its weights still to be filled in.
 
     Args:
         source: what the checkpoint says of its model.
         folder: its configuration, for Hugging Face models, which are built from that alone.
-        model: for all others the model, or what `load_model` takes. The checkpoint's own word is not followed: it would mean
+        model: for all others the model, or what `brought` takes. The checkpoint's own word is not followed: it would mean
             running whatever code a file names.
         trust: whether code of the model's makers may run.
 
@@ -59,7 +87,7 @@ def build_skeleton(source: Mapping[str, Any], folder: Path, model: str | nn.Modu
 
     """
     if model is not None:
-        return LoadedModel(copy.deepcopy(model).eval(), (), ()) if isinstance(model, nn.Module) else load_model(model, trust)
+        return brought(copy.deepcopy(plain(model)).eval() if isinstance(model, nn.Module) else model, trust)
     if source["kind"] == "huggingface":
         return huggingface.skeleton(source, folder, trust)
     made_from = f" ({source['model']})" if "model" in source else ""
@@ -78,4 +106,4 @@ def local_source(source: Mapping[str, Any]) -> str | None:
     return spec if source["kind"] == "huggingface" and isinstance(spec, str) and Path(spec).exists() else None
 
 
-__all__ = ["Adapter", "LoadedModel", "body_of", "build_skeleton", "load_model", "local_source"]
+__all__ = ["Adapter", "LoadedModel", "body_of", "brought", "build_skeleton", "load_model", "local_source"]

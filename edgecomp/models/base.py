@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from edgecomp import calibration
 from edgecomp.calibration import Sample, Tokenizer
 from edgecomp.errors import CalibrationError, ModelError
-from edgecomp.models.bound import Adapter, Bound, bind, body_of, named_tensors
+from edgecomp.models.bound import Adapter, Bound, bind, body_of, named_tensors, unchanged
 from edgecomp.models.shapes import check_alike, resized, sizes_of, specs_of
 from edgecomp.tensor import TensorSpec
 from edgecomp.weights import streamed
@@ -54,8 +55,11 @@ class LoadedModel:
         assets: writes configuration and tokenizer into a folder, for models that have them.
         files: what it was read from and what decides its weights; empty for a model in memory.
         limits: the largest value of dynamic sizes by name, where the model has one, such as the rows of its table of positions.
+        minimums: the smallest value of dynamic sizes by name, where the model has one above 1.
         examples: a value of dynamic sizes by name that the model was seen to take.
+        state: buffers of the module that are inputs and outputs: `carrying`.
         guessed: dynamic sizes that nobody named and no samples vary; they become fixed where the model leaves them no choice.
+        notices: what loading it left out or took for granted, to be said when it is compressed.
 
     """
 
@@ -68,8 +72,11 @@ class LoadedModel:
     assets: Sequence[Any] = field(default_factory=tuple)  # objects with save_pretrained(folder)
     files: Sequence[Path] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
+    minimums: Mapping[str, int] = field(default_factory=dict)
     examples: Mapping[str, int] = field(default_factory=dict)
+    state: tuple[str, ...] = ()
     guessed: frozenset[str] = frozenset()
+    notices: Sequence[str] = ()
 
     def described(self, samples: Sequence[Sample] = (), sizes: Mapping[str, Sequence[int | str]] | None = None) -> LoadedModel:
         """The model with its inputs bound by name, and inputs and outputs filled in where they are unknown.
@@ -98,7 +105,7 @@ class LoadedModel:
         unknown = sorted({*sizes} - {*names})
         if unknown:
             raise ModelError(f"--dim must name inputs of the model, which are {', '.join(names)}; got {unknown[0]}")
-        check_alike(samples, specs)
+        check_alike(samples, specs, self.minimums)
         said = {dim for dims in sizes.values() for dim in dims}
         model = replace(
             self,
@@ -109,18 +116,55 @@ class LoadedModel:
         if model.outputs:
             return model
         module = cast(Bound, model.module)
-        with streamed(module):
+        with streamed(module), unchanged(module):
             inputs = calibration.to_tensors(samples[0] if samples else _ones(specs), model.inputs)
             outputs = named_tensors(calibration.run_module(lambda *arguments: module.run_body(arguments), inputs))
         return replace(model, outputs=tuple(f"{name}_out" if name in names else name for name in outputs))
 
     def bound(self) -> LoadedModel:
         """The model with an adapter that takes its inputs by name, then in the order of `forward`; itself where it has one."""
+        if isinstance(self.module, Bound) and self.module.state != self.state:
+            return replace(self, module=Bound(self.module.body, self.module.binding, self.state).eval())
         if isinstance(self.module, Adapter):
             return self
-        order, binding = bind(self.module, [spec.name for spec in self.inputs])
         specs = {spec.name: spec for spec in self.inputs}
-        return replace(self, module=Bound(self.module, binding).eval(), inputs=tuple(specs[name] for name in order))
+        order, binding = bind(self.module, [name for name in specs if name not in self.state])
+        module = Bound(self.module, binding, self.state).eval()
+        return replace(self, module=module, inputs=tuple(specs[name] for name in (*order, *self.state)))
+
+    def carrying(self, sample: Sample) -> LoadedModel:
+        """The model with the buffers that forward changes as inputs of their names, and as outputs `NAME_out`; described before.
+
+        Args:
+            sample: inputs to see by which buffers change.
+
+        Raises:
+            ModelError: none does, or an input or output has the name of one already.
+
+        """
+        if not isinstance(self.module, Bound):
+            raise ModelError("--state is for models of one's own: Hugging Face models are exported without state")
+        body = self.module.body
+        before = {name: buffer.clone() for name, buffer in body.named_buffers()}
+        with unchanged(body):
+            self(sample)
+            state = tuple(name for name, value in before.items() if not torch.equal(value, body.get_buffer(name)))
+        if not state:
+            raise ModelError("--state is for models whose forward changes buffers, and this one changes none")
+        outputs = tuple(f"{name}_out" for name in state)
+        taken = {spec.name for spec in self.inputs}.intersection(state) or {*self.outputs}.intersection(outputs)
+        if taken:
+            raise ModelError(
+                f"buffers that become inputs and outputs must have names of their own, but {min(taken)} is one already"
+            )
+        specs = tuple(TensorSpec(name, str(before[name].dtype).removeprefix("torch."), tuple(before[name].shape)) for name in state)
+        module = Bound(body, self.module.binding, state).eval()
+        return replace(self, module=module, inputs=(*self.inputs, *specs), outputs=(*self.outputs, *outputs), state=state)
+
+    def with_state(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Samples that start from the module's own state, where they bring none."""
+        start = {name: body_of(self.module).get_buffer(name).numpy() for name in self.state}
+        return [{**start, **sample} for sample in samples]
 
     def __call__(self, sample: Sample) -> tuple[Tensor, ...]:
         """The outputs for one sample; the model must be bound.
@@ -137,6 +181,10 @@ class LoadedModel:
         """The outputs by name, as arrays."""
         return {name: output.numpy() for name, output in zip(self.outputs, self(sample), strict=True)}
 
+    @property
+    def _given(self) -> tuple[TensorSpec, ...]:
+        return tuple(spec for spec in self.inputs if spec.name not in self.state)
+
     def fitting_length(self, length: int) -> int:
         """So many tokens, or as many as the model takes."""
         return min(length, self.limits.get("sequence", length))
@@ -152,23 +200,31 @@ class LoadedModel:
         """
         path = Path(spec)
         if path.suffix == ".npz":
-            return calibration.npz_samples(path, self.inputs, count)
+            return self.with_state(calibration.npz_samples(path, self._given, count))
         if ":" in spec and not path.exists():
-            return calibration.factory_samples(spec, count)
+            return self.with_state(calibration.factory_samples(spec, count))
         if path.suffix == ".py":
             raise CalibrationError(
                 f"samples in Python are named by a function that yields them, without .py: give {path.stem}:FUNCTION, not {spec}"
             )
+        return self.text_samples(calibration.read_text(path), spec, count=count, sequence_length=sequence_length)
+
+    def text_samples(self, text: str, where: str, *, count: int, sequence_length: int) -> list[Sample]:
+        """Samples of a text: of encoders its lines, of others its windows.
+
+        Raises:
+            CalibrationError: the model takes no text, or it is too short.
+
+        """
         sequence_length = self.fitting_length(sequence_length)
-        text = calibration.read_text(path)
         if self.tokenizer is None:
             raise CalibrationError(
-                f"this model has no tokenizer, so its inputs must be an .npz or package.module:factory, got {spec}; a Hugging Face "
-                "folder brings one in tokenizer.json, or in the files of an older one, such as vocab.txt"
+                f"this model has no tokenizer, so its inputs must be an .npz or package.module:factory, got {where}; a Hugging "
+                "Face folder brings one in tokenizer.json, or in the files of an older one, such as vocab.txt"
             )
         if self.kind == "encoder":
-            return calibration.sentence_samples(text, self.tokenizer, sequence_length, count, spec)
-        windows = calibration.text_windows(text, self.tokenizer, sequence_length, count, spec)
+            return calibration.sentence_samples(text, self.tokenizer, sequence_length, count, where)
+        windows = calibration.text_windows(text, self.tokenizer, sequence_length, count, where)
         return [{"input_ids": window[None], "attention_mask": np.ones_like(window)[None]} for window in windows]
 
 

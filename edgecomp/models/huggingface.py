@@ -9,16 +9,18 @@ trusted.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, LARGEST_TOKENIZER_BYTES
+from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, LARGEST_TOKENIZER_BYTES, read_json
 from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
 from edgecomp.models import configuration, gguf
 from edgecomp.models.base import LoadedModel
@@ -33,6 +35,7 @@ _TEXT_INPUTS = (
     TensorSpec("input_ids", "int64", ("batch", "sequence")),
     TensorSpec("attention_mask", "int64", ("batch", "sequence")),
 )
+_GENERATION = "generation_config.json"
 # Files of which one makes a tokenizer.
 _VOCABULARIES = (
     "tokenizer.json",
@@ -124,7 +127,26 @@ def load(spec: str, trust: Trust) -> LoadedModel:
             f"{type(error).__name__}: {first_line(error)}{_hint(error)}"
         ) from error
     source = {"kind": "huggingface", "model": spec, "architecture": type(body).__name__, "task": task}
-    return _adapt(body, task, source, tokenizer, body.config, files=files)
+    found_generation = getattr(body, "generation_config", None)
+    generation = None if found_generation is None else _Generation(found_generation.to_diff_dict())
+    return _adapt(body, task, source, tokenizer, body.config, generation, files)
+
+
+@dataclass(frozen=True)
+class _Generation:
+    """How a language model's makers want it to write: stop tokens, sampling. As it is, whatever transformers thinks of it."""
+
+    values: Mapping[str, Any]
+
+    @staticmethod
+    def read(folder: Path) -> _Generation | None:
+        path = folder / _GENERATION
+        found = read_json(path, LARGEST_CONFIGURATION_BYTES) if path.is_file() else None
+        return None if found is None else _Generation(dict(found))
+
+    def save_pretrained(self, folder: Path) -> None:
+        text = json.dumps(self.values, indent=2, sort_keys=True) + "\n"
+        Path(folder, _GENERATION).write_text(text, encoding="utf-8")
 
 
 def _hint(error: Exception) -> str:
@@ -255,7 +277,7 @@ def skeleton(source: Mapping[str, Any], folder: Path, trust: Trust) -> LoadedMod
             f"{folder} must hold a configuration and tokenizer that transformers {transformers.__version__} reads: "
             f"{first_line(error)}{_hint(error)}"
         ) from error
-    return _adapt(body, task, source, tokenizer, config)
+    return _adapt(body, task, source, tokenizer, config, _Generation.read(folder))
 
 
 def _architecture(transformers: Any, name: str, config: Any, task: str, folder: Path, trust: Trust) -> type[nn.Module]:
@@ -276,10 +298,16 @@ def _architecture(transformers: Any, name: str, config: Any, task: str, folder: 
 
 
 def _adapt(
-    body: nn.Module, task: str, source: Mapping[str, Any], tokenizer: Any, config: Any, files: Sequence[Path] = ()
+    body: nn.Module,
+    task: str,
+    source: Mapping[str, Any],
+    tokenizer: Any,
+    config: Any,
+    generation: _Generation | None,
+    files: Sequence[Path] = (),
 ) -> LoadedModel:
     found = TASKS[task]
-    assets = (config,) if tokenizer is None else (config, tokenizer)
+    assets = [asset for asset in (config, tokenizer, generation) if asset is not None]
     limit = sequence_limit(body, body.config)
     limits = {} if limit is None else {"sequence": limit}
     return LoadedModel(

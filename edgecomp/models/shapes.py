@@ -77,8 +77,8 @@ def _kind(array: np.ndarray) -> str:
     return f"{array.dtype} of {array.ndim} axes"
 
 
-def check_alike(samples: Sequence[Sample], specs: Sequence[TensorSpec]) -> None:
-    """Check that samples hold every input and no other, with its number of axes and its fixed sizes.
+def check_alike(samples: Sequence[Sample], specs: Sequence[TensorSpec], minimums: Mapping[str, int] | None = None) -> None:
+    """Check that samples hold every input and no other, with its number of axes, its fixed sizes, and no size below its minimum.
 
     Raises:
         CalibrationError: naming the sample, what must hold, and what it holds.
@@ -101,6 +101,11 @@ def check_alike(samples: Sequence[Sample], specs: Sequence[TensorSpec]) -> None:
                     f"the input {spec.name} has the sizes {_text(spec.dims)}; sample {number} has {list(shape)} "
                     f"(`--dim {spec.name}=...` says which sizes are fixed: numbers, and which are not: names)"
                 )
+            for dim, size in zip(spec.dims, shape, strict=True):
+                if size < (minimums or {}).get(str(dim), size):
+                    raise CalibrationError(
+                        f"the model takes {dim} of {spec.name} from {(minimums or {})[str(dim)]} on; sample {number} has {size}"
+                    )
 
 
 def resized(spec: TensorSpec, sizes: Mapping[str, Sequence[int | str]]) -> TensorSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from edgecomp.report.page import write_report
+from edgecomp.report.page import verdict_on, write_report
+from edgecomp.report.run_folder import load_runs
 
-__all__ = ["write_report"]
+__all__ = ["load_runs", "verdict_on", "write_report"]

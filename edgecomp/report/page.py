@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import edgecomp
+from edgecomp.acceptance import Requirements, Verdict, evidence_of, judge
+from edgecomp.acceptance.requirements import shown
 from edgecomp.bench.operators import condense
 from edgecomp.bench.output import SHOWN_NOTES
 from edgecomp.bench.record import Record
@@ -27,7 +29,12 @@ _SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)  # of plotly's o
 
 
 def write_report(
-    runs: Sequence[Path | Record], output: Path, *, baseline: Sequence[Path | Record] = (), overwrite: bool = False
+    runs: Sequence[Path | Record],
+    output: Path,
+    *,
+    baseline: Sequence[Path | Record] = (),
+    requirements: Requirements | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write one HTML page about run folders (see `edgecomp.report.run_folder`) or records.
 
@@ -35,6 +42,7 @@ def write_report(
         runs: folders and records, in the order they are shown.
         output: the page.
         baseline: folders and records of an earlier run, which the records are compared with.
+        requirements: what the page's first line says whether it holds.
         overwrite: whether an existing page may be replaced.
 
     Returns:
@@ -48,13 +56,18 @@ def write_report(
 
     """
     require_writable_target(output, overwrite=overwrite)
-    html = render(load_runs(runs), load_runs(baseline).records if baseline else [])
+    html = render(load_runs(runs), load_runs(baseline).records if baseline else [], requirements)
     with replace_file(output, overwrite=overwrite) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return output
 
 
-def render(runs: Runs, baseline: Sequence[Record] = ()) -> str:
+def verdict_on(requirements: Requirements, runs: Runs) -> Verdict:
+    """What becomes of requirements by all that a page shows."""
+    return judge(requirements, evidence_of(runs.records, runs.verifications))
+
+
+def render(runs: Runs, baseline: Sequence[Record] = (), requirements: Requirements | None = None) -> str:
     """The page as text.
 
     Raises:
@@ -88,6 +101,8 @@ def render(runs: Runs, baseline: Sequence[Record] = ()) -> str:
     return environment.get_template(TEMPLATE).render(
         policy=_policy([plotly_script, *(script for figure in figures.values() for script in _SCRIPT.findall(figure))]),
         title=_title(runs),
+        verdict=None if requirements is None else verdict_on(requirements, runs),
+        shown=shown,
         rows=[_row(runs, record, quality) for record, quality in zip(runs.records, qualities, strict=True)],
         devices=_devices(runs.records),
         has_traces=any(name.startswith("trace-") for name in figures),

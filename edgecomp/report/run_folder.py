@@ -106,27 +106,40 @@ def load_runs(runs: Sequence[Path | Record]) -> Runs:
     return loaded
 
 
+def read_records(path: Path) -> list[Record]:
+    """The benchmarks of one file.
+
+    Raises:
+        CheckpointError: it is not what its name says, or of another version.
+
+    """
+    return list(_read_file(path, "bench"))
+
+
 def _read(folder: Path, kind: str) -> Iterator[Any]:
     for path in sorted(folder.glob(f"{kind}*.json")):
+        yield from _read_file(path, kind)
+
+
+def _read_file(path: Path, kind: str) -> Iterator[Any]:
+    try:
+        content = read_json(path, bits=_INTEGER_BITS)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    for value in content if isinstance(content, list) else [content]:
+        found = (value.get("kind"), value.get("schema_version")) if isinstance(value, dict) else (None, None)
+        if found != (kind, _VERSIONS[kind]):
+            raise CheckpointError(
+                f"{path} must hold {kind} records of schema version {_VERSIONS[kind]}, got kind {found[0]!r}, version {found[1]!r}"
+            )
         try:
-            content = read_json(path, bits=_INTEGER_BITS)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is not JSON: {error}") from error
-        for value in content if isinstance(content, list) else [content]:
-            found = (value.get("kind"), value.get("schema_version")) if isinstance(value, dict) else (None, None)
-            if found != (kind, _VERSIONS[kind]):
-                raise CheckpointError(
-                    f"{path} must hold {kind} records of schema version {_VERSIONS[kind]}, "
-                    f"got kind {found[0]!r}, version {found[1]!r}"
-                )
-            try:
-                record = _SCHEMAS[kind].validate_python(value)
-            except ValidationError as error:
-                raise CheckpointError(f"{path} is not a valid {kind} record: {error}") from error
-            lacking = _lacking(record)
-            if lacking is not None:
-                raise CheckpointError(f"{path} is not a valid {kind} record: it must have {lacking}")
-            yield record
+            record = _SCHEMAS[kind].validate_python(value)
+        except ValidationError as error:
+            raise CheckpointError(f"{path} is not a valid {kind} record: {error}") from error
+        lacking = _lacking(record)
+        if lacking is not None:
+            raise CheckpointError(f"{path} is not a valid {kind} record: it must have {lacking}")
+        yield record
 
 
 def _lacking(record: Record | VerifyResult | Inspection) -> str | None:

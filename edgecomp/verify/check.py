@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sized
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -20,8 +21,10 @@ from edgecomp.exported.onnx_process import OnnxProcess
 from edgecomp.exported.read import require_exported
 from edgecomp.progress import ProgressBar
 from edgecomp.text import token_windows
+from edgecomp.verify.labelled import Examples, judge
 from edgecomp.verify.metrics import DifferenceSum, divergence, log_softmax, negative_log_likelihood
 from edgecomp.verify.result import LIBRARY, REFERENCE, STOCK, Comparison, Perplexity, VerifyResult
+from edgecomp.verify.scores import Metric
 
 Arrays = Mapping[str, np.ndarray]
 Reference = Callable[[Arrays], Arrays]
@@ -84,6 +87,9 @@ def verify(
     options: VerifyOptions,
     *,
     tokens: np.ndarray | None = None,
+    examples: Examples | None = None,
+    metric: Metric | None = None,
+    reference_name: str = REFERENCE,
     quiet: bool = True,
 ) -> VerifyResult:
     """Compare an exported model with its reference.
@@ -94,6 +100,9 @@ def verify(
         inputs: batches; `attention_mask [batch, sequence]`, where present, tells which positions count.
         options: how to run and what to tolerate.
         tokens: a text's token ids `[length]`, for the perplexity of a language model with the output `logits`.
+        examples: labelled inputs to judge both by,
+        metric: and what by.
+        reference_name: what the reference is, where it is another artifact.
         quiet: no progress bars.
 
     Returns:
@@ -110,7 +119,8 @@ def verify(
     if artifact.suffix == ".pte":
         with ExecutorchModel(artifact, options.library, options.threads) as program:
             runners = {STOCK if program.library is None else LIBRARY: program.run, REFERENCE: reference}
-            return _verify(program, runners, inputs, options, tokens, quiet=quiet)
+            found = _verify(program, runners, inputs, options, tokens, examples, metric, quiet=quiet)
+            return replace(found, against=reference_name)
     session = OnnxProcess(artifact, options.library, options.threads)
     runners = {}
     if session.library is not None:
@@ -120,7 +130,8 @@ def verify(
     elif session.library is None or options.stock:
         runners[STOCK] = session.run if session.library is None else OnnxProcess(artifact, NONE, options.threads).run
     runners[REFERENCE] = reference
-    return _verify(session, runners, inputs, options, tokens, quiet=quiet)
+    found = _verify(session, runners, inputs, options, tokens, examples, metric, quiet=quiet)
+    return replace(found, against=reference_name)
 
 
 def _verify(
@@ -129,16 +140,22 @@ def _verify(
     inputs: Iterable[Arrays],
     options: VerifyOptions,
     tokens: np.ndarray | None,
+    examples: Examples | None,
+    metric: Metric | None,
     *,
     quiet: bool,
 ) -> VerifyResult:
     progress = ProgressBar(quiet)
     total = len(inputs) if isinstance(inputs, Sized) else None
     batches, comparisons = _compare(runners, progress(inputs, total=total, label="verify", unit="input"))
-    if not batches and tokens is None:
+    if not batches and tokens is None and metric is None:
         raise CalibrationError(
             "a verification needs inputs or tokens, and got neither: give --inputs FILE, or for a language model --perplexity FILE"
         )
+    judgement = None
+    if examples is not None and metric is not None:
+        compared = next(iter(runners))
+        judgement = judge(runners[compared], runners[REFERENCE], examples, metric, compared, progress)
     perplexity = None if tokens is None else _perplexity(artifact, runners, tokens, options, progress)
     return VerifyResult(
         artifact=artifact.file.path.name,
@@ -147,9 +164,28 @@ def _verify(
         batches=batches,
         comparisons=comparisons,
         perplexity=perplexity,
+        judgement=judgement,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         failures=tuple(_failures(comparisons, perplexity, options.tolerance)),
     )
+
+
+@contextlib.contextmanager
+def open_artifact(path: Path, library: str = AUTO, threads: int = 1) -> Iterator[Reference]:
+    """Another artifact, to compare with.
+
+    Raises:
+        ModelError: no such file.
+        CheckpointError: the artifact is incomplete or refused.
+        RuntimeUnavailableError: the runtime or the library does not load.
+
+    """
+    require_exported(path)
+    if path.suffix != ".pte":
+        yield OnnxProcess(path, library, threads).run
+        return
+    with ExecutorchModel(path, library, threads) as program:
+        yield program.run
 
 
 def raise_on_failure(result: VerifyResult) -> None:

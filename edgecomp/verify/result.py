@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgecomp.exported.files import FileInfo
+from edgecomp.verify.labelled import Judgement, Score
 from edgecomp.verify.metrics import OutputDifference
 
 SCHEMA_VERSION = 1
@@ -56,6 +57,8 @@ class VerifyResult:
         perplexity: for language models.
         created_utc: when.
         failures: what exceeded the tolerance.
+        judgement: what a metric says of labelled examples.
+        against: `reference`, or the name of the artifact that was compared with.
 
     """
 
@@ -67,6 +70,8 @@ class VerifyResult:
     perplexity: Perplexity | None
     created_utc: str
     failures: tuple[str, ...] = ()
+    judgement: Judgement | None = None
+    against: str = REFERENCE
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values; `verify*.json` of a run folder."""
@@ -96,5 +101,45 @@ class VerifyResult:
             for name, value in self.perplexity.values.items():
                 divergence = self.perplexity.divergences.get(name)
                 lines.append(f"| {name} | {value:.4f} | {'' if divergence is None else f'{divergence:.4f}'} |")
+        if self.judgement is not None:
+            lines += [*([""] if lines else []), *_judgement_lines(self.judgement)]
         lines += [f"! {failure}" for failure in self.failures]
         return "\n".join(lines) + "\n"
+
+
+def _judgement_lines(judgement: Judgement) -> list[str]:
+    """A row for everything, each slice and each perturbation."""
+    lines = [
+        f"| {judgement.metric}, {judgement.compared} against original | examples | artifact | original | difference | changed "
+        "| right to wrong | wrong to right |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [_score_line("all", judgement.overall)]
+    lines += [_score_line(f"slice {score.name}", score) for score in judgement.slices]
+    lines += [_score_line(f"{score.name}, beyond the original's loss", score) for score in judgement.perturbations]
+    return [
+        *lines,
+        "",
+        f"in brackets: {100 * judgement.confidence:.0f} % by {judgement.resamples} paired resamples of the examples; a slice too "
+        "small to judge has none",
+    ]
+
+
+def _score_line(name: str, score: Score) -> str:
+    flips = score.flips
+    counts = ("", "", "") if flips is None else (flips.changed, flips.to_wrong, flips.to_right)
+    difference = bracketed(score.difference_low, score.difference_high, sign="+")
+    cells = [
+        name if score.judged else f"{name} (too small to judge)",
+        str(score.examples),
+        "-" if score.value is None else f"{score.value:.4f}{bracketed(score.low, score.high)}",
+        "-" if score.original is None else f"{score.original:.4f}",
+        "-" if score.difference is None else f"{score.difference:+.4f}{difference}",
+        *("" if count is None else str(count) for count in counts),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def bracketed(low: float | None, high: float | None, *, sign: str = "") -> str:
+    """An interval behind its figure; nothing where there is none."""
+    return "" if low is None or high is None else f" [{low:{sign}.4f}, {high:{sign}.4f}]"

@@ -5,23 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ExportError
+from edgecomp.errors import ConfigError, ExportError
 from edgecomp.exporters.capture import capture
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.packed import float16_tensor_bytes
 from edgecomp.exporters.result import ExportResult
 from edgecomp.exporters.to_executorch.bounds import bounded_sizes, check_bounded
-from edgecomp.exporters.to_executorch.lower import check_convolutions, finish, lower
+from edgecomp.exporters.to_executorch.lower import check_convolutions, check_loops, finish, lower
 from edgecomp.exporters.to_executorch.manifest import manifest
 from edgecomp.exporters.to_executorch.rewrite import check_free, split_by_slices
 from edgecomp.exporters.to_executorch.save import data_path, save
 from edgecomp.exporters.to_executorch.tables import narrow_tables
+from edgecomp.files import require_writable_target
 from edgecomp.progress import ProgressBar
 
 
-def output_files(output: Path, options: ExportOptions) -> tuple[Path, ...]:
-    """The files that `export` writes for `output`."""
-    return (output, data_path(output)) if options.external_weights else (output,)
+def check_output(model: CompressedModel, output: Path, options: ExportOptions, overwrite: bool) -> None:
+    """Refuse what cannot be written, before long work.
+
+    Raises:
+        ConfigError: an option that ExecuTorch has no use for.
+        OutputError: a file exists already, or cannot be written.
+
+    """
+    if options.for_language:
+        raise ConfigError("target executorch has no language models with a cache yet: it takes no option of theirs")
+    for path in (output, data_path(output)) if options.external_weights else (output,):
+        require_writable_target(path, overwrite=overwrite and not path.is_dir())
 
 
 def export(model: CompressedModel, output: Path, progress: ProgressBar, options: ExportOptions) -> ExportResult:
@@ -40,6 +50,7 @@ def export(model: CompressedModel, output: Path, progress: ProgressBar, options:
         captured = capture(model, max_sizes)
         check_bounded(captured)
         check_convolutions(captured.program)
+        check_loops(captured.program)
         split_by_slices(captured.program)
         widened = float16_tensor_bytes(model) - narrow_tables(captured.program, model)
         begin("lower")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from edgecomp.errors import ExportError, first_line
 from edgecomp.exported.executorch_file import INPUT_NAMES_METHOD, MANIFEST_METHOD, OUTPUT_NAMES_METHOD
 from edgecomp.exporters.capture import Capture
 from edgecomp.exporters.packed import check_calls, factor_of_buffer
+from edgecomp.exporters.to_executorch.names import operator_name, qualified
 from edgecomp.ops import NAMESPACE, OPERATORS
+from edgecomp.support import convolution_axes
 from edgecomp.trace import describe
 
 # Kernels read planes of 64 bytes; the program's file is mapped, so that an offset is an address.
@@ -40,9 +43,20 @@ def quiet() -> Iterator[None]:
 
 
 with quiet():
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig, ExecutorchProgramManager, to_edge_transform_and_lower
+    from executorch.exir import (
+        EdgeCompileConfig,
+        EdgeProgramManager,
+        ExecutorchBackendConfig,
+        ExecutorchProgramManager,
+        to_edge_transform_and_lower,
+    )
     from executorch.runtime import Runtime
+
+    from edgecomp.exporters.to_executorch.layouts import RowMajor, RowMajorInputs, row_major_constants
+    from edgecomp.exporters.to_executorch.xnnpack import partitioner
+
+# Functions of sizes that ExecuTorch's runtime has, and whose verifier asserts that there are none: it knows operators alone.
+_SIZE_FUNCTIONS: list[Any] = [torch.sym_min, torch.sym_max, torch.sym_int, torch.sym_float, torch.sym_not, torch.sym_ite]
 
 # The variants that ExecuTorch calls. They have no implementation here: PyTorch never runs them.
 _library = Library(NAMESPACE, "FRAGMENT")
@@ -57,11 +71,14 @@ def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgra
         ExportError: an operation of the model has no such form, or a packed layer would not run packed.
 
     """
+    row_major_constants(capture.program)
     try:
         with quiet():
             edge = to_edge_transform_and_lower(
                 capture.program,
-                partitioner=[XnnpackPartitioner()],
+                transform_passes=[RowMajor()],
+                compile_config=EdgeCompileConfig(_core_aten_ops_exception_list=_SIZE_FUNCTIONS),
+                partitioner=[partitioner()],
                 constant_methods={
                     MANIFEST_METHOD: manifest,
                     INPUT_NAMES_METHOD: [spec.name for spec in model.inputs],
@@ -82,6 +99,7 @@ def finish(edge: EdgeProgramManager, capture: Capture, data_name: str | None) ->
 
     """
     config = ExecutorchBackendConfig(
+        passes=[RowMajorInputs()],
         constant_tensor_alignment=CONSTANT_ALIGNMENT,
         external_constants=False if data_name is None else lambda _: data_name,
     )
@@ -98,16 +116,10 @@ def _check_packed(program: ExportedProgram, model: CompressedModel) -> None:
     factors, buffers = factor_of_buffer(model), program.graph_signature.inputs_to_buffers
     found = set()
     for node in program.graph.nodes:
-        operator = OPERATORS.get(_operator_name(node.target))
+        operator = OPERATORS.get(operator_name(node.target))
         if operator is not None:
             found.add((factors.get(buffers.get(node.args[_CODES_ARGUMENT].name, ""), ""), operator))
     check_calls(model, found)
-
-
-def _operator_name(target: Any) -> str:
-    """`lut_matmul` of the edge dialect's `edgecomp.lut_matmul.default`; empty for what is not ours."""
-    namespace, _, name = _qualified(target).partition("::")
-    return name.partition(".")[0] if namespace == NAMESPACE else ""
 
 
 def _check_kernels(program: ExecutorchProgramManager, edge: EdgeProgramManager) -> None:
@@ -120,7 +132,7 @@ def _check_kernels(program: ExecutorchProgramManager, edge: EdgeProgramManager) 
             if name in known:
                 continue
             where = next(
-                (describe(node) for node in edge.exported_program().graph.nodes if called.name in _qualified(node.target)), name
+                (describe(node) for node in edge.exported_program().graph.nodes if called.name in qualified(node.target)), name
             )
             raise ExportError(
                 f"ExecuTorch has no kernel for {name}, which {where} needs: replace this operation in the model's forward"
@@ -135,19 +147,28 @@ def check_convolutions(program: ExportedProgram) -> None:
 
     """
     for node in program.graph.nodes:
-        name = node.target.name() if isinstance(node.target, torch._ops.OpOverload) else ""
-        source = node.args[0] if node.args and isinstance(node.args[0], Node) else None
-        if name.startswith("aten::conv") and source is not None and source.meta["val"].ndim == 5:
+        if convolution_axes(node) > 2:
             raise ExportError(
                 f"ExecuTorch has kernels for convolutions over one and two axes alone, and {describe(node)} is over three: compute "
                 "it by two-dimensional ones, or export the model to onnx"
             )
 
 
-def _qualified(target: Any) -> str:
-    """`aten::add.Tensor` of an operator of PyTorch or of the edge dialect."""
-    name = getattr(target, "name", None)
-    return str(name()) if callable(name) else str(target)
+def check_loops(program: ExportedProgram) -> None:
+    """Refuse loops whose state has a dynamic size: ExecuTorch keeps it at its largest, into which no smaller one is copied.
+
+    Raises:
+        ExportError: naming the node and its module.
+
+    """
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.higher_order.scan):
+        for carried in node.args[1]:
+            dynamic = [str(size) for size in carried.meta["val"].shape if not isinstance(size, int)]
+            if dynamic:
+                raise ExportError(
+                    f"ExecuTorch's loops carry states of fixed sizes alone, and that of {describe(node)} has a dynamic one, most "
+                    "likely the batch: fix it (--max-size batch=1, or `--dim INPUT=SIZES` of compress), or export the model to onnx"
+                )
 
 
 def _refused(capture: Capture, error: Exception) -> ExportError:
@@ -156,10 +177,23 @@ def _refused(capture: Capture, error: Exception) -> ExportError:
     with quiet():
         programs = (capture.program, capture.program.run_decompositions({}))  # the operation may be what another one became
     nodes = (node for program in programs for node in program.graph.nodes if node.op == "call_function")
-    node = next((node for node in nodes if _is_named(node.target, text)), None)
+    node = next((node for node in nodes if _is_named(node.target, text)), None) or _node_at(error)
     where = "" if node is None else f" (at {describe(node)})"
-    reason = first_line(error).rstrip('".')
+    reason = first_line(error).rstrip('".') or type(error).__name__
     return ExportError(f"the model has no ExecuTorch form: {reason}{where}. Replace this operation in the model's forward")
+
+
+def _node_at(error: BaseException) -> Node | None:
+    """The node that was being worked on when an error was raised, by the frames that it went through: many messages name none."""
+    links = [error]
+    while (cause := links[-1].__cause__ or links[-1].__context__) is not None:
+        links.append(cause)
+    for link in reversed(links):
+        frames = [frame for frame, _ in traceback.walk_tb(link.__traceback__)]
+        for value in (value for frame in reversed(frames) for value in frame.f_locals.values()):
+            if isinstance(value, Node) and value.op == "call_function":
+                return value
+    return None
 
 
 def _is_named(target: Any, text: str) -> bool:

@@ -31,6 +31,7 @@ def manifest(model: CompressedModel, capture: Capture, external: Path | None) ->
             "provenance": model.provenance,
             "inputs": [_describe(spec, shape) for spec, shape in zip(model.inputs, _input_shapes(capture), strict=True)],
             "outputs": list(model.outputs),
+            "conditions": list(capture.conditions),
             "data": None if external is None else data_path(external).name,
         },
         sort_keys=True,

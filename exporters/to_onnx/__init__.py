@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -11,56 +12,93 @@ import onnx_ir as ir
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ConfigError, ExportError, first_line
-from edgecomp.exported.onnx_file import LIMITS, PARAMETERS
+from edgecomp.exported.onnx_file import CONDITIONS, LIMITS, PARAMETERS
 from edgecomp.exporters.capture import Capture, capture
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
+from edgecomp.exporters.to_onnx.folder import MODEL, NO_MACHINE, check_folder, is_folder, library, name_sizes, write_folder
 from edgecomp.exporters.to_onnx.functions import function_protos
 from edgecomp.exporters.to_onnx.initializers import settle_initializers
 from edgecomp.exporters.to_onnx.lower import OPSET, lower
 from edgecomp.exporters.to_onnx.packed import check_packed, fill_absent_inputs
 from edgecomp.exporters.to_onnx.save import data_path, save
+from edgecomp.files import replace_folder, require_writable_target
+from edgecomp.language import DecoderOptions, with_cache
 from edgecomp.ops import DOMAIN, DOMAIN_VERSION
 from edgecomp.progress import ProgressBar
 
 
-def output_files(output: Path, options: ExportOptions) -> tuple[Path, ...]:
-    """The files that `export` writes for `output`.
+def check_output(model: CompressedModel, output: Path, options: ExportOptions, overwrite: bool) -> None:
+    """Refuse what cannot be written, before long work.
 
     Raises:
-        ConfigError: an option that ONNX has no use for.
+        ConfigError: an option that this model has no use for.
+        OutputError: a file exists already, or cannot be written.
 
     """
-    if options != ExportOptions():
+    if options.for_executorch:
         raise ConfigError(
             "target onnx leaves sizes free and always has its weights beside it: it takes neither option of executorch"
         )
-    return output, data_path(output)
+    if is_folder(model, output):
+        check_folder(output, overwrite)
+        return
+    if options.for_language:
+        what = "a file without a cache" if model.kind == "causal-lm" else f"a model of kind {model.kind}"
+        raise ConfigError(
+            f"attention, logits, context and library are chosen for a language model's folder, and {output} is {what}"
+        )
+    for path in (output, data_path(output)):
+        require_writable_target(path, overwrite=overwrite and not path.is_dir())
 
 
 def export(model: CompressedModel, output: Path, progress: ProgressBar, options: ExportOptions) -> ExportResult:
-    """Write `model` as `output`, with its weights beside it in `<stem>.onnx.data`.
+    """Write `model` as `output`, with its weights beside it in `<stem>.onnx.data`; a language model with its cache as a folder.
 
     Raises:
         ExportError: the model cannot be captured or lowered, or would not run packed.
         OutputError: the files cannot be written.
 
     """
+    if is_folder(model, output):
+        return _export_folder(model, output, progress, options)
     with progress.steps("export", 4) as begin:
-        begin("capture")
-        captured = capture(model)
-        begin("lower")
-        onnx_model = lower(captured, [spec.name for spec in model.inputs], model.outputs)
-        begin("check")
-        check_packed(onnx_model.graph, model)
-        fill_absent_inputs(onnx_model.graph)
-        settle_initializers(onnx_model.graph, model)
-        _describe(onnx_model, model, captured)
-        # Last: an optimiser or converter that runs over functions would inline them, and decompress the weights.
-        _attach_functions(onnx_model)
-        begin("write")
-        files = save(onnx_model, output, _check)
+        files = _write(model, model, output, begin)
     return ExportResult(files, sum(path.stat().st_size for path in files), model.parameters)
+
+
+def _export_folder(model: CompressedModel, output: Path, progress: ProgressBar, options: ExportOptions) -> ExportResult:
+    found = None if options.machine == NO_MACHINE else library(options.machine, options.bundle)
+    with progress.steps("export", 5) as begin, replace_folder(output, overwrite=True) as folder:
+        begin("cache")
+        chosen = DecoderOptions("portable" if options.attention == "portable" else "fused", options.last_logits, options.context)
+        decoder = with_cache(model, chosen)
+        _write(model, decoder, folder / MODEL, begin)
+        write_folder(model, decoder, folder, found, options)
+        names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    if model.tokenizer is None:
+        progress.say("notice: the model has no tokenizer, so neither has its folder: edgecomp generate and GenAI need one there")
+    files = tuple(output / name for name in sorted(names, key=lambda name: name != Path(MODEL)))
+    return ExportResult(files, sum(path.stat().st_size for path in files), model.parameters)
+
+
+def _write(original: CompressedModel, model: CompressedModel, output: Path, begin: Callable[[str], None]) -> tuple[Path, ...]:
+    """The file of a model, which is the original or that with a cache, and its data."""
+    begin("capture")
+    captured = capture(model)
+    begin("lower")
+    onnx_model = lower(captured, [spec.name for spec in model.inputs], model.outputs)
+    begin("check")
+    check_packed(onnx_model.graph, model)
+    fill_absent_inputs(onnx_model.graph)
+    settle_initializers(onnx_model.graph, model)
+    if model is not original:
+        name_sizes(onnx_model.graph, model)
+    _describe(onnx_model, model, captured)
+    # Last: an optimiser or converter that runs over functions would inline them, and decompress the weights.
+    _attach_functions(onnx_model)
+    begin("write")
+    return save(onnx_model, output, _check)
 
 
 def _attach_functions(model: ir.Model) -> None:
@@ -85,6 +123,7 @@ def _describe(onnx_model: ir.Model, model: CompressedModel, captured: Capture) -
             "edgecomp.recipe": _json(model.recipe),
             "edgecomp.provenance": _json(model.provenance),
             LIMITS: _json(captured.limits),
+            CONDITIONS: _json(captured.conditions),
             "edgecomp.inputs": _json([{"name": spec.name, "dtype": spec.dtype, "dims": spec.dims} for spec in model.inputs]),
         }
     )

@@ -16,6 +16,7 @@ from onnxscript.values import Op, Opset
 
 from edgecomp.errors import ExportError, first_line
 from edgecomp.exporters.capture import Capture
+from edgecomp.exporters.to_onnx import cached_attention
 from edgecomp.exporters.to_onnx.attention import decompose_attention
 from edgecomp.ops import DOMAIN, DOMAIN_VERSION, NAMESPACE, OPERATORS, AttributeType, Operator
 
@@ -77,7 +78,8 @@ def _quiet_exporter() -> Iterator[None]:
 
 def _translations() -> dict[Callable, Callable]:
     namespace = getattr(torch.ops, NAMESPACE)
-    return {getattr(namespace, operator.name).default: _translation(operator) for operator in OPERATORS.values()}
+    ours = {getattr(namespace, operator.name).default: _translation(operator) for operator in OPERATORS.values()}
+    return {**ours, **cached_attention.translations()}
 
 
 def _translation(operator: Operator) -> Callable[..., Any]:

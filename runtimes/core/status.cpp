@@ -48,6 +48,8 @@ const char* ec_status_message(ec_status status) {
       return "there must be memory for outputs and workspaces";
     case EC_ERR_EXPONENT:
       return "exponent must be -120 to 100";
+    case EC_ERR_IDENTITY:
+      return "bytes must hold an identity, as artifacts that edgecomp exports do";
   }
   return "unknown status";
 }

@@ -29,7 +29,7 @@ void OpenAnswer() {
   dup2(STDERR_FILENO, STDOUT_FILENO);
 }
 
-void WriteAnswer(const std::string& json) {
+void WritePart(const std::string& json) {
   size_t written = 0;
   while (written < json.size()) {
     const ssize_t count = write(answer_descriptor, json.data() + written, json.size() - written);
@@ -39,6 +39,10 @@ void WriteAnswer(const std::string& json) {
     }
     written += static_cast<size_t>(count);
   }
+}
+
+void WriteAnswer(const std::string& json) {
+  WritePart(json);
   close(answer_descriptor);
 }
 

@@ -15,6 +15,9 @@ enum class ErrorClass { kConfig, kModel, kCheckpoint, kRuntimeUnavailable, kDevi
 // Where answers go; standard output is kept free of whatever a runtime prints. Called once, first of all.
 void OpenAnswer();
 
+// Writes a line before the answer, at once: for what must be known even if the answer never comes.
+void WritePart(const std::string& json);
+
 // Writes the answer, and closes it.
 void WriteAnswer(const std::string& json);
 

@@ -2,8 +2,8 @@
 //
 //   edgecomp-run-NAME < request        --version
 //
-// Answers are {"machine", "before", "after"} and the action's own object, "description", "measurement" or "trace"; or {"error",
-// "message"}.
+// Answers are {"machine", "before", "after"} and the action's own object, "description", "measurement", "trace", "endurance",
+// "sessions" or "energy"; or {"error", "message"}. Lines {"interval": ...} come before the answer of "endure".
 #include <sched.h>
 #include <unistd.h>
 
@@ -14,6 +14,8 @@
 #include <iostream>
 
 #include "runner/backend.h"
+#include "runner/endure.h"
+#include "runner/energy.h"
 #include "runner/fail.h"
 #include "runner/json.h"
 #include "runner/machine.h"
@@ -53,6 +55,15 @@ int Answer() {
     } else if (request.action == Action::kTrace) {
       json.Key("trace");
       Trace(backend.get(), request, &json);
+    } else if (request.action == Action::kEndure) {
+      json.Key("endurance");
+      Endure(backend.get(), request, &json);
+    } else if (request.action == Action::kSessions) {
+      json.Key("sessions");
+      OpenAndClose(backend.get(), request, &json);
+    } else if (request.action == Action::kEnergy) {
+      json.Key("energy");
+      MeasureEnergy(backend.get(), request, &json);
     } else {
       json.Key("measurement");
       Measure(backend.get(), request, &json);

@@ -1,7 +1,6 @@
 #include "runner/measure.h"
 
 #include <sys/stat.h>
-#include <time.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -9,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "runner/clock.h"
 #include "runner/count_mark.h"
 #include "runner/fail.h"
 #include "runner/files.h"
@@ -21,32 +21,12 @@
 namespace edgecomp::runner {
 namespace {
 
-int64_t Now(clockid_t clock) {
-  timespec time = {};
-  clock_gettime(clock, &time);
-  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
-}
-
-int64_t Now() { return Now(CLOCK_MONOTONIC); }
-
 // How far the other clocks are ahead of the one that measures: the wall clock moves against it when somebody sets it, and the
 // boot clock when the machine sleeps.
 struct Offsets {
   int64_t wall_ns = Now(CLOCK_REALTIME) - Now();
   int64_t boot_ns = Now(CLOCK_BOOTTIME) - Now();
 };
-
-int64_t TimedLoad(Backend* backend) {
-  const int64_t start = Now();
-  backend->Load();
-  return Now() - start;
-}
-
-int64_t TimedRun(Backend* backend) {
-  const int64_t start = Now();
-  backend->Run();
-  return Now() - start;
-}
 
 void WriteSpecs(const std::vector<TensorSpec>& specs, Json* json) {
   json->BeginArray();
@@ -69,25 +49,6 @@ void WriteSpecs(const std::vector<TensorSpec>& specs, Json* json) {
     json->EndObject();
   }
   json->EndArray();
-}
-
-// The request's inputs in the model's order.
-std::vector<Tensor> ReadInputs(const std::vector<TensorSpec>& specs, const Request& request) {
-  std::vector<Tensor> inputs;
-  for (const TensorSpec& spec : specs) {
-    const auto given =
-        std::find_if(request.inputs.begin(), request.inputs.end(), [&](const auto& i) { return i.first == spec.name; });
-    if (given == request.inputs.end()) Fail(ErrorClass::kConfig, "the model's input " + spec.name + " must be given");
-    inputs.push_back({spec.name, nullptr, {}, {}});
-    const std::string wrong = ReadNpy(given->second, &inputs.back());
-    if (!wrong.empty()) {
-      Fail(ErrorClass::kConfig, "input " + spec.name + ": " + given->second + " must be a .npy file " + wrong);
-    }
-    if (inputs.back().type != spec.type) {
-      Fail(ErrorClass::kConfig, "input " + spec.name + " must be " + spec.type->name + ", got " + inputs.back().Describe());
-    }
-  }
-  return inputs;
 }
 
 void WriteOutput(const std::string& path, const TensorView& output) {
@@ -157,6 +118,24 @@ void WriteMemory(const std::vector<std::pair<std::string, Memory>>& trace, Json*
 }
 
 }  // namespace
+
+std::vector<Tensor> ReadInputs(const std::vector<TensorSpec>& specs, const Request& request) {
+  std::vector<Tensor> inputs;
+  for (const TensorSpec& spec : specs) {
+    const auto given =
+        std::find_if(request.inputs.begin(), request.inputs.end(), [&](const auto& i) { return i.first == spec.name; });
+    if (given == request.inputs.end()) Fail(ErrorClass::kConfig, "the model's input " + spec.name + " must be given");
+    inputs.push_back({spec.name, nullptr, {}, {}});
+    const std::string wrong = ReadNpy(given->second, &inputs.back());
+    if (!wrong.empty()) {
+      Fail(ErrorClass::kConfig, "input " + spec.name + ": " + given->second + " must be a .npy file " + wrong);
+    }
+    if (inputs.back().type != spec.type) {
+      Fail(ErrorClass::kConfig, "input " + spec.name + " must be " + spec.type->name + ", got " + inputs.back().Describe());
+    }
+  }
+  return inputs;
+}
 
 void Describe(Backend* backend, Json* json) {
   backend->Start();

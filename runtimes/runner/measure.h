@@ -7,6 +7,9 @@
 
 namespace edgecomp::runner {
 
+// The request's inputs in the model's order; fails with ConfigError where one is missing or of another type.
+std::vector<Tensor> ReadInputs(const std::vector<TensorSpec>& specs, const Request& request);
+
 // Writes the artifact's inputs and outputs, as an object.
 void Describe(Backend* backend, Json* json);
 

@@ -1,5 +1,6 @@
 #include "runner/request.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <sstream>
@@ -24,7 +25,11 @@ Action ParseAction(const std::string& value) {
   if (value == "describe") return Action::kDescribe;
   if (value == "measure") return Action::kMeasure;
   if (value == "trace") return Action::kTrace;
-  Fail(ErrorClass::kConfig, "request: action must be machine, describe, measure or trace, got '" + value + "'");
+  if (value == "endure") return Action::kEndure;
+  if (value == "sessions") return Action::kSessions;
+  if (value == "energy") return Action::kEnergy;
+  Fail(ErrorClass::kConfig,
+       "request: action must be machine, describe, measure, trace, endure, sessions or energy, got '" + value + "'");
 }
 
 void Set(Request* request, const std::string& key, const std::string& value) {
@@ -58,6 +63,12 @@ void Set(Request* request, const std::string& key, const std::string& value) {
     request->min_duration_ns = Number(key, value);
   } else if (key == "max_duration_ns") {
     request->max_duration_ns = Number(key, value);
+  } else if (key == "interval_ns") {
+    request->interval_ns = std::max<int64_t>(Number(key, value), 1);
+  } else if (key == "sessions") {
+    request->sessions = Number(key, value);
+  } else if (key == "idle_ns") {
+    request->idle_ns = Number(key, value);
   } else if (key == "deadline_s") {
     request->deadline_s = Number(key, value);
   } else if (key == "sys") {

@@ -14,7 +14,10 @@ enum class Action {
   kMachine,   // what machine this is, and its state
   kDescribe,  // the artifact's inputs and outputs
   kMeasure,
-  kTrace,  // the time of each operator
+  kTrace,     // the time of each operator
+  kEndure,    // one session for minutes
+  kSessions,  // many, one after the other
+  kEnergy,
 };
 
 struct Request {
@@ -32,8 +35,11 @@ struct Request {
   int64_t min_iterations = 1;
   int64_t min_duration_ns = 0;
   int64_t max_duration_ns = INT64_MAX;
-  int64_t deadline_s = 0;    // the process ends itself after so many seconds; 0 for never
-  std::string sys = "/sys";  // where the kernel tells of temperatures and frequencies
+  int64_t interval_ns = 60'000'000'000;  // of a long run, each told at its end
+  int64_t sessions = 0;                  // to open and close
+  int64_t idle_ns = 0;                   // for which idle power is measured before an energy run
+  int64_t deadline_s = 0;                // the process ends itself after so many seconds; 0 for never
+  std::string sys = "/sys";              // where the kernel tells of temperatures and frequencies
 };
 
 // Fails with ConfigError on an unknown key or a value that is no number where one must be.

@@ -54,6 +54,7 @@ typedef enum ec_status {
   EC_ERR_STRUCT_SIZE = 20,     /* a struct's size is not what this library was built with */
   EC_ERR_MEMORY = 21,          /* the caller had no memory for an output or a workspace */
   EC_ERR_EXPONENT = 22,        /* the exponent of a lut_narrow factor is not -120 to 100 */
+  EC_ERR_IDENTITY = 23,        /* bytes hold no identity */
 } ec_status;
 
 /* One line in English that says what must hold; never null. */
@@ -65,6 +66,20 @@ EC_API const char* ec_status_kind(ec_status status);
 /* "0.1.0"; matches the Python package that ships the library. */
 EC_API const char* ec_version(void);
 EC_API int32_t ec_abi_version(void);
+
+/* What an artifact of edgecomp says of itself: SHA-256 digests in hexadecimal, and the version that exported it. */
+typedef struct ec_identity {
+  size_t size;          /* sizeof(ec_identity) */
+  char id[65];          /* of the weights as packed, and of all that follows: two artifacts of one checkpoint share it */
+  char original[65];    /* of what was compressed */
+  char recipe[65];      /* of the resolved recipe */
+  char calibration[65]; /* of the calibration's inputs; empty where there were none */
+  char edgecomp[32];    /* "0.1.0" */
+} ec_identity;
+
+/* Finds the identity in an artifact's bytes: of a .onnx, .ort or .pte file, or of a checkpoint's manifest.json. The text is the
+ * same in each, and the first that is whole counts. Time linear in the bytes; EC_ERR_IDENTITY where there is none. */
+EC_API ec_status ec_identity_find(const void* bytes, size_t count, ec_identity* out);
 
 /* A packed matrix of N rows and K columns; the arrays of lut.md, borrowed. */
 typedef struct ec_lut_factor {

@@ -1,0 +1,133 @@
+"""What was measured, figure by figure, with the artifact and the device that it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from edgecomp.bench.record import Record
+from edgecomp.verify.labelled import Judgement, Score
+from edgecomp.verify.result import REFERENCE, VerifyResult
+
+LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A figure as measured.
+
+    Args:
+        figure: key of `edgecomp.acceptance.requirements.FIGURES`.
+        artifact: file name.
+        device: where.
+        value: the figure; None where it could not be judged.
+        worst: the worse end of its 95 % interval; None where it has none.
+        why: what is to be known of it: which slice, or why there is no value.
+        metric: of figures of quality.
+        own: whether the artifact calls operators of ours.
+
+    """
+
+    figure: str
+    artifact: str
+    device: str
+    value: float | None
+    worst: float | None = None
+    why: str = ""
+    metric: str | None = None
+    own: bool = True
+
+
+def evidence_of(records: Sequence[Record], verifications: Sequence[VerifyResult]) -> list[Evidence]:
+    """All figures of benchmarks and verifications."""
+    return [
+        *(found for record in records for found in _of_record(record)),
+        *(found for result in verifications for found in _of_verification(result)),
+    ]
+
+
+def _of_record(record: Record) -> Iterator[Evidence]:
+    name, own = record.artifact.name, record.artifact.uses_edgecomp
+    yield Evidence("bytes", name, record.device, record.artifact.bytes, own=own)
+    summary = record.summary
+    emulated = record.environment is not None and record.environment.emulation != "no"
+    missing = "emulated: times and memory say nothing" if emulated else "the device failed"
+    invalid = "" if record.validity.valid else f"the record is invalid: {record.validity.reasons[0]}"
+    latency = None if summary is None else summary.latency
+    memory = None if summary is None else summary.above_empty_session
+    figures: dict[str, float | None] = {
+        "p50_ms": None if latency is None else latency.p50_ns / 1e6,
+        "p90_ms": None if latency is None else latency.p90_ns / 1e6,
+        "p99_ms": None if latency is None else latency.p99_ns / 1e6,
+        "load_ms": None if summary is None or summary.cold_load_ns is None else summary.cold_load_ns / 1e6,
+        "peak_memory_bytes": None if memory is None else memory.peak_resident_bytes,
+    }
+    energy, growth = record.energy, None if record.endurance is None else record.endurance.growth_bytes_per_minute
+    if energy is not None:
+        yield Evidence("joules", name, record.device, energy.joules, why=energy.refusal or energy.source, own=own)
+    if record.endurance is not None:
+        why = f"{record.endurance.measured_s / 60:.0f} minutes" + (", too short to tell" if growth is None else "")
+        yield Evidence("growth_bytes_per_minute", name, record.device, growth, why=why, own=own)
+    for figure, value in figures.items():
+        why = invalid or ("" if value is not None else missing)
+        yield Evidence(figure, name, record.device, None if invalid else value, why=why, own=own)
+
+
+def _of_verification(result: VerifyResult) -> Iterator[Evidence]:
+    own = result.library is not None
+    yield Evidence("bytes", result.artifact, LOCAL, sum(file.bytes for file in result.files), own=own)
+    if result.against != REFERENCE:  # another artifact: what is lost to it says nothing of the original
+        return
+    yield from _closeness(result, own)
+    if result.judgement is not None:
+        yield from _of_judgement(result.judgement, result.artifact, own)
+
+
+def _closeness(result: VerifyResult, own: bool) -> Iterator[Evidence]:
+    comparison = next((comparison for comparison in result.comparisons if comparison.right == REFERENCE), None)
+    if comparison is not None and comparison.outputs:
+        output = comparison.outputs[0]
+        value = output.cosine if output.sentence_cosine is None else output.sentence_cosine
+        yield Evidence("cosine", result.artifact, LOCAL, value, why=f"output {output.name}", own=own)
+    values = {} if result.perplexity is None else dict(result.perplexity.values)
+    reference = values.pop(REFERENCE, None)
+    if reference and values:
+        compared, perplexity = next(iter(values.items()))
+        yield Evidence("perplexity_ratio", result.artifact, LOCAL, perplexity / reference, why=compared, own=own)
+
+
+def _of_judgement(judgement: Judgement, artifact: str, own: bool) -> Iterator[Evidence]:
+    def found(figure: str, value: float | None, worst: float | None, why: str = "") -> Evidence:
+        return Evidence(figure, artifact, LOCAL, value, worst, why, judgement.metric, own)
+
+    overall = judgement.overall
+    few = _few(overall)
+    yield found("quality", None if few else overall.value, overall.low, few)
+    yield found("quality_loss", None if few else _less(overall.difference), _less(overall.difference_low), few)
+    if overall.flips is not None:
+        why = f"{overall.flips.to_wrong} right to wrong, {overall.flips.to_right} back, of {overall.flips.answers:,}"
+        yield found("flips", None if few else overall.flips.rate, None, few or why)
+    judged = [score for score in judgement.slices if score.judged]
+    small = [score.name for score in judgement.slices if not score.judged]
+    note = f"; too small to judge: {', '.join(small)}" if small else ""
+    if judged:
+        lowest = min(judged, key=lambda score: score.value or 0.0)
+        worst = min(judged, key=lambda score: score.difference or 0.0)
+        yield found("worst_slice", lowest.value, lowest.low, f"slice {lowest.name}{note}")
+        yield found("worst_slice_loss", _less(worst.difference), _less(worst.difference_low), f"slice {worst.name}{note}")
+    elif judgement.slices:
+        for figure in ("worst_slice", "worst_slice_loss"):
+            yield found(figure, None, None, "every slice is too small to judge")
+    if judgement.perturbations:
+        worst = min(judgement.perturbations, key=lambda score: score.difference or 0.0)
+        few = _few(worst)
+        yield found("perturbed_loss", None if few else _less(worst.difference), _less(worst.difference_low), few or worst.name)
+
+
+def _few(score: Score) -> str:
+    return "" if score.judged else f"{score.examples} examples are too few to judge"
+
+
+def _less(difference: float | None) -> float | None:
+    """A loss, of the difference to the original; 0.0 for -0.0."""
+    return None if difference is None else -difference + 0.0

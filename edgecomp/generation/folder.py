@@ -1,0 +1,104 @@
+"""An exported language model's folder, checked before a session is opened."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, read_json
+from edgecomp.errors import CheckpointError
+from edgecomp.exported.files import digest_of
+from edgecomp.exported.speech import Description, read_description
+
+MODEL, GENAI, TOKENIZER = "model.onnx", "genai_config.json", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a folder says.
+
+    Args:
+        path: of the folder.
+        description: of its files.
+        context: tokens that a text may have.
+        vocabulary: rows of the model's table of tokens.
+        stop: tokens that end a text.
+        layers: of the model.
+        cache_shape: heads of keys and values, and their size.
+
+    """
+
+    path: Path
+    description: Description
+    context: int
+    vocabulary: int
+    stop: frozenset[int]
+    layers: int
+    cache_shape: tuple[int, int]
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the runtime writes new keys and values behind the old ones, where it is given one buffer for both."""
+        return self.description.attention == "fused"
+
+    @property
+    def digest(self) -> str:
+        """Of the model: what its weights and graph are, by the data's digest that the model file holds."""
+        return self.description.files[MODEL]
+
+    @property
+    def foreign_library(self) -> str | None:
+        """The machine that the folder's library is for, if it is another than this one."""
+        machine = self.description.library_for
+        return None if machine in (None, platform.machine()) else machine
+
+
+def read_folder(path: Path) -> Folder:
+    """Read and check a folder.
+
+    Raises:
+        ModelError: it is none.
+        CheckpointError: a file is missing, damaged, or not of this export.
+
+    """
+    description = read_description(path)
+    for name in (MODEL, GENAI, TOKENIZER):
+        if name not in description.files:
+            why = " (the model had no tokenizer when it was compressed)" if name == TOKENIZER else ""
+            raise CheckpointError(f"{path} must hold {name}, and was exported without{why}")
+    # The data's digest is in the model, which is compared when it is opened.
+    for name, digest in description.files.items():
+        if not name.endswith((".data", ".so")):
+            _require_same(path / name, digest)
+    config = read_json(path / GENAI, LARGEST_CONFIGURATION_BYTES)
+    try:
+        return _folder(path, description, config["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path / GENAI} must describe the model, and does not ({error}): export it again") from error
+
+
+def _require_same(file: Path, digest: str) -> None:
+    if not file.is_file():
+        raise CheckpointError(f"{file} must be there, and is not: copy the whole folder, or export it again")
+    if digest_of(file) != digest:
+        raise CheckpointError(
+            f"{file} must be the one that was exported with the model, and is another: a tokenizer of another model gives other "
+            "tokens. Copy the whole folder again, or export it again"
+        )
+
+
+def _folder(path: Path, description: Description, model: Mapping[str, Any]) -> Folder:
+    decoder = model["decoder"]
+    eos = model.get("eos_token_id", [])
+    return Folder(
+        path,
+        description,
+        int(model["context_length"]),
+        int(model["vocab_size"]),
+        frozenset(int(token) for token in (eos if isinstance(eos, list) else [eos])),
+        int(decoder["num_hidden_layers"]),
+        (int(decoder["num_key_value_heads"]), int(decoder["head_size"])),
+    )

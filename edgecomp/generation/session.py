@@ -1,0 +1,218 @@
+"""A language model in ONNX Runtime, with the keys and values of the tokens that it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgecomp.errors import ConfigError, ModelError, first_line
+from edgecomp.exported.library import AUTO, resolve_library
+from edgecomp.exported.onnx_file import read_onnx
+from edgecomp.exported.session import import_onnxruntime, open_session, runtime_errors
+from edgecomp.generation.folder import MODEL, Folder
+
+# Places that a cache in place has at first, and grows by at least.
+_ROOM = 256
+# Tokens that are given to the model at once at most: logits of all of them may be in memory together.
+_CHUNK = 512
+
+
+class Session:
+    """Tokens in, logits of the last one out; what the tokens before left is kept.
+
+    Args:
+        folder: of the model.
+        library: `auto`, `none` or a path (`edgecomp.exported.library.resolve_library`).
+        threads: of the runtime.
+        context: tokens of a text at most; None for as many as the model takes.
+
+    Attributes:
+        tokens: those that the cache is of.
+
+    """
+
+    def __init__(self, folder: Folder, library: str = AUTO, threads: int = 1, context: int | None = None) -> None:
+        if context is not None and not 2 <= context <= folder.context:
+            raise ConfigError(
+                f"a context must be of 2 to {folder.context} tokens, which this model was exported for, got {context}"
+            )
+        self.folder = folder
+        self.context = context or folder.context
+        self.tokens: list[int] = []
+        model = folder.path / MODEL
+        self._session = open_session(model, resolve_library(library, read_onnx(model)), threads)
+        self._names = [f"past_key_values.{layer}.{kind}" for layer in range(folder.layers) for kind in ("key", "value")]
+        self._cache: _Cache = (
+            _InPlace(self._session, self._names, folder) if folder.in_place else _Grown(self._session, self._names, folder)
+        )
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that the cache takes."""
+        return self._cache.nbytes
+
+    def feed(self, tokens: Sequence[int]) -> np.ndarray:
+        """Logits `[vocabulary]` of what follows `tokens`, which come behind those given before.
+
+        Raises:
+            ConfigError: no tokens.
+            ModelError: more than the context holds, a token that the model does not have, no memory left for the cache, or the
+                runtime fails.
+
+        """
+        if not len(tokens):
+            raise ConfigError("a prompt must hold at least one token, got none")
+        total = len(self.tokens) + len(tokens)
+        if total > self.context:
+            raise ModelError(
+                f"a text must have {self.context} tokens at most, and with {len(tokens)} more this one has {total}: shorten it, or "
+                "export the model with a longer --context"
+            )
+        wrong = next((token for token in tokens if not 0 <= token < self.folder.vocabulary), None)
+        if wrong is not None:
+            raise ModelError(
+                f"tokens must lie in 0 to {self.folder.vocabulary - 1}, which the model has, got {wrong}: "
+                "the tokenizer is of another model"
+            )
+        logits = np.empty(0, np.float32)
+        try:
+            for start in range(0, len(tokens), _CHUNK):
+                chunk = tokens[start : start + _CHUNK]
+                logits = self._cache.run(chunk, len(self.tokens))
+                self.tokens += chunk
+        except MemoryError as error:
+            raise ModelError(f"no memory is left for the cache of {total} tokens: {first_line(error)}") from error
+        except runtime_errors() as error:
+            raise ModelError(f"the model fails at token {len(self.tokens)}: {first_line(error)}") from error
+        return logits
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        self.tokens = self.tokens[:length]
+        self._cache.rewind(length)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Keys and values of the tokens, float32 `[1, heads, tokens, size]`, by name."""
+        return self._cache.read(len(self.tokens))
+
+    def restore(self, tokens: Sequence[int], state: Mapping[str, np.ndarray]) -> None:
+        """Take over what `state` gave.
+
+        Raises:
+            ModelError: it is of another shape than this model's.
+
+        """
+        heads, size = self.folder.cache_shape
+        shape = (1, heads, len(tokens), size)
+        for name in self._names:
+            found = state.get(name)
+            if found is None or found.shape != shape or found.dtype != np.float32:
+                got = "none" if found is None else f"{found.dtype.name} {list(found.shape)}"
+                raise ModelError(f"the cache {name} must be float32 {list(shape)}, got {got}")
+        if len(tokens) >= self.context:
+            raise ModelError(f"a saved beginning must be shorter than the context of {self.context} tokens, got {len(tokens)}")
+        self._cache.write(state, len(tokens))
+        self.tokens = list(tokens)
+
+
+def _inputs(tokens: Sequence[int], before: int) -> dict[str, np.ndarray]:
+    mask = np.ones((1, before + len(tokens)), np.int64)
+    return {"input_ids": np.array([tokens], np.int64), "attention_mask": mask}
+
+
+class _Cache(Protocol):
+    """Keys and values of the tokens so far; lengths are given by the session."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
+
+    def run(self, tokens: Sequence[int], before: int) -> np.ndarray:
+        """Logits of what follows tokens behind `before` others, whose keys and values are added."""
+
+    def rewind(self, length: int) -> None:
+        """Forget what is behind the first places."""
+
+    def read(self, length: int) -> dict[str, np.ndarray]:
+        """A copy of the first places."""
+
+    def write(self, state: Mapping[str, np.ndarray], length: int) -> None:
+        """Take over what was read."""
+
+
+class _Grown:
+    """Each run gives a cache that is longer than the one it takes."""
+
+    def __init__(self, session: Any, names: Sequence[str], folder: Folder) -> None:
+        self._session, self._names = session, names
+        heads, size = folder.cache_shape
+        self._arrays = {name: np.zeros((1, heads, 0, size), np.float32) for name in names}
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self._arrays.values())
+
+    def run(self, tokens: Sequence[int], before: int) -> np.ndarray:
+        logits, *present = self._session.run(None, {**_inputs(tokens, before), **self._arrays})
+        self._arrays = dict(zip(self._names, present, strict=True))
+        last: np.ndarray = logits[0, -1]
+        return last
+
+    def rewind(self, length: int) -> None:
+        self._arrays = {name: np.ascontiguousarray(array[:, :, :length]) for name, array in self._arrays.items()}
+
+    def read(self, length: int) -> dict[str, np.ndarray]:
+        return {name: array[:, :, :length] for name, array in self._arrays.items()}
+
+    def write(self, state: Mapping[str, np.ndarray], length: int) -> None:
+        self._arrays = {name: np.ascontiguousarray(state[name]) for name in self._names}
+
+
+class _InPlace:
+    """One buffer for the cache that a run takes and gives, with room for more tokens."""
+
+    def __init__(self, session: Any, names: Sequence[str], folder: Folder) -> None:
+        self._session, self._names, self._folder = session, names, folder
+        self._binding = session.io_binding()
+        self._arrays: dict[str, np.ndarray] = {}
+        self._make_room(_ROOM, {}, 0)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self._arrays.values())
+
+    def _make_room(self, room: int, contents: Mapping[str, np.ndarray], used: int) -> None:
+        """Buffers of `room` places, the first `used` of which are those of `contents`."""
+        ort = import_onnxruntime()
+        heads, size = self._folder.cache_shape
+        room = min(room, self._folder.context)
+        made = {name: np.zeros((1, heads, room, size), np.float32) for name in self._names}
+        for name, array in contents.items():
+            made[name][:, :, :used] = array[:, :, :used]
+        for name, array in made.items():
+            value = ort.OrtValue.ortvalue_from_numpy(array)  # shares the array's memory
+            self._binding.bind_ortvalue_input(name, value)
+            self._binding.bind_ortvalue_output(name.replace("past_key_values", "present"), value)
+        self._arrays = made
+
+    def run(self, tokens: Sequence[int], before: int) -> np.ndarray:
+        needed, room = before + len(tokens), self._arrays[self._names[0]].shape[2]
+        if needed > room:
+            self._make_room(max(needed + _ROOM, 2 * room), self._arrays, before)
+        for name, value in _inputs(tokens, before).items():
+            self._binding.bind_cpu_input(name, value)
+        self._binding.bind_output("logits")
+        self._session.run_with_iobinding(self._binding)
+        logits = self._binding.get_outputs()[-1]  # bound behind the cache
+        return np.asarray(logits.numpy()[0, -1])
+
+    def rewind(self, length: int) -> None:
+        """What is behind the tokens is overwritten, and the mask tells how many there are."""
+
+    def read(self, length: int) -> dict[str, np.ndarray]:
+        return {name: np.array(array[:, :, :length]) for name, array in self._arrays.items()}
+
+    def write(self, state: Mapping[str, np.ndarray], length: int) -> None:
+        self._make_room(length + _ROOM, {name: state[name] for name in self._names}, length)

@@ -1,0 +1,384 @@
+"""Attention with a key-value cache, in two forms: one operator that ONNX Runtime has, and standard operators.
+
+Both take new tokens `[batch, sequence]`, a mask `[batch, total]` of ones where a token counts, of the past and then the new ones,
+and the past keys and values `[batch, kv_heads, past, head_size]`; they give those of past and new ones.
+
+`GroupedStep` is for `com.microsoft::GroupQueryAttention`, in which a row's tokens lie without gaps: row b has its first
+`sum(mask[b])` places filled. New tokens of a row must stand together, so that padding in front of a prompt is moved behind it, and
+the result back; it counts in the first run alone. `PlainStep` keeps every token where it came, padding included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.library import Library
+
+NAMESPACE = "edgecomp_language"
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How a layer attends.
+
+    Args:
+        count: heads of queries.
+        kv_count: heads of keys and values, each for `count / kv_count` heads of queries.
+        size: of a head.
+        scale: of the scores.
+        window: tokens that a token sees, itself included; None for all before it.
+        cap: scores s become `cap tanh(s / cap)`; 0 for none.
+
+    """
+
+    count: int
+    kv_count: int
+    size: int
+    scale: float
+    window: int | None = None
+    cap: float = 0.0
+
+    @property
+    def widths(self) -> list[int]:
+        """Of queries, keys and values."""
+        return [self.count * self.size, self.kv_count * self.size, self.kv_count * self.size]
+
+
+class Rotary(nn.Module):
+    """Cosines and sines of rotary positions, float32 `[context, rotated / 2]`."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, frequencies: Tensor, scaling: float, context: int) -> None:
+        super().__init__()
+        angles = torch.arange(context, dtype=torch.float32)[:, None] * frequencies.float()[None]
+        self.register_buffer("cos", angles.cos() * scaling)
+        self.register_buffer("sin", angles.sin() * scaling)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """`x` as `turned` says."""
+        return turned(x, self.cos, self.sin, positions)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor) -> Tensor:
+    """`x [batch, sequence, heads, size]`, pairs `(i, i + rotated / 2)` turned by the angles of `positions [batch, sequence]`."""
+    half = cos.shape[1]
+    cosines, sines = cos[positions][:, :, None], sin[positions][:, :, None]
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    parts = [first * cosines - second * sines, second * cosines + first * sines]
+    return torch.cat([*parts, rest] if rest.shape[-1] else parts, -1)
+
+
+class Step(Protocol):
+    """One run of a decoder: what its layers share.
+
+    Attributes:
+        ids: the tokens in the order in which the layers take them.
+        positions: of these, `[batch, sequence]`.
+
+    """
+
+    ids: Tensor
+    positions: Tensor
+
+    def attend(
+        self, qkv: Sequence[Tensor], past: tuple[Tensor, Tensor], heads: Heads, rotary: Rotary | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Output `[batch, sequence, heads size]`, keys and values of past and new tokens.
+
+        Args:
+            qkv: queries, keys and values of the new tokens, `[batch, sequence, widths]`, side by side in one tensor or in three.
+            past: keys and values.
+            heads: of the layer.
+            rotary: turns queries and keys.
+
+        """
+
+    def settle(self, hidden: Tensor, last: bool) -> Tensor:
+        """What the layers gave, in the order of the tokens given; or that of each row's last token alone."""
+
+
+def _parts(qkv: Sequence[Tensor], heads: Heads) -> Sequence[Tensor]:
+    return qkv[0].split(heads.widths, -1) if len(qkv) == 1 else qkv
+
+
+class GroupedStep:
+    """For `GroupQueryAttention`; a `Step`."""
+
+    def __init__(self, input_ids: Tensor, attention_mask: Tensor) -> None:
+        length = input_ids.shape[1]
+        given = attention_mask[:, attention_mask.shape[1] - length :]
+        self._given = given
+        self._places = torch.arange(length)[None]
+        self._padding = (given.cumsum(1) == 0).to(torch.int64).sum(1, keepdim=True)  # in front of each row
+        self._length = length
+        moved = self._places + self._padding
+        self.ids = input_ids.gather(1, torch.where(moved < length, moved, moved - length))
+        seen = attention_mask.sum(1)
+        before = seen - given.sum(1)
+        self.positions = before[:, None] + self._places
+        self._lengths = (seen - 1).to(torch.int32)
+        self._total = torch.full((), attention_mask.shape[1], dtype=torch.int32)
+
+    def attend(
+        self, qkv: Sequence[Tensor], past: tuple[Tensor, Tensor], heads: Heads, rotary: Rotary | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Step` says."""
+        if rotary is not None and not _operator_turns(rotary, heads):
+            query, key, value = _parts(qkv, heads)
+            query = rotary(query.unflatten(-1, (heads.count, heads.size)), self.positions).flatten(2)
+            key = rotary(key.unflatten(-1, (heads.kv_count, heads.size)), self.positions).flatten(2)
+            qkv, rotary = (query, key, value), None
+        tables = (None, None) if rotary is None else (rotary.cos, rotary.sin)
+        query, *rest = qkv
+        key_value: Sequence[Tensor | None] = rest or (None, None)
+        output: tuple[Tensor, Tensor, Tensor] = torch.ops.edgecomp_language.grouped_attention(
+            query,
+            *key_value,
+            *past,
+            self._lengths,
+            self._total,
+            *tables,
+            heads=heads.count,
+            kv_heads=heads.kv_count,
+            scale=heads.scale,
+            window=-1 if heads.window is None else heads.window,
+            cap=heads.cap,
+        )
+        return output
+
+    def settle(self, hidden: Tensor, last: bool) -> Tensor:
+        """As `Step` says."""
+        if last:
+            places = self._given.sum(1, keepdim=True) - 1
+        else:
+            moved = self._places - self._padding
+            places = torch.where(moved < 0, moved + self._length, moved)
+        return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
+
+
+def _operator_turns(rotary: Rotary, heads: Heads) -> bool:
+    """Whether `GroupQueryAttention` can turn queries and keys itself."""
+    return rotary.cos.shape[1] % 8 == 0 and heads.size % 16 == 0
+
+
+class PlainStep:
+    """In standard operators; a `Step`."""
+
+    def __init__(self, input_ids: Tensor, attention_mask: Tensor) -> None:
+        self.ids = input_ids
+        length, total = input_ids.shape[1], attention_mask.shape[1]
+        self._mask = attention_mask[:, None, :] != 0
+        self._new, self._all = torch.arange(length)[:, None] + (total - length), torch.arange(total)[None]
+        self._given = attention_mask[:, total - length :]
+        self.positions = (attention_mask.cumsum(1) - 1).clamp(min=0)[:, total - length :]
+        self._biases: dict[tuple[int | None, int], Tensor] = {}
+        self._angles: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def _bias(self, window: int | None, groups: int) -> Tensor:
+        """`[batch, 1, groups sequence, total]`: 0 where a token sees another, else so little that its weight is 0."""
+        key = window, groups
+        if key not in self._biases:
+            seen = self._mask & (self._all <= self._new)
+            if window is not None:
+                seen = seen & (self._new - self._all < window)
+            bias = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None]
+            self._biases[key] = torch.cat([bias] * groups, 2) if groups > 1 else bias
+        return self._biases[key]
+
+    def _turns(self, rotary: Rotary | None) -> tuple[Tensor | None, Tensor | None]:
+        """Factors `[batch, sequence, 1, rotated]` of a head's values and of their halves exchanged; the sum is the turned head."""
+        if rotary is None:
+            return None, None
+        if id(rotary) not in self._angles:
+            cos, sin = rotary.cos[self.positions][:, :, None], rotary.sin[self.positions][:, :, None]
+            self._angles[id(rotary)] = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+        return self._angles[id(rotary)]
+
+    def attend(
+        self, qkv: Sequence[Tensor], past: tuple[Tensor, Tensor], heads: Heads, rotary: Rotary | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Step` says."""
+        query, *rest = qkv
+        key_value: Sequence[Tensor | None] = rest or (None, None)
+        output: tuple[Tensor, Tensor, Tensor] = torch.ops.edgecomp_language.plain_attention(
+            query,
+            *key_value,
+            *past,
+            self._bias(heads.window, heads.count // heads.kv_count),
+            *self._turns(rotary),
+            heads=heads.count,
+            kv_heads=heads.kv_count,
+            size=heads.size,
+            scale=heads.scale,
+            cap=heads.cap,
+        )
+        return output
+
+    def settle(self, hidden: Tensor, last: bool) -> Tensor:
+        """As `Step` says."""
+        if not last:
+            return hidden
+        places = (self._given * torch.arange(1, self._given.shape[1] + 1)[None]).argmax(1, keepdim=True)
+        return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
+
+
+def plain_attention(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    past_key: Tensor,
+    past_value: Tensor,
+    bias: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    *,
+    heads: int,
+    kv_heads: int,
+    size: int,
+    scale: float,
+    cap: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention of every row alike, in operators that all runtimes have.
+
+    Args:
+        query: `[batch, sequence, heads size]`, or with keys and values behind it where those are None.
+        key: `[batch, sequence, kv_heads size]`.
+        value: as `key`.
+        past_key: `[batch, kv_heads, past, size]`.
+        past_value: as `past_key`.
+        bias: added to the scores, `[batch, 1, heads / kv_heads sequence, past + sequence]`.
+        cos: factors `[batch, sequence, 1, rotated]`; None where nothing is turned.
+        sin: of the halves exchanged, as `cos`.
+        heads: of queries.
+        kv_heads: of keys and values.
+        size: of a head.
+        scale: of scores.
+        cap: of scores; 0 for none.
+
+    Returns:
+        Output `[batch, sequence, heads size]`, and keys and values `[batch, kv_heads, past + sequence, size]`.
+
+    """
+    shape = Heads(heads, kv_heads, size, scale, None, cap)
+    parts = _parts([query] if key is None or value is None else [query, key, value], shape)
+    query, key, value = (part.unflatten(-1, (-1, size)) for part in parts)
+    if cos is not None and sin is not None:
+        query, key = (_exchanged(part, cos, sin) for part in (query, key))
+    keys = torch.cat([past_key, key.transpose(1, 2)], 2)
+    values = torch.cat([past_value, value.transpose(1, 2)], 2)
+    # Queries of a head of keys are rows of one product: nothing is repeated.
+    rows = query.transpose(1, 2).reshape(len(query), kv_heads, -1, size) * scale
+    scores = rows @ keys.transpose(2, 3)
+    if cap:
+        scores = cap * torch.tanh(scores / cap)
+    mixed = (scores + bias).softmax(-1) @ values
+    output = mixed.reshape(len(query), heads, -1, size).transpose(1, 2).flatten(2)
+    return output.contiguous(), keys, values
+
+
+def _exchanged(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    rotated = cos.shape[-1]
+    first, second = x[..., : rotated // 2], x[..., rotated // 2 : rotated]
+    turned_part = x[..., :rotated] * cos + torch.cat([second, first], -1) * sin
+    return torch.cat([turned_part, x[..., rotated:]], -1)
+
+
+def grouped_attention(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    past_key: Tensor,
+    past_value: Tensor,
+    lengths: Tensor,
+    total: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    *,
+    heads: int,
+    kv_heads: int,
+    scale: float,
+    window: int,
+    cap: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `com.microsoft::GroupQueryAttention` computes, a row at a time.
+
+    Args:
+        query: `[batch, sequence, heads size]`, or with keys and values behind it where those are None.
+        key: `[batch, sequence, kv_heads size]`.
+        value: as `key`.
+        past_key: `[batch, kv_heads, past, size]`, of which a row uses as many places as it has tokens before this run.
+        past_value: as `past_key`.
+        lengths: int32 `[batch]`: tokens of each row, the new ones included, less one.
+        total: int32 scalar: the mask's size; in the first run it is `sequence`, and then rows may be shorter.
+        cos: `[context, rotated / 2]`; None where nothing is turned.
+        sin: as `cos`.
+        heads: of queries.
+        kv_heads: of keys and values.
+        scale: of scores.
+        window: tokens that a token sees, itself included; -1 for all before it.
+        cap: of scores; 0 for none.
+
+    Returns:
+        Output `[batch, sequence, heads size]`, and keys and values `[batch, kv_heads, past + sequence, size]`.
+
+    """
+    size = past_key.shape[-1]
+    shape = Heads(heads, kv_heads, size, scale, None if window < 0 else window, cap)
+    query, key, value = _parts([query] if key is None or value is None else [query, key, value], shape)
+    batch, length = query.shape[:2]
+    room = past_key.shape[2] + length
+    keys, values = (query.new_zeros(batch, kv_heads, room, size) for _ in range(2))
+    output = torch.zeros_like(query)
+    first_run = int(total) == length
+    for row in range(batch):
+        before = 0 if first_run else int(lengths[row]) + 1 - length
+        positions = torch.arange(before, before + length)[None]
+        q, k, v = (t[row : row + 1].unflatten(-1, (-1, size)) for t in (query, key, value))
+        if cos is not None and sin is not None:
+            q, k = turned(q, cos, sin, positions), turned(k, cos, sin, positions)
+        for filled, past, new in ((keys, past_key, k), (values, past_value, v)):
+            filled[row, :, :before] = past[row, :, :before]
+            filled[row, :, before : before + length] = new[0].transpose(0, 1)
+        seen = torch.arange(before + length)[None] <= positions[0][:, None]
+        if window >= 0:
+            seen &= positions[0][:, None] - torch.arange(before + length)[None] < window
+        groups = heads // kv_heads
+        all_keys = keys[row, :, : before + length].repeat_interleave(groups, 0)
+        scores = q[0].transpose(0, 1) @ all_keys.transpose(1, 2) * scale
+        if cap:
+            scores = cap * torch.tanh(scores / cap)
+        weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+        mixed = weights @ values[row, :, : before + length].repeat_interleave(groups, 0)
+        output[row] = mixed.transpose(0, 1).flatten(1)
+    return output, keys, values
+
+
+def _fake(
+    query: Tensor, key: Tensor | None, value: Tensor | None, past_key: Tensor, past_value: Tensor, *_: object, **sizes: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, length = query.shape[:2]
+    kv_heads, past, size = past_key.shape[1:]
+    present = [past_key.new_empty([batch, kv_heads, past + length, size]) for _ in range(2)]
+    heads = sizes["heads"]
+    assert isinstance(heads, int)
+    return query.new_empty([batch, length, heads * size]), present[0], present[1]
+
+
+_library = Library(NAMESPACE, "DEF")
+_library.define(
+    "grouped_attention(Tensor query, Tensor? key, Tensor? value, Tensor past_key, Tensor past_value, Tensor lengths, Tensor total, "
+    "Tensor? cos, Tensor? sin, *, int heads, int kv_heads, float scale, int window, float cap) -> (Tensor, Tensor, Tensor)"
+)
+_library.define(
+    "plain_attention(Tensor query, Tensor? key, Tensor? value, Tensor past_key, Tensor past_value, Tensor bias, Tensor? cos, "
+    "Tensor? sin, *, int heads, int kv_heads, int size, float scale, float cap) -> (Tensor, Tensor, Tensor)"
+)
+for _operator in (grouped_attention, plain_attention):
+    _library.impl(_operator.__name__, _operator, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::{_operator.__name__}", _fake, lib=_library)

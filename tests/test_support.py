@@ -1,0 +1,59 @@
+"""Operators that a target lacks are told before the passes, and those that it has are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import edgecomp
+from edgecomp.cli import main
+from edgecomp.errors import ExportError
+from edgecomp.exporters import TARGETS
+from edgecomp.support import TARGETS as CHECKED
+
+IMAGE = [{"x": np.ones((2, 3, 8, 8, 8), np.float32)}]
+ROWS = [{"x": np.ones((2, 32), np.float32)}]
+
+
+class Inverts(nn.Module):
+    """Neither target has an inverse of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return torch.linalg.inv(y.mT @ y + torch.eye(32))
+
+
+def volumes() -> nn.Module:
+    return nn.Sequential(nn.Conv3d(3, 32, 8), nn.Flatten(1), nn.Linear(32, 32))
+
+
+def test_every_target_is_checked() -> None:
+    assert set(CHECKED) == set(TARGETS)
+
+
+def test_what_no_target_has_is_refused_before_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecomp.compression.run_passes", lambda *_: pytest.fail("a pass ran"))
+    with pytest.raises(ExportError, match=r"target onnx has no form for node .*linalg_inv.* in the model"):
+        edgecomp.compress(Inverts(), "lut-4bit", ROWS)
+
+
+def test_what_one_target_lacks_is_said_or_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    model = edgecomp.compress(volumes(), "lut-4bit", IMAGE, quiet=False)
+    assert list(model.plans) == ["2"]
+    assert "target executorch has no form for node convolution (aten.convolution.default) in module 0" in capsys.readouterr().err
+    edgecomp.compress(volumes(), "lut-4bit", IMAGE, targets=["onnx"])
+    monkeypatch.setattr("edgecomp.compression.run_passes", lambda *_: pytest.fail("a pass ran"))
+    with pytest.raises(ExportError, match=r"target executorch has no form for node convolution .*\(--target\)"):
+        edgecomp.compress(volumes(), "lut-4bit", IMAGE, targets=["executorch"])
+
+
+def test_an_unknown_target_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compress", "x:y", "--target", "tflite", "-o", "m.ec"])
+    assert "tflite" in capsys.readouterr().err
