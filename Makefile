@@ -27,7 +27,7 @@ WERROR := -DEDGECOMP_WERROR=ON
 SECONDS ?= 300
 FUZZERS := recipe checkpoint factor calibration onnx_file ort_file executorch_file answer records configuration gguf attributes program
 
-.PHONY: help demo test check test-cpp test-clang test-sanitized test-long test-arm test-device test-python test-compat fuzz install clean
+.PHONY: help demo test check test-cpp test-clang test-sanitized test-long test-confined test-arm test-device test-python test-compat fuzz install clean
 
 help:
 	@echo "make demo   compress a real sentence encoder, export, verify, bench; writes demo/report.html"
@@ -35,14 +35,20 @@ help:
 	@echo "make test-clang  all C++ code built by Clang without a warning, and its tests; needs apt-get install clang-16"
 	@echo "make test-sanitized  kernels, and adapters inside of their runtimes, with the address and undefined behaviour sanitizers"
 	@echo "make test-long  more of it, for every night"
+	@echo "make test-confined  that hostile files make commands touch nothing outside of their folders; needs apt-get install strace"
 	@echo "make test-arm  C++ tests on emulated ARM CPUs; needs apt-get install g++-aarch64-linux-gnu qemu-user"
 	@echo "make test-device  on an emulated Raspberry Pi and a stand-in for a phone; needs apt-get install $(DEVICE_PACKAGES)"
 	@echo "make check  ruff, mypy, import-linter, clang-format, what is generated from the operator table, the tables of benchmarks/README.md"
 	@echo "make fuzz   each fuzz target for SECONDS=300, for every night; needs Clang"
 	@echo "make clean  remove what make built"
 
-$(VENV)/dependencies: pyproject.toml
+# Every download by its hash (requirements/write_lock.py); torch's default wheel, where pip takes that, brings CUDA. The last line only
+# finds that all is there. What builds packages that come as sources, ours among them, pip chooses and fetches by itself.
+$(VENV)/dependencies: pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --no-warn-script-location --no-deps --require-hashes -r requirements/lock.txt
+	$(BIN)/python -c "import importlib.metadata as m, sys; sys.exit('+cpu' not in m.version('torch'))" || \
+	    $(BIN)/pip install --quiet --no-warn-script-location --no-deps --require-hashes -r requirements/cuda.txt
 	$(BIN)/pip install --quiet --no-warn-script-location '.[demo,test,check]'
 	@touch $@
 
@@ -144,15 +150,21 @@ test-device: install | demo/minilm.onnx
 demo/minilm.onnx:
 	$(MAKE) demo
 
-# tests/device needs what test-device makes.
+# tests/device needs what test-device makes, tests/confined needs strace.
 test-python: install
 	@mkdir -p build/empty
 	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests \
-	    --ignore $(CHECKOUT)/tests/device
+	    --ignore $(CHECKOUT)/tests/device --ignore $(CHECKOUT)/tests/confined
+
+# What commands open, change and reach on hostile files, as the kernel was asked for it.
+test-confined: install
+	@command -v strace >/dev/null || { echo "make test-confined needs strace: apt-get install strace" >&2; exit 1; }
+	@mkdir -p build/empty
+	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests/confined
 
 # Order-only: pip installs into the folder once, and would not replace what is there.
 $(OLD_ONNXRUNTIME_FOLDER): | $(VENV)/dependencies
-	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime==$(OLD_ONNXRUNTIME)
+	$(BIN)/pip install --quiet --no-deps --require-hashes --target $@ -r requirements/onnxruntime-oldest.txt
 
 test-compat: install $(OLD_ONNXRUNTIME_FOLDER)
 	@mkdir -p build/empty
@@ -162,7 +174,7 @@ test-compat: install $(OLD_ONNXRUNTIME_FOLDER)
 
 # New inputs go to build/fuzz, not to the seeds in the repository; a crash stops with the input's file name.
 fuzz: install
-	$(BIN)/pip install --quiet '.[fuzz]'
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/fuzz.txt
 	PATH="$(BIN):$$PATH" CXX=clang++ cmake -S runtimes -B build/cpp-fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	    -DEDGECOMP_BUILD_FUZZERS=ON -DEDGECOMP_SANITIZE=address,undefined,fuzzer-no-link
 	PATH="$(BIN):$$PATH" cmake --build build/cpp-fuzz --target kernels_fuzzer

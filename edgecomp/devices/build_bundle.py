@@ -9,7 +9,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 
 import edgecomp
@@ -129,8 +129,23 @@ def _fetch_executorch(build: Path, folder: Path) -> str | None:
 
 
 def _download(package: str, version: str, build: Path) -> Path:
-    only = ["--platform", _WHEEL_PLATFORM, "--only-binary=:all:", "--no-deps", "--dest", str(build)]
-    _run([sys.executable, "-m", "pip", "download", "--quiet", *only, f"{package}=={version}"], f"downloading {package}")
+    """The package's wheel, by its hash.
+
+    Raises:
+        RuntimeUnavailableError: no hash of that version is known here, pip finds no such file, or it is another.
+
+    """
+    lines = (resources.files(__package__) / "wheels.txt").read_text("utf-8").splitlines()
+    known = [line for line in lines if line.startswith(f"{package}==")]
+    if not known or not known[0].startswith(f"{package}=={version} "):
+        raise RuntimeUnavailableError(
+            f"a device bundle takes {known[0].split()[0] if known else package}, whose wheels are known by their hashes, and "
+            f"{version} is installed: install that release"
+        )
+    wanted = build / f"{package}.txt"
+    wanted.write_text(known[0] + "\n", encoding="utf-8")
+    only = ["--platform", _WHEEL_PLATFORM, "--only-binary=:all:", "--no-deps", "--require-hashes", "--dest", str(build)]
+    _run([sys.executable, "-m", "pip", "download", "--quiet", *only, "-r", str(wanted)], f"downloading {package}")
     (wheel,) = build.glob(f"{package}-*.whl")
     return wheel
 
