@@ -11,7 +11,7 @@ from typing import Any
 from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, read_json
 from edgecomp.errors import CheckpointError
 from edgecomp.exported.files import digest_of
-from edgecomp.exported.speech import Description, read_description
+from edgecomp.exported.language_folder import Description, read_description
 
 MODEL, GENAI, TOKENIZER = "model.onnx", "genai_config.json", "tokenizer.json"
 

@@ -25,7 +25,7 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.devices.bundle import LIBRARIES, bundle_for
 from edgecomp.errors import ExportError, OutputError
 from edgecomp.exported.files import digest_of
-from edgecomp.exported.speech import DESCRIPTION, FORMAT, VERSION, read_description
+from edgecomp.exported.language_folder import DESCRIPTION, FORMAT, VERSION, read_description
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.files import require_own, require_writable_target
 from edgecomp.language.build import PAST, TOTAL
