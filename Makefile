@@ -42,13 +42,13 @@ help:
 	@echo "make fuzz   each fuzz target for SECONDS=300, for every night; needs Clang"
 	@echo "make clean  remove what make built"
 
-# Every download by its hash (requirements/write_lock.py); torch's default wheel, where pip takes that, brings CUDA. The last line only
-# finds that all is there. What builds packages that come as sources, ours among them, pip chooses and fetches by itself.
+# Every download by its hash (requirements/write_lock.py); torch's CPU wheel where pip finds it, else the default one, which brings CUDA.
+# The last line only finds that all is there. What builds packages that come as sources, ours among them, pip fetches by itself.
+INSTALL_LOCKED = $(BIN)/pip install --quiet --no-warn-script-location --no-deps --require-hashes -r
 $(VENV)/dependencies: pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-warn-script-location --no-deps --require-hashes -r requirements/lock.txt
-	$(BIN)/python -c "import importlib.metadata as m, sys; sys.exit('+cpu' not in m.version('torch'))" || \
-	    $(BIN)/pip install --quiet --no-warn-script-location --no-deps --require-hashes -r requirements/cuda.txt
+	$(INSTALL_LOCKED) requirements/torch-cpu.txt 2>/dev/null || $(INSTALL_LOCKED) requirements/torch-cuda.txt
+	$(INSTALL_LOCKED) requirements/lock.txt
 	$(BIN)/pip install --quiet --no-warn-script-location '.[demo,test,check]'
 	@touch $@
 

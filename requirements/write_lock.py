@@ -1,11 +1,10 @@
-"""Writes what `make` installs, each file by its hash: requirements/lock.txt, cuda.txt, fuzz.txt.
+"""Writes what `make` installs, each file by its hash: requirements/lock.txt, torch-*.txt, fuzz.txt.
 
-    python requirements/write_lock.py [REPORT ...]
+    python requirements/write_lock.py REPORT
 
-Asks pip which files it would install for the extras of pyproject.toml on this machine, and takes their hashes. Reports of other
-indexes (`pip install --dry-run --ignore-installed --report`) add the hashes that the same versions have there: of torch, whose CPU
-wheel and default wheel differ; what only they install is what the default wheel needs of CUDA, in cuda.txt. For CPython 3.11 on
-x86-64 Linux: other platforms install other files.
+Asks pip, set up to find torch's CPU wheel, which files it would install for the extras of pyproject.toml, and takes their hashes.
+A report of an index that has the default wheel alone (`pip install --dry-run --ignore-installed --report`) gives that wheel's, and
+those of CUDA, which it brings. For CPython 3.11 on x86-64 Linux: other platforms install other files.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ FOLDER = Path(__file__).parent
 EXTRAS = ("transformers", "onnx", "executorch", "report", "demo", "test", "fuzz", "check")
 FUZZ = ("atheris",)  # for `make fuzz` alone
 HEADER = "# By requirements/write_lock.py, for CPython 3.11 on x86-64 Linux.\n"
-Hashes = dict[str, tuple[str, set[str]]]  # a version and its files, by package
+Hashes = dict[str, tuple[str, str]]  # a version and its file, by package
 
 
 def wanted() -> list[str]:
@@ -39,16 +38,13 @@ def hashes(report: Path) -> Hashes:
     for entry in json.loads(report.read_text("utf-8"))["install"]:
         name = re.sub(r"[-_.]+", "-", entry["metadata"]["name"]).lower()
         digest = entry["download_info"]["archive_info"]["hashes"]["sha256"]
-        found[name] = (entry["metadata"]["version"].partition("+")[0], {digest})
+        found[name] = (entry["metadata"]["version"], digest)
     return found
 
 
 def write(path: Path, files: Hashes) -> None:
     """Write requirements with hashes."""
-    lines = [
-        f"{name}=={version} " + " ".join(f"--hash=sha256:{digest}" for digest in sorted(digests))
-        for name, (version, digests) in sorted(files.items())
-    ]
+    lines = [f"{name}=={version} --hash=sha256:{digest}" for name, (version, digest) in sorted(files.items())]
     path.write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -58,19 +54,17 @@ def main() -> None:
         report = Path(folder) / "report.json"
         pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--report", str(report)]
         subprocess.run([*pip, *wanted()], check=True)
-        write_all(hashes(report), [hashes(Path(other)) for other in sys.argv[1:]])
+        write_all(hashes(report), hashes(Path(sys.argv[1])))
 
 
-def write_all(files: Hashes, others: list[Hashes]) -> None:
-    """Write the files, with what other indexes have of the same versions."""
-    cuda: Hashes = {}
-    for other in others:
-        for name, (version, digests) in other.items():
-            if name not in files:
-                cuda[name] = (version, digests)
-            elif files[name][0] == version:
-                files[name][1].update(digests)
-    write(FOLDER / "cuda.txt", cuda)
+def write_all(files: Hashes, default: Hashes) -> None:
+    """Write the files; each package but torch must have the same hash in both."""
+    torch = files.pop("torch")
+    differing = sorted(name for name, entry in files.items() if entry != default.get(name))
+    if differing:
+        raise SystemExit(f"the indexes must have the same files, and differ in {', '.join(differing)}")
+    write(FOLDER / "torch-cpu.txt", {"torch": torch})
+    write(FOLDER / "torch-cuda.txt", {name: entry for name, entry in default.items() if name not in files})
     write(FOLDER / "fuzz.txt", {name: files.pop(name) for name in FUZZ})
     write(FOLDER / "lock.txt", files)
 
