@@ -262,7 +262,7 @@ def test_the_commands_of_the_readme_are_those_of_the_parser() -> None:
     assert {command[0] for command in commands} >= {"compress", "export", "verify", "bench", "report", "doctor"}
     for command in commands:
         assert build_parser().parse_args(command).verb == command[0]
-    for verb, rest in re.findall(r"`edgecomp ([a-z]+)([^`]*)`", README):
+    for verb, rest in re.findall(r"`edgecomp ([a-z-]+)([^`]*)`", README):
         assert verb in VERBS
         assert set(re.findall(r"--[a-z-]+", rest)) <= options_of(verb)
     # Options that the text mentions by themselves, pip's aside, belong to some verb, or to all.

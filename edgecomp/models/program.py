@@ -119,10 +119,17 @@ def _place_sizes(program: ExportedProgram) -> None:
 
 
 def _unread(program: ExportedProgram) -> list[str]:
-    """Parameters and buffers that no node reads."""
+    """Parameters and buffers that no node reads, by any of the names that a shared one has."""
     signature = program.graph_signature
     held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    return [held[node.name] for node in program.graph.find_nodes(op="placeholder") if node.name in held and not node.users]
+    values = {**program.constants, **program.state_dict}
+    nodes = [node for node in program.graph.find_nodes(op="placeholder") if node.name in held]
+    read = {_memory(values[held[node.name]]) for node in nodes if node.users}
+    return [name for node in nodes if not node.users and _memory(values[name := held[node.name]]) not in read]
+
+
+def _memory(tensor: torch.Tensor) -> tuple[int, int]:
+    return tensor.data_ptr(), tensor.untyped_storage().nbytes()
 
 
 def _leave_out(module: nn.Module, names: Sequence[str]) -> list[str]:
