@@ -7,7 +7,9 @@ dictionaries of arrays. A sample is one such dictionary: a batch of inputs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from edgecomp.bounded import read_text as read_bounded_text
 from edgecomp.bounded import require_unpackable
-from edgecomp.errors import CalibrationError, first_line, is_out_of_memory
+from edgecomp.errors import CalibrationError, EdgecompError, first_line, is_out_of_memory
 from edgecomp.tensor import TensorSpec
 from edgecomp.text import token_windows
 
@@ -112,6 +114,21 @@ def npz_samples(path: Path, inputs: Sequence[TensorSpec], count: int) -> list[Sa
     return [{name: arrays[name][i : i + 1] for name in names} for i in range(total)]
 
 
+@contextmanager
+def users_code(name: str, error: type[EdgecompError]) -> Iterator[None]:
+    """What code of the user's raises meanwhile is told as theirs, with the place; our own errors, and an end of memory, stay."""
+    try:
+        yield
+    except (EdgecompError, MemoryError):
+        raise
+    except Exception as raised:
+        frame = traceback.extract_tb(raised.__traceback__)[-1]
+        raise error(
+            f"{name} must not fail, and raised {type(raised).__name__}: {first_line(raised)} (at {frame.filename}:{frame.lineno}, "
+            f'"{frame.line}")'
+        ) from raised
+
+
 def factory_samples(spec: str, count: int) -> list[Sample]:
     """The first `count` samples that `package.module:factory` yields.
 
@@ -120,7 +137,8 @@ def factory_samples(spec: str, count: int) -> list[Sample]:
 
     """
     factory = import_attribute(spec, CalibrationError)
-    produced = factory() if callable(factory) else factory
+    with users_code(spec, CalibrationError):
+        produced = factory() if callable(factory) else factory
     if not isinstance(produced, Iterable):
         raise CalibrationError(f"{spec} must return an iterable of dictionaries, got {type(produced).__name__}")
     return given_samples(produced, count, spec)
@@ -133,17 +151,19 @@ def given_samples(given: Any, count: int, where: str = "calibration") -> list[Sa
         CalibrationError: it yields nothing, or anything else than dictionaries of arrays, tensors, or lists of numbers.
 
     """
-    produced = given() if callable(given) else given
+    with users_code(where, CalibrationError):
+        produced = given() if callable(given) else given
     if isinstance(produced, Mapping | np.ndarray | Tensor) or not isinstance(produced, Iterable):
         what = "one dictionary alone" if isinstance(produced, Mapping) else f"{type(produced).__name__}"
         raise CalibrationError(
             f"{where} must yield samples, each a dictionary of input name to array, got {what}: give a list of them"
         )
     samples: list[Sample] = []
-    for sample in produced:
-        samples.append(as_sample(sample, f"sample {len(samples)} of {where}"))
-        if len(samples) == count:
-            break
+    with users_code(where, CalibrationError):
+        for sample in produced:
+            samples.append(as_sample(sample, f"sample {len(samples)} of {where}"))
+            if len(samples) == count:
+                break
     if not samples:
         raise CalibrationError(f"{where} must hold at least one sample, got none")
     return samples

@@ -242,7 +242,7 @@ def _samples(loaded: LoadedModel, calibration: Any, count: int, sequence_length:
 
 def _renamed(model: LoadedModel) -> list[str]:
     """What to say of outputs that `described` renamed, since the model calls an input so too."""
-    names = {spec.name for spec in model.inputs}
+    names = {spec.name for spec in model.inputs} - {*model.state}  # which are called so on purpose, and said
     renamed = [name for name in model.outputs if name.endswith("_out") and name.removesuffix("_out") in names]
     return [f"an input is called so too: the output {name.removesuffix('_out')} is called {name}" for name in renamed]
 

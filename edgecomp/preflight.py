@@ -63,6 +63,7 @@ def preflight(
     plain = replace(model, module=_without_values(model.module))
     try:
         found = trace(plain)
+        _require_one_way(found, model, samples)
     except ExportError as error:
         if not model.guessed:
             raise
@@ -73,11 +74,11 @@ def preflight(
         )
         try:
             found = trace(replace(plain, inputs=specs))
+            _require_one_way(found, replace(model, inputs=specs), samples)
         except ExportError:
             raise error from None
         model = replace(model, inputs=specs, guessed=frozenset())
         say(f"the sizes {', '.join(f'{name} = {size}' for name, size in fixed.items())} are fixed as in the samples: {error}")
-    _require_one_way(found, model, samples)
     _check_operators(found.program, targets, say)
     say(ways(found.decisions, model.limits))
     if found.kept:

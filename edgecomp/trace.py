@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import sympy
 import torch
 from torch import SymInt, Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import Node
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from edgecomp.decisions import Decision, decisions, noted
+from edgecomp.decisions import Decision, Question, decisions, noted
 from edgecomp.errors import ExportError, first_line
 from edgecomp.models import LoadedModel, body_of
 from edgecomp.models.bound import Bound
@@ -180,7 +181,8 @@ def _require_stateless(program: ExportedProgram, assigned: list[str]) -> None:
         names = ", ".join(sorted(changed)[:5])
         raise ExportError(
             f"forward changes the buffers {names}, and what it leaves in them would be lost between two runs of an exported file: "
-            "take them as inputs and return what they become, which --state of compress does for buffers"
+            "take them as inputs and return what they become, which --state of compress does for registered buffers "
+            "(self.register_buffer)"
         )
 
 
@@ -214,7 +216,33 @@ def _export(model: LoadedModel, examples: list[Tensor], sizes: Mapping[str, int]
             ) from error
     sys.stderr.write(printed.getvalue())
     _require_stateless(program, run.assigned)
-    return Trace(program, decisions(questions, _dynamic(program, model.inputs), sizes), tuple(run.kept))
+    asked = [*questions, *_squeezed(program)]
+    return Trace(program, decisions(asked, _dynamic(program, model.inputs), sizes), tuple(run.kept))
+
+
+def _squeezed(program: ExportedProgram) -> list[Question]:
+    """What PyTorch asks where it drops axes of one: a trace, whose sizes are never 1, drops no dynamic one.
+
+    Neither do the nodes any more afterwards: runtimes take them by their word, and refuse or drop an axis that is longer.
+    """
+    found = []
+    for node in program.graph.nodes:
+        if node.op != "call_function" or node.target not in _SQUEEZES:
+            continue
+        shape = node.args[0].meta["val"].shape
+        given = node.args[1] if len(node.args) > 1 else range(len(shape))
+        axes = [axis % len(shape) for axis in ((given,) if isinstance(given, int) else given)]
+        dynamic = [size for axis in axes if isinstance(size := shape[axis], SymInt)]
+        if dynamic:
+            found += [Question(sympy.Ne(size.node.expr, 1), f"squeeze, {describe(node)}") for size in dynamic]
+            fixed = [axis for axis in axes if shape[axis] == 1 and isinstance(shape[axis], int)]
+            node.target = torch.ops.aten.squeeze.dims if fixed else torch.ops.aten.clone.default
+            node.args = (node.args[0], fixed) if fixed else node.args[:1]
+    program.graph_module.recompile()
+    return found
+
+
+_SQUEEZES = (torch.ops.aten.squeeze.default, torch.ops.aten.squeeze.dim, torch.ops.aten.squeeze.dims)
 
 
 @contextlib.contextmanager
@@ -326,7 +354,8 @@ class _Run:
         }
 
 
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+# The second is a recurrent layer's list of its own weights, which it makes anew.
+_OF_EVERY_MODULE = frozenset({*vars(nn.Module()), "_flat_weights"})
 
 
 class _Identity(int):

@@ -49,6 +49,11 @@ class OneOrMore(Deciding):
         return y
 
 
+class Squeezing(Deciding):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.squeeze(0)).mean(-1)
+
+
 class OneToken(Deciding):
     """Another way for one token, which gives the same."""
 
@@ -83,7 +88,7 @@ def compressed(module: nn.Module, given: Sequence[Sample]) -> CompressedModel:
     [
         (LongOrShort, [(2, 5), (2, 20)], "if x.shape[1] > 10:"),
         (OddOrEven, [(2, 5), (2, 8)], "return 2 * y if x.shape[1] % 2 else y"),
-        (OneOrMore, [(1, 5), (1, 20)], "if x.shape[0] == 1:"),
+        (Squeezing, [(2, 5), (3, 20)], "squeeze, node squeeze"),
         (OneOrMore, [(2, 5), (3, 20)], "if x.shape[0] == 1:"),  # what most devices run, though no sample is of it
         (WideOrHigh, [(2, 9), (9, 2)], "x.shape[0] > x.shape[1]"),
     ],
@@ -113,6 +118,18 @@ def test_the_way_of_all_samples_is_exported_and_the_others_said(
     export(packed, "onnx", tmp_path / "m.onnx")
     metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "m.onnx", load_external_data=False).metadata_props}
     assert condition in metadata["edgecomp.conditions"]
+    exported = OnnxModel(tmp_path / "m.onnx", "auto", 1)
+    for sample in given:
+        np.testing.assert_allclose(exported.run(sample)["output"], packed.run(sample)["output"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", [OneOrMore, Squeezing])
+def test_a_batch_of_one_in_all_samples_is_fixed(model: type[nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = samples((1, 5), (1, 20))
+    packed = compressed(model(), given)
+    assert packed.inputs[0].dims == (1, "x_1", 32)
+    assert "the sizes batch = 1 are fixed as in the samples" in capsys.readouterr().err
+    export(packed, "onnx", tmp_path / "m.onnx")
     exported = OnnxModel(tmp_path / "m.onnx", "auto", 1)
     for sample in given:
         np.testing.assert_allclose(exported.run(sample)["output"], packed.run(sample)["output"], rtol=1e-4, atol=1e-4)

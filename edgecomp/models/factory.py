@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from edgecomp.calibration import import_attribute
+from edgecomp.calibration import import_attribute, users_code
 from edgecomp.errors import ModelError
 from edgecomp.models.base import LoadedModel
 from edgecomp.models.brought import plain
@@ -40,7 +40,8 @@ def made(factory: Any, name: str, source: Mapping[str, Any]) -> LoadedModel:
         raise ModelError(
             f"a model must be a module, and {name} is a class of them: give {factory.__name__}(...), or a function that makes it"
         )
-    given = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
+    with users_code(name, ModelError):
+        given = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
     module, inputs = given if isinstance(given, tuple) and len(given) == 2 else (given, ())
     described = isinstance(inputs, list | tuple) and all(isinstance(item, TensorSpec) for item in inputs)
     if not isinstance(module, nn.Module) or not described:

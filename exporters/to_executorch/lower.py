@@ -53,6 +53,7 @@ with quiet():
     from executorch.runtime import Runtime
 
     from edgecomp.exporters.to_executorch.layouts import RowMajor, RowMajorInputs, row_major_constants
+    from edgecomp.exporters.to_executorch.remainders import FlooredRemainders
     from edgecomp.exporters.to_executorch.xnnpack import partitioner
 
 # Functions of sizes that ExecuTorch's runtime has, and whose verifier asserts that there are none: it knows operators alone.
@@ -76,7 +77,7 @@ def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgra
         with quiet():
             edge = to_edge_transform_and_lower(
                 capture.program,
-                transform_passes=[RowMajor()],
+                transform_passes=[FlooredRemainders(), RowMajor()],
                 compile_config=EdgeCompileConfig(_core_aten_ops_exception_list=_SIZE_FUNCTIONS),
                 partitioner=[partitioner()],
                 constant_methods={

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.errors import ConfigError, ExportError, first_line
+from edgecomp.errors import ConfigError, ExportError, OutputError, first_line
 from edgecomp.exported.onnx_file import CONDITIONS, LIMITS, PARAMETERS
 from edgecomp.exporters.capture import Capture, capture
 from edgecomp.exporters.options import ExportOptions
@@ -49,6 +49,8 @@ def check_output(model: CompressedModel, output: Path, options: ExportOptions, o
         raise ConfigError(
             f"attention, logits, context and library are chosen for a language model's folder, and {output} is {what}"
         )
+    if output.suffix != ".onnx":
+        raise OutputError(f"the file of an ONNX model has the suffix .onnx, got {output}")
     for path in (output, data_path(output)):
         require_writable_target(path, overwrite=overwrite and not path.is_dir())
 

@@ -49,6 +49,37 @@ def test_an_error_of_no_words_is_told_with_its_place(tmp_path: Path, monkeypatch
         export(model, "executorch", tmp_path / "model.pte", options=ExportOptions(max_sizes={"x_1": 30}))
 
 
+class Remainders(nn.Module):
+    """Of integers by the sign of the divisor, in tensors and in sizes: pads to a multiple of four, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 32)
+
+    def forward(self, x: Tensor, ids: Tensor) -> dict[str, Tensor]:
+        y = nn.functional.pad(self.linear(x), (0, 0, 0, -x.shape[1] % 4))
+        steps = x[:, : 1 + (3 - x.shape[1]) % 4]
+        left = {
+            "scalar": ids % 7,
+            "negative": ids % -3,
+            "tensor": ids % (ids.abs() + 1),
+            "float": x % 0.7,
+        }
+        return {"y": y, "steps": steps, **left}
+
+
+def test_remainders_have_the_sign_of_the_divisor(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    samples = [{**sample, "ids": np.arange(-20, 20)[None].repeat(1, 0)} for sample in SAMPLES]
+    model = edgecomp.compress(Remainders().eval(), "lut-8bit", samples, overrides=QUICK)
+    export(model, "executorch", tmp_path / "model.pte", options=ExportOptions(max_sizes={"x_1": 30}))
+    with ExecutorchModel(tmp_path / "model.pte") as program:
+        for sample in samples:
+            got = program.run(sample)
+            for name, value in model.run(sample).items():
+                np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
 class Positions(nn.Module):
     """Takes 32 steps at most."""
 
