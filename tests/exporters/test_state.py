@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from test_strangers import TRUSTED, floats, run_program
+from test_strangers import TRUSTED, floats, runners
 from torch import Tensor, nn
 
 import edgecomp
 from edgecomp.checkpoint import load
 from edgecomp.cli import main
 from edgecomp.errors import CalibrationError, ModelError
-from edgecomp.exported.session import OnnxModel
-from edgecomp.exporters import ExportOptions, export
 from edgecomp.models import LoadedModel
 from edgecomp.tensor import TensorSpec
 
@@ -59,16 +58,14 @@ def test_state_goes_from_run_to_run(kind: str, tmp_path: Path) -> None:
         assert torch.equal(module.inner.mean, torch.full((1, 32), 0.5))  # as it was before
     model.save(tmp_path / "model.ec")
     model = load(tmp_path / "model.ec", model=module, trust=TRUSTED)
-    export(model, "onnx", tmp_path / "model.onnx")
-    export(model, "executorch", tmp_path / "model.pte", options=ExportOptions(max_sizes={"batch": 2}))
-    runs = {
-        "library": OnnxModel(tmp_path / "model.onnx").run,
-        "stock": OnnxModel(tmp_path / "model.onnx", "none").run,
-        "executorch": lambda sample: run_program(tmp_path / "model.pte", sample),
-        "checkpoint": model.run,
-    }
     reference = smoothing().eval()
     reference.linear.weight.data = model.module.body.linear.weight
+    with runners(model, tmp_path) as running:
+        hold({**running, "checkpoint": model.run}, reference)
+
+
+def hold(runs: dict[str, Any], reference: nn.Module) -> None:
+    """Hold what runs a model step by step to the module."""
     for name, run in runs.items():
         mean, count = reference.inner.mean.fill_(0.5), reference.runs.zero_()
         state = {"inner.mean": mean.numpy().copy(), "runs": count.numpy().copy()}

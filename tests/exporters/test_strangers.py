@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,31 +219,30 @@ def packed(module: nn.Module | str, samples: Sequence[Sample], **settings: Any) 
     return edgecomp.compress(module, "lut-4bit", samples, overrides=["passes.0.compute=float"], **settings)
 
 
-def runners(model: CompressedModel, folder: Path) -> dict[str, Callable[[Sample], dict[str, np.ndarray]]]:
+@contextmanager
+def runners(model: CompressedModel, folder: Path) -> Iterator[dict[str, Callable[[Sample], dict[str, np.ndarray]]]]:
+    """What runs a model's exports; a process of ExecuTorch takes seconds to start, so that all samples are its."""
     sizes = {dim: model.examples[dim] for spec in model.inputs for dim in spec.dims if isinstance(dim, str)}
     export(model, "onnx", folder / "model.onnx")
     export(model, "executorch", folder / "model.pte", options=ExportOptions(max_sizes=sizes))
-    return {
-        "library": OnnxModel(folder / "model.onnx").run,
-        "stock": OnnxModel(folder / "model.onnx", "none").run,
-        "executorch": lambda sample: run_program(folder / "model.pte", sample),
-    }
-
-
-def run_program(path: Path, sample: Sample) -> dict[str, np.ndarray]:
-    with ExecutorchModel(path) as program:
-        return program.run(sample)
+    with ExecutorchModel(folder / "model.pte") as program:
+        yield {
+            "library": OnnxModel(folder / "model.onnx").run,
+            "stock": OnnxModel(folder / "model.onnx", "none").run,
+            "executorch": program.run,
+        }
 
 
 def assert_same(model: CompressedModel, samples: Sequence[Sample], folder: Path) -> None:
-    for name, run in runners(model, folder).items():
-        for sample in samples:
-            expected, got = model.run(sample), run(sample)
-            assert got.keys() == expected.keys(), name
-            for output, value in expected.items():
-                np.testing.assert_allclose(
-                    got[output], value, rtol=1e-4, atol=1e-4 * np.abs(value).max(), err_msg=f"{name} {output}"
-                )
+    with runners(model, folder) as running:
+        for name, run in running.items():
+            for sample in samples:
+                expected, got = model.run(sample), run(sample)
+                assert got.keys() == expected.keys(), name
+                for output, value in expected.items():
+                    np.testing.assert_allclose(
+                        got[output], value, rtol=1e-4, atol=1e-4 * np.abs(value).max(), err_msg=f"{name} {output}"
+                    )
 
 
 @pytest.mark.parametrize("case", CASES)
