@@ -20,7 +20,10 @@ from edgecomp.exporters import export
 
 ARGUMENTS = {
     "compress": ["m", "-o", "m.ec"],
+    "diff": ["a.ec", "b.ec"],
     "export": ["m.ec", "-o", "m.onnx"],
+    "generate": ["folder"],
+    "selftest": ["m.onnx"],
     "verify": ["m.onnx", "--against", "m"],
     "bench": ["m.onnx"],
     "inspect": ["m.onnx"],
