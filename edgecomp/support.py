@@ -20,13 +20,21 @@ from edgecomp.trace import live_nodes, quiet_logger
 
 TARGETS = ("onnx", "executorch")
 _PACKAGES = {"onnx": "onnxscript", "executorch": "executorch"}
-# Operators made of others that both targets have, as most models show: programs of these alone need not be decomposed to know.
+# Operators that both targets have, or make of others that they have: for programs of these alone nothing need be decomposed, nor
+# the exporters' lists be read, which takes seconds.
 # fmt: off
-_COMPOSED = frozenset((
-    "__and__", "_weight_norm", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "baddbmm", "batch_norm", "chunk", "contiguous",
-    "conv1d", "conv2d", "conv_transpose2d", "detach", "dropout", "empty_like", "flatten", "group_norm", "layer_norm",
-    "linear", "lstm", "matmul", "max_pool2d", "new_ones", "numpy_T", "pad", "reshape", "scaled_dot_product_attention",
-    "silu", "softmax", "to", "type_as", "unflatten",
+_KNOWN = frozenset((
+    "abs", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "add", "addmm", "alias", "amax", "amin", "__and__", "arange",
+    "argmax", "avg_pool2d", "baddbmm", "batch_norm", "bmm", "cat", "chunk", "clamp", "clone", "constant_pad_nd",
+    "contiguous", "conv1d", "conv2d", "conv_transpose2d", "convolution", "cos", "cumsum", "detach", "div", "dropout", "elu",
+    "embedding", "empty_like", "eq", "exp", "expand", "fill", "flatten", "floor", "full", "full_like", "gather", "ge",
+    "gelu", "group_norm", "gt", "hardtanh", "index", "index_select", "layer_norm", "le", "leaky_relu", "linear", "log",
+    "logical_and", "logical_not", "logical_or", "lstm", "lt", "matmul", "max", "max_pool2d", "maximum", "mean", "min",
+    "minimum", "mm", "mul", "native_group_norm", "native_layer_norm", "ne", "neg", "new_ones", "numpy_T", "ones", "pad",
+    "permute", "pow", "reciprocal", "relu", "repeat", "reshape", "rsqrt", "scaled_dot_product_attention", "scatter",
+    "select", "select_scatter", "sigmoid", "silu", "sin", "slice", "slice_scatter", "_softmax", "softmax", "split",
+    "split_with_sizes", "sqrt", "squeeze", "stack", "sub", "sum", "t", "tanh", "to", "_to_copy", "transpose", "tril",
+    "type_as", "unbind", "unflatten", "unsqueeze", "upsample_nearest2d", "view", "_weight_norm", "where", "zeros",
 ))
 # fmt: on
 _EXECUTORCH_AXES = 2  # over which its kernel of that name convolves at most
@@ -81,8 +89,8 @@ def _runs(node: Node, target: str) -> bool:
     name = operator._schema.name.removeprefix("aten::")
     plain = name if name.startswith("__") else name.removesuffix("_")  # what changes a tensor in place becomes what does not
     if target == "onnx":
-        return plain in _COMPOSED or bool(_onnx_registry().is_registered(operator))
-    runs = not (_COMPOSED | _executorch_kernels()).isdisjoint((name, plain, f"{name}_copy"))
+        return plain in _KNOWN or bool(_onnx_registry().is_registered(operator))
+    runs = plain in _KNOWN or not _executorch_kernels().isdisjoint((name, plain, f"{name}_copy"))
     return runs and convolution_axes(node) <= _EXECUTORCH_AXES
 
 
