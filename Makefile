@@ -121,7 +121,9 @@ test-sanitized: $(VENV)/dependencies
 	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(addprefix $(CHECKOUT)/,$(SANITIZED_TESTS))
 
 # What takes longer than CI should: every hostile call of the adapters under sanitizers, and programs changed at random.
-test-long:
+test-long: install
+	@mkdir -p build/empty
+	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests -m long
 	EDGECOMP_TEST_HOSTILE=0 $(MAKE) test-sanitized SANITIZED_TESTS="$(SANITIZED_TESTS) tests/exporters/test_executorch_damaged.py \
 	    tests/exporters/test_executorch_empty.py tests/exporters/test_executorch_mutated.py tests/exported/test_executorch_session.py"
 
@@ -154,7 +156,7 @@ demo/minilm.onnx:
 test-python: install
 	@mkdir -p build/empty
 	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests \
-	    --ignore $(CHECKOUT)/tests/device --ignore $(CHECKOUT)/tests/confined
+	    --ignore $(CHECKOUT)/tests/device --ignore $(CHECKOUT)/tests/confined -m 'not long'
 
 # What commands open, change and reach on hostile files, as the kernel was asked for it.
 test-confined: install

@@ -95,6 +95,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty kills, each some results and some milliseconds after a start, each followed by the same command again."""
     monkeypatch.setenv("PYTHONPATH", str(TESTS))

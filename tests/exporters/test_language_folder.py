@@ -21,6 +21,8 @@ ort = pytest.importorskip("onnxruntime")
 PROMPT = [5, 17, 40, 3, 66, 21, 9, 33]  # longer than the windows of the families that have one
 COUNT = 12
 
+pytestmark = pytest.mark.long
+
 
 class Runner:
     """A session on an exported folder, and its cache."""

@@ -440,6 +440,7 @@ def test_convolutions_that_executorch_cannot_run_are_refused(tmp_path: Path) -> 
         export(model, "executorch", tmp_path / "model.pte")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
