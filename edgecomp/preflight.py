@@ -19,12 +19,13 @@ from torch.export import ExportedProgram
 from edgecomp.calibration import Sample, to_tensors
 from edgecomp.decisions import Decision, ways
 from edgecomp.errors import ExportError
+from edgecomp.graph import describe, live_nodes, path_of, random_nodes
 from edgecomp.layers import find_layers
 from edgecomp.models import LoadedModel, body_of
 from edgecomp.models.shapes import BATCH, sizes_of
 from edgecomp.modules import take_plain_paths
 from edgecomp.support import TARGETS, lacking
-from edgecomp.trace import Trace, describe, live_nodes, path_of, random_nodes, trace
+from edgecomp.trace import Trace, trace
 
 _TOLERANCE = 1e-3  # of the largest value: rounding in another order, and no other way
 

@@ -15,8 +15,9 @@ from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from edgecomp.graph import live_nodes
 from edgecomp.ops import NAMESPACE
-from edgecomp.trace import live_nodes, quiet_logger
+from edgecomp.trace import quiet_logger
 
 TARGETS = ("onnx", "executorch")
 _PACKAGES = {"onnx": "onnxscript", "executorch": "executorch"}
@@ -37,7 +38,7 @@ _KNOWN = frozenset((
     "type_as", "unbind", "unflatten", "unsqueeze", "upsample_nearest2d", "view", "_weight_norm", "where", "zeros",
 ))
 # fmt: on
-_EXECUTORCH_AXES = 2  # over which its kernel of that name convolves at most
+EXECUTORCH_AXES = 2  # over which its kernel of that name convolves at most
 
 
 def lacking(program: ExportedProgram) -> dict[str, Node]:
@@ -91,7 +92,7 @@ def _runs(node: Node, target: str) -> bool:
     if target == "onnx":
         return plain in _KNOWN or bool(_onnx_registry().is_registered(operator))
     runs = plain in _KNOWN or not _executorch_kernels().isdisjoint((name, plain, f"{name}_copy"))
-    return runs and convolution_axes(node) <= _EXECUTORCH_AXES
+    return runs and convolution_axes(node) <= EXECUTORCH_AXES
 
 
 @cache

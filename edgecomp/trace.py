@@ -19,11 +19,11 @@ import sympy
 import torch
 from torch import SymInt, Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx import Node
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from edgecomp.decisions import Decision, Question, decisions, noted
 from edgecomp.errors import ExportError, first_line
+from edgecomp.graph import describe, input_sizes, written_by
 from edgecomp.models import LoadedModel, body_of
 from edgecomp.models.bound import Bound
 from edgecomp.recurrence import Loops
@@ -92,90 +92,9 @@ def trace(model: LoadedModel, max_sizes: Mapping[str, int] | None = None) -> Tra
     raise failure
 
 
-def _dynamic(program: ExportedProgram, specs: Sequence[TensorSpec]) -> dict[str, SymInt]:
-    """The symbols of dynamic sizes, by name."""
-    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
-    return {
-        dim: size
-        for spec, name in zip(specs, program.graph_signature.user_inputs, strict=True)
-        for dim, size in zip(spec.dims, values[name].shape, strict=True)
-        if isinstance(dim, str) and isinstance(size, SymInt)
-    }
-
-
-def describe(node: Node) -> str:
-    """A node's name, its operator and the module whose forward has it."""
-    path = path_of(node)
-    path = "" if path == "body" else path.removeprefix("body.")
-    return f"node {node.name} ({node.target}) in {f'module {path}' if path else 'the model'}"
-
-
-def path_of(node: Node) -> str:
-    """The name of the module whose forward has a node; empty for the model itself."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = next((path for path, _ in reversed(list(stack.values())) if path), "")
-    return re.sub(r"@\d+", "", path)  # the second call of a module has @1 behind its name
-
-
-def random_nodes(program: ExportedProgram) -> list[Node]:
-    """The nodes that draw random numbers on which an output depends."""
-    live = live_nodes(program)
-    return [node for node in program.graph.nodes if node in live and _draws(node)]
-
-
-def _draws(node: Node) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
-        return False
-    schema = node.target._schema
-    given = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
-    given |= {**dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)), **node.kwargs}
-    # Dropout and the like that are off, as all are in eval mode.
-    off = any(given.get(name) is False for name in ("train", "training")) or any(
-        given.get(name) == 0 for name in ("p", "dropout_p")
-    )
-    return not off
-
-
-def live_nodes(program: ExportedProgram) -> set[Node]:
-    """The nodes that an output, or a change of an input or buffer, depends on."""
-    left = [node for node in program.graph.nodes if node.op == "output" or _written(node)]
-    live: set[Node] = set()
-    while left:
-        node = left.pop()
-        if node not in live:
-            live.add(node)
-            left.extend(node.all_input_nodes)
-    return live
-
-
-def _written(node: Node) -> list[Node]:
-    """The program's inputs, buffers among them, that a node changes in place, itself or through views of them."""
-    schema = getattr(node.target, "_schema", None)
-    if node.op != "call_function" or schema is None or not schema.is_mutable:
-        return []
-    given = {**dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)), **node.kwargs}
-    changed = (given.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
-    roots = [_viewed(argument) for argument in changed if isinstance(argument, Node)]
-    return [root for root in roots if root.op == "placeholder"]
-
-
-def _viewed(node: Node) -> Node:
-    """What a node is a view of, to the last; itself where it is none."""
-    while node.op == "call_function":
-        schema = getattr(node.target, "_schema", None)
-        if (
-            schema is None
-            or not any(value.alias_info is not None for value in schema.returns)
-            or not isinstance(node.args[0], Node)
-        ):
-            return node
-        node = node.args[0]
-    return node
-
-
 def _require_stateless(program: ExportedProgram, assigned: list[str]) -> None:
     buffers = program.graph_signature.inputs_to_buffers
-    written = {buffers[node.name] for part in program.graph.nodes for node in _written(part) if node.name in buffers}
+    written = {buffers[node.name] for part in program.graph.nodes for node in written_by(part) if node.name in buffers}
     changed = {*assigned, *(name.removeprefix("body.") for name in written)}
     if changed:
         names = ", ".join(sorted(changed)[:5])
@@ -188,7 +107,7 @@ def _require_stateless(program: ExportedProgram, assigned: list[str]) -> None:
 
 def _changes_inputs(program: ExportedProgram) -> bool:
     inputs = set(program.graph_signature.user_inputs)
-    return any(node.name in inputs for part in program.graph.nodes for node in _written(part))
+    return any(node.name in inputs for part in program.graph.nodes for node in written_by(part))
 
 
 def _export(model: LoadedModel, examples: list[Tensor], sizes: Mapping[str, int], bounds: Mapping[str, int]) -> Trace:
@@ -216,14 +135,15 @@ def _export(model: LoadedModel, examples: list[Tensor], sizes: Mapping[str, int]
             ) from error
     sys.stderr.write(printed.getvalue())
     _require_stateless(program, run.assigned)
-    asked = [*questions, *_squeezed(program)]
-    return Trace(program, decisions(asked, _dynamic(program, model.inputs), sizes), tuple(run.kept))
+    dynamic = {str(dim): size for _, dim, size in input_sizes(program, model.inputs) if isinstance(size, SymInt)}
+    asked = [*questions, *_keep_dynamic_axes(program)]
+    return Trace(program, decisions(asked, dynamic, sizes), tuple(run.kept))
 
 
-def _squeezed(program: ExportedProgram) -> list[Question]:
-    """What PyTorch asks where it drops axes of one: a trace, whose sizes are never 1, drops no dynamic one.
+def _keep_dynamic_axes(program: ExportedProgram) -> list[Question]:
+    """Have no node drop an axis of dynamic size, as none did in the trace, whose sizes are never 1; gives what it asked thereby.
 
-    Neither do the nodes any more afterwards: runtimes take them by their word, and refuse or drop an axis that is longer.
+    Runtimes take such nodes by their word, and refuse an axis that is longer.
     """
     found = []
     for node in program.graph.nodes:
@@ -350,12 +270,12 @@ class _Run:
             f"{path}.{name}" if path else name: _told(value)
             for path, part in body_of(self._module).named_modules()
             for name, value in (*vars(part).items(), *part._buffers.items())
-            if name not in _OF_EVERY_MODULE
+            if name not in _NO_STATE
         }
 
 
-# The second is a recurrent layer's list of its own weights, which it makes anew.
-_OF_EVERY_MODULE = frozenset({*vars(nn.Module()), "_flat_weights"})
+# Attributes of every module, and a recurrent layer's list of its own weights, which it makes anew.
+_NO_STATE = frozenset({*vars(nn.Module()), "_flat_weights"})
 
 
 class _Identity(int):

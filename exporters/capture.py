@@ -14,6 +14,7 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.decisions import conditions
 from edgecomp.errors import ExportError
 from edgecomp.exporters.packed import check_readers
+from edgecomp.graph import input_sizes
 from edgecomp.modules import PackedFactor
 from edgecomp.tensor import TensorSpec
 from edgecomp.trace import trace
@@ -84,24 +85,20 @@ def _unpacked_tensors(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _bound(program: ExportedProgram, specs: tuple[TensorSpec, ...], max_sizes: Mapping[str, int]) -> None:
     """Lower the upper bounds of dynamic sizes: afterwards, since torch.export takes no size below 2 and refuses it as a bound."""
-    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
-    for spec, input_name in zip(specs, program.graph_signature.user_inputs, strict=True):
-        for dim, size in zip(spec.dims, values[input_name].shape, strict=True):
-            if isinstance(size, int) or dim not in max_sizes:
-                continue
-            symbol, ranges = size.node.expr, size.node.shape_env.var_to_range
-            bounded = ranges[symbol] & ValueRanges(2, max_sizes[str(dim)])
-            ranges[symbol] = program.range_constraints[symbol] = bounded
+    for _, dim, size in input_sizes(program, specs):
+        if isinstance(size, int) or dim not in max_sizes:
+            continue
+        symbol, ranges = size.node.expr, size.node.shape_env.var_to_range
+        bounded = ranges[symbol] & ValueRanges(2, max_sizes[str(dim)])
+        ranges[symbol] = program.range_constraints[symbol] = bounded
 
 
 def _dim_names(program: ExportedProgram, specs: tuple[TensorSpec, ...]) -> dict[str, str]:
-    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
     names: dict[str, str] = {}
-    for spec, input_name in zip(specs, program.graph_signature.user_inputs, strict=True):
-        for dim, size in zip(spec.dims, values[input_name].shape, strict=True):
-            if isinstance(dim, str) and not isinstance(size, int) and names.setdefault(str(size), dim) != dim:
-                raise ExportError(
-                    f"the model needs {dim} of input {spec.name} to equal {names[str(size)]}: "
-                    "give both sizes one name in its input specs"
-                )
+    for spec, dim, size in input_sizes(program, specs):
+        if isinstance(dim, str) and not isinstance(size, int) and names.setdefault(str(size), dim) != dim:
+            raise ExportError(
+                f"the model needs {dim} of input {spec.name} to equal {names[str(size)]}: "
+                "give both sizes one name in its input specs"
+            )
     return names

@@ -11,10 +11,10 @@ from torch.export import ExportedProgram
 
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError
+from edgecomp.graph import live_nodes
 from edgecomp.models import body_of
 from edgecomp.modules import PackedLayer
 from edgecomp.ops import NAMESPACE, STAGE_OPERATORS, Operator
-from edgecomp.trace import live_nodes
 
 
 def factor_of_buffer(model: CompressedModel) -> dict[str, str]:

@@ -10,8 +10,8 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from edgecomp.errors import ExportError
 from edgecomp.exporters.capture import Capture
+from edgecomp.graph import describe
 from edgecomp.tensor import TensorSpec
-from edgecomp.trace import describe
 
 # What a device runs: one sample at a time, and a language model's or an encoder's usual window. Others must be said.
 DEFAULT_MAX_SIZES = {"batch": 1, "sequence": 512}

@@ -20,9 +20,9 @@ from edgecomp.exported.executorch_file import IDENTITY_METHOD, INPUT_NAMES_METHO
 from edgecomp.exporters.capture import Capture
 from edgecomp.exporters.packed import check_calls, factor_of_buffer
 from edgecomp.exporters.to_executorch.names import operator_name, qualified
+from edgecomp.graph import describe
 from edgecomp.ops import NAMESPACE, OPERATORS
-from edgecomp.support import convolution_axes
-from edgecomp.trace import describe
+from edgecomp.support import EXECUTORCH_AXES, convolution_axes
 
 # Kernels read planes of 64 bytes; the program's file is mapped, so that an offset is an address.
 CONSTANT_ALIGNMENT = 64
@@ -149,7 +149,7 @@ def check_convolutions(program: ExportedProgram) -> None:
 
     """
     for node in program.graph.nodes:
-        if convolution_axes(node) > 2:
+        if convolution_axes(node) > EXECUTORCH_AXES:
             raise ExportError(
                 f"ExecuTorch has kernels for convolutions over one and two axes alone, and {describe(node)} is over three: compute "
                 "it by two-dimensional ones, or export the model to onnx"

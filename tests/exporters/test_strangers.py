@@ -370,19 +370,6 @@ class Counts(nn.Module):
         return self.linear(x) + self.seen
 
 
-class Recurrent(nn.Module):
-    """A layer as long as its input, with its last state given out."""
-
-    def __init__(self, kind: type[nn.RNNBase], **settings: Any) -> None:
-        super().__init__()
-        self.recurrent = kind(32, 16, **settings)
-        self.linear = nn.Linear(2 * 16 if settings.get("bidirectional") else 16, 32)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        y, state = self.recurrent(x)
-        return self.linear(y), *(state if isinstance(state, tuple) else (state,))
-
-
 class Last(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -440,42 +427,8 @@ def test_convolutions_that_executorch_cannot_run_are_refused(tmp_path: Path) -> 
         export(model, "executorch", tmp_path / "model.pte")
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("kind", "settings"),
-    [
-        (nn.LSTM, {"batch_first": True, "bidirectional": True}),
-        (nn.GRU, {"batch_first": True, "bias": False}),
-        (nn.RNN, {"batch_first": True, "nonlinearity": "relu", "num_layers": 2}),
-    ],
-)
-def test_recurrent_layers_of_dynamic_length_are_exported(kind: type[nn.RNNBase], settings: dict[str, Any], tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    samples = [{"x": floats(1, length, 32)} for length in (5, 70)]
-    model = packed(Recurrent(kind, **settings).eval(), samples)
-    assert model.inputs[0].dims == ("batch", "x_1", 32)
-    assert_same(model, samples, tmp_path)
-
-
-def test_recurrent_layers_of_few_steps_are_unrolled(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    samples = [{"x": floats(1, 3, 32)}]
-    model = packed(Recurrent(nn.LSTM, batch_first=True).eval(), samples)
-    assert model.inputs[0].dims == ("batch", 3, 32)
-    assert_same(model, samples, tmp_path)
-
-
 def test_a_convolution_of_dynamic_batch_and_length_runs_in_executorch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv1d(4, 8, 3), nn.ReLU(), nn.Conv1d(8, 32, 3), Last())
     samples = [{"x": floats(batch, 4, length)} for batch, length in ((2, 9), (3, 12))]
     assert_same(packed(module.eval(), samples), samples, tmp_path)
-
-
-def test_a_loop_of_dynamic_batch_is_refused_for_executorch(tmp_path: Path) -> None:
-    model = packed(Recurrent(nn.GRU).eval(), [{"x": floats(n, 3, 32)} for n in (5, 9)])
-    assert model.inputs[0].dims == ("batch", 3, 32)  # the first axis is called so, whatever it is
-    model = packed(Recurrent(nn.GRU, batch_first=True).eval(), [{"x": floats(2, n, 32)} for n in (5, 9)])
-    with pytest.raises(ExportError, match=r"node scan .* in module recurrent has a dynamic one.*--max-size batch=1"):
-        export(model, "executorch", tmp_path / "model.pte", options=ExportOptions(max_sizes={"batch": 4, "x_1": 16}))
-    assert not list(tmp_path.iterdir())
