@@ -41,7 +41,8 @@ import numpy as np
 from language_model import packaged_model
 from records import add_json_option, print_rows
 
-from edgecomp.generation.folder import TOKENIZER, Folder, read_folder
+from edgecomp.exported.language_folder import TOKENIZER
+from edgecomp.generation.folder import read_folder
 from edgecomp.generation.session import Session
 
 PROMPT, TEXT = 512, 128
@@ -195,7 +196,7 @@ def open_engine(name: str, threads: int, arguments: argparse.Namespace) -> Engin
     file = file_of(name, arguments)
     if name in LLAMA:
         return LlamaCpp(file, threads)
-    checked: Folder = read_folder(arguments.folders[0] if name == "matmulnbits" else file)
+    checked = read_folder(arguments.folders[0] if name == "matmulnbits" else file)
     return Session(replace(checked, path=file), threads=threads, context=ROOM)
 
 
@@ -225,11 +226,11 @@ def fill(engine: Engine, depth: int) -> None:
         engine.feed(tokens[start : start + 128])
 
 
-def alone(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def alone(name: str, threads: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Rates by test, and memory, of an engine in a process of its own; tests that end it are None."""
     found: dict[str, Any] = {}
     for test in arguments.tests:
-        command = [sys.executable, __file__, *sys.argv[1:], "--one", f"{name}", test, "--threads", str(arguments.threads[0])]
+        command = [sys.executable, __file__, *sys.argv[1:], "--one", name, test, "--threads", str(threads)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found[test] = json.loads(done.stdout) if done.returncode == 0 else None
         if done.returncode != 0:
@@ -261,11 +262,10 @@ def perplexity(folder: Path, text: Path, windows: int) -> float:
     from edgecomp.calibration import read_text
     from edgecomp.exported.session import OnnxModel
 
-    found = read_folder(folder)
+    read_folder(folder)  # which checks it
     ids = np.array(Tokenizer.from_file(str(folder / TOKENIZER)).encode(read_text(text)).ids, np.int64)
     model = OnnxModel(folder / "model.onnx", threads=2)
-    heads, size = found.cache_shape
-    empty = {spec.name: np.zeros((1, heads, 0, size), np.float32) for spec in model.inputs if spec.name.startswith("past")}
+    empty = {spec.name: np.zeros((1, spec.shape[1], 0, spec.shape[3]), np.float32) for spec in model.inputs[2:]}
     total = 0.0
     for window in ids[: windows * PROMPT].reshape(windows, PROMPT):
         given = {"input_ids": window[None], "attention_mask": np.ones((1, PROMPT), np.int64), **empty}
@@ -288,10 +288,14 @@ def size_mb(file: Path) -> float:
     return sum(path.stat().st_size for path in files) / 1e6
 
 
+def lower(name: str, other: str, turns: Sequence[dict[str, float]], apart: dict[str, float]) -> float:
+    """The ratio of two engines' rates: the lower of that of the turns and of that of processes of their own."""
+    return min(statistics.median(turn[name] / turn[other] for turn in turns), apart[name] / apart[other])
+
+
 def measure(threads: int, names: list[str], quality: dict[str, float], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of all engines with so many threads."""
-    arguments.threads = [threads]
-    by_themselves = {name: alone(name, arguments) for name in names}
+    by_themselves = {name: alone(name, threads, arguments) for name in names}
     clock = clock_of(arguments)
     engines = {name: open_engine(name, threads, arguments) for name in names}
     rows = []
@@ -304,16 +308,10 @@ def measure(threads: int, names: list[str], quality: dict[str, float], arguments
                 timed(engines[name], test, depth, clock)
             turns = [{name: timed(engines[name], test, depth, clock) for name in able} for _ in range(arguments.turns)]
             together = {name: statistics.median(turn[name] for turn in turns) for name in able}
+            apart = {name: by_themselves[name][test]["rates"][str(depth)] for name in able}
             for name in able:
                 own = by_themselves[name][test]
-
-                def lower(other: str, name: str = name, test: str = test, depth: int = depth) -> float | None:
-                    if other not in together:  # noqa: B023
-                        return None
-                    apart = [by_themselves[key][test]["rates"][str(depth)] for key in (name, other)]
-                    ratios = [turn[name] / turn[other] for turn in turns]  # noqa: B023
-                    return min(statistics.median(ratios), apart[0] / apart[1])
-
+                ratios = {other: lower(name, other, turns, apart) for other in able}
                 folder = name.partition(":")[2]
                 rows.append(
                     {
@@ -326,10 +324,10 @@ def measure(threads: int, names: list[str], quality: dict[str, float], arguments
                         "test": test,
                         "depth": depth,
                         "tokens_per_s": together[name],
-                        "alone_tokens_per_s": own["rates"][str(depth)],
-                        "ratio_to_llama_cpp_q4_0": lower("llama.cpp-q4_0"),
-                        "ratio_to_llama_cpp_q4_0_pure": lower("llama.cpp-q4_0-pure"),
-                        "ratio_to_matmulnbits": lower("matmulnbits"),
+                        "alone_tokens_per_s": apart[name],
+                        "ratio_to_llama_cpp_q4_0": ratios.get("llama.cpp-q4_0"),
+                        "ratio_to_llama_cpp_q4_0_pure": ratios.get("llama.cpp-q4_0-pure"),
+                        "ratio_to_matmulnbits": ratios.get("matmulnbits"),
                         "peak_mb": own["peak_mb"],
                         "anonymous_mb": own["anonymous_mb"],
                         "cache": "float16" if name in LLAMA else "float32",
@@ -369,7 +367,7 @@ def main() -> None:
         file_of(name, arguments)
     pairs = zip(arguments.folders, arguments.perplexity_folders, strict=False)
     quality = {str(folder): perplexity(other, arguments.text, arguments.windows) for folder, other in pairs}
-    rows = [row for threads in list(arguments.threads) for row in measure(threads, names, quality, arguments)]
+    rows = [row for threads in arguments.threads for row in measure(threads, names, quality, arguments)]
     print_rows("llm", rows, as_json=arguments.json)
 
 

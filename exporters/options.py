@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgecomp.errors import ConfigError
-
-ATTENTION = ("fused", "portable")
+from edgecomp.exported.language_folder import ATTENTIONS, Attention
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class ExportOptions:
 
     max_sizes: Mapping[str, int] = field(default_factory=dict)
     external_weights: bool = False
-    attention: str = "fused"
+    attention: Attention = "fused"
     last_logits: bool = False
     context: int | None = None
     machine: str | None = None
@@ -53,7 +52,7 @@ class ExportOptions:
         for name, size in self.max_sizes.items():
             if size < 1:
                 raise ConfigError(f"the largest size of {name} must be at least 1, got {size}")
-        if self.attention not in ATTENTION:
-            raise ConfigError(f"attention must be one of {', '.join(ATTENTION)}, got {self.attention!r}")
+        if self.attention not in ATTENTIONS:
+            raise ConfigError(f"attention must be one of {', '.join(ATTENTIONS)}, got {self.attention!r}")
         if self.context is not None and self.context < 2:
             raise ConfigError(f"a context must hold at least 2 tokens, got {self.context}")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecomp.cli.common import add_quiet, add_requirements, parse_sizes, require
+from edgecomp.cli.common import add_quiet, add_requirements, add_sizes, parse_sizes, require
 
 if TYPE_CHECKING:
     from edgecomp.bench.record import Record
@@ -26,14 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-t", "--threads", type=int, default=1, metavar="N", help="intra-op threads (default: %(default)s)")
     parser.add_argument("-b", "--batch", type=int, default=1, metavar="N", help="batch size (default: %(default)s)")
     parser.add_argument("-s", "--sequence", type=int, default=128, metavar="N", help="sequence length (default: %(default)s)")
-    parser.add_argument(
-        "--size",
-        dest="sizes",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another dynamic size, as the model names it",
-    )
+    add_sizes(parser, "another dynamic size, as the model names it")
     parser.add_argument("--inputs", type=Path, metavar="FILE.npz", help="inputs to run on, instead of made ones")
     parser.add_argument("--library", default="auto", metavar="PATH", help="auto (default), none, or a custom-op library")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh processes per model (default: %(default)s)")

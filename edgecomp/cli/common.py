@@ -54,6 +54,11 @@ def trust_of(arguments: argparse.Namespace) -> Trust:
     return Trust(remote_code=arguments.trust_remote_code, code=arguments.trust_code)
 
 
+def add_sizes(parser: argparse.ArgumentParser, what: str) -> None:
+    """`--size`, whose values `parse_sizes` reads."""
+    parser.add_argument("--size", dest="sizes", action="append", default=[], metavar="NAME=VALUE", help=what)
+
+
 def add_requirements(parser: argparse.ArgumentParser) -> None:
     """`--requirements`."""
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecomp.cli.common import add_json, add_model, add_output, add_quiet, add_trust, parse_sizes, print_json, trust_of
+from edgecomp.cli.common import add_json, add_model, add_output, add_quiet, add_sizes, add_trust, parse_sizes, print_json, trust_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,14 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also run N inputs here and keep outputs beside the file, for `edgecomp selftest` (made up, or of --golden-inputs)",
     )
     parser.add_argument("--golden-inputs", type=Path, metavar="FILE.npz", help="an array for each input, whose first axis counts")
-    parser.add_argument(
-        "--size",
-        dest="sizes",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a dynamic size of golden inputs that are made up, as the model names it",
-    )
+    add_sizes(parser, "a dynamic size of golden inputs that are made up, as the model names it")
     language = parser.add_argument_group("language models with a cache (target onnx, the output a folder)")
     language.add_argument(
         "--attention", default="fused", help="fused: by an operator of ONNX Runtime (default); portable: by standard operators"

@@ -45,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write, and print the rates to standard error."""
     from edgecomp.errors import ConfigError
+    from edgecomp.exported.language_folder import TOKENIZER
     from edgecomp.files import require_writable_target
-    from edgecomp.generation.folder import TOKENIZER, read_folder
+    from edgecomp.generation.folder import read_folder
     from edgecomp.generation.prefix import load_prefix, save_prefix
     from edgecomp.generation.sampling import Sampler, Sampling
     from edgecomp.generation.session import Session

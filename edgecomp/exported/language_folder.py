@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, read_json
 from edgecomp.errors import CheckpointError, ModelError
 
-DESCRIPTION = "edgecomp.json"
+DESCRIPTION, MODEL, GENAI, TOKENIZER = "edgecomp.json", "model.onnx", "genai_config.json", "tokenizer.json"
 FORMAT, VERSION = "edgecomp-language-model", 1
+
+Attention = Literal["fused", "portable"]
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Description:
 
     """
 
-    attention: str
+    attention: Attention
     last_logits: bool
     library_for: str | None
     files: Mapping[str, str]
@@ -53,11 +57,12 @@ def read_description(folder: Path) -> Description:
         outside = next((name for name in files if Path(name).is_absolute() or ".." in Path(name).parts), None)
         if outside is not None:
             raise CheckpointError(f"{path} must name files of its folder, got {outside}: export the model again")
+        attention = next((kind for kind in ATTENTIONS if kind == content["attention"]), None)
+        if attention is None:
+            raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {content['attention']!r}")
         library_for = content["library_for"]
-        return Description(
-            str(content["attention"]), content["logits"] == "last", None if library_for is None else str(library_for), files
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return Description(attention, content["logits"] == "last", None if library_for is None else str(library_for), files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} must describe an exported language model, and does not ({error}): export it again"
         ) from error

@@ -24,7 +24,7 @@ class Template:
 
     Raises:
         ModelError: it has none.
-        CheckpointError: it is not in jinja's language.
+        CheckpointError: it is not in jinja's language, or what describes the tokenizer is damaged.
         RuntimeUnavailableError: the package jinja2 is missing.
 
     """
@@ -35,9 +35,7 @@ class Template:
             from jinja2.sandbox import ImmutableSandboxedEnvironment
         except ImportError as error:
             raise RuntimeUnavailableError(f"chat needs the package jinja2: pip install 'edgecomp[generate]' ({error})") from error
-        configuration = (
-            read_json(folder / _CONFIGURATION, LARGEST_CONFIGURATION_BYTES) if (folder / _CONFIGURATION).is_file() else {}
-        )
+        configuration = _configuration(folder)
         source = _source(folder, configuration)
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
@@ -64,10 +62,26 @@ class Template:
             raise ModelError(f"the model's chat template refuses these messages: {first_line(error)}") from error
 
 
+def _configuration(folder: Path) -> Mapping[str, Any]:
+    file = folder / _CONFIGURATION
+    if not file.is_file():
+        return {}
+    try:
+        found = read_json(file, LARGEST_CONFIGURATION_BYTES)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} must describe the tokenizer, and does not ({error}): export the model again") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file} must hold a JSON object, got a {type(found).__name__}: export the model again")
+    return found
+
+
 def _source(folder: Path, configuration: Mapping[str, Any]) -> str:
     file = folder / _TEMPLATE
     if file.is_file():
-        return read_bytes(file, LARGEST_CONFIGURATION_BYTES).decode("utf-8", "replace")
+        try:
+            return read_bytes(file, LARGEST_CONFIGURATION_BYTES).decode("utf-8", "replace")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{file} must be a chat template: {error}") from error
     found = configuration.get("chat_template")
     if isinstance(found, str):
         return found

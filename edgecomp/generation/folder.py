@@ -11,9 +11,7 @@ from typing import Any
 from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, read_json
 from edgecomp.errors import CheckpointError
 from edgecomp.exported.files import digest_of
-from edgecomp.exported.language_folder import Description, read_description
-
-MODEL, GENAI, TOKENIZER = "model.onnx", "genai_config.json", "tokenizer.json"
+from edgecomp.exported.language_folder import GENAI, MODEL, TOKENIZER, Description, read_description
 
 
 @dataclass(frozen=True)
@@ -26,8 +24,6 @@ class Folder:
         context: tokens that a text may have.
         vocabulary: rows of the model's table of tokens.
         stop: tokens that end a text.
-        layers: of the model.
-        cache_shape: heads of keys and values, and their size.
 
     """
 
@@ -36,8 +32,6 @@ class Folder:
     context: int
     vocabulary: int
     stop: frozenset[int]
-    layers: int
-    cache_shape: tuple[int, int]
 
     @property
     def in_place(self) -> bool:
@@ -73,10 +67,9 @@ def read_folder(path: Path) -> Folder:
     for name, digest in description.files.items():
         if not name.endswith((".data", ".so")):
             _require_same(path / name, digest)
-    config = read_json(path / GENAI, LARGEST_CONFIGURATION_BYTES)
     try:
-        return _folder(path, description, config["model"])
-    except (KeyError, TypeError, ValueError) as error:
+        return _folder(path, description, read_json(path / GENAI, LARGEST_CONFIGURATION_BYTES)["model"])
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path / GENAI} must describe the model, and does not ({error}): export it again") from error
 
 
@@ -91,7 +84,6 @@ def _require_same(file: Path, digest: str) -> None:
 
 
 def _folder(path: Path, description: Description, model: Mapping[str, Any]) -> Folder:
-    decoder = model["decoder"]
     eos = model.get("eos_token_id", [])
     return Folder(
         path,
@@ -99,6 +91,4 @@ def _folder(path: Path, description: Description, model: Mapping[str, Any]) -> F
         int(model["context_length"]),
         int(model["vocab_size"]),
         frozenset(int(token) for token in (eos if isinstance(eos, list) else [eos])),
-        int(decoder["num_hidden_layers"]),
-        (int(decoder["num_key_value_heads"]), int(decoder["head_size"])),
     )

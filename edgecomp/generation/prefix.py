@@ -42,6 +42,8 @@ def load_prefix(session: Session, path: Path) -> None:
     try:
         arrays = load_file(path)
         tokens, digest = arrays.pop(_TOKENS), arrays.pop(_MODEL)
+        if tokens.dtype != np.int64 or tokens.ndim != 1:
+            raise ValueError(f"{_TOKENS} must be int64 of one axis, got {tokens.dtype.name} {list(tokens.shape)}")
     except (SafetensorError, OSError, KeyError, ValueError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{path} must be a beginning that `edgecomp generate --save-prefix` wrote: {first_line(error)}"
@@ -51,4 +53,4 @@ def load_prefix(session: Session, path: Path) -> None:
             f"{path} must be of the model in {session.folder.path}, and another one computed it: its keys and values mean nothing "
             "to this one. Save it again with this model"
         )
-    session.restore([int(token) for token in tokens.reshape(-1)], arrays)
+    session.restore(tokens.tolist(), arrays)

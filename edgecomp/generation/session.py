@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from edgecomp.errors import ConfigError, ModelError, first_line
+from edgecomp.errors import CheckpointError, ConfigError, ModelError, first_line
+from edgecomp.exported.language_folder import MODEL
 from edgecomp.exported.library import AUTO, resolve_library
 from edgecomp.exported.onnx_file import read_onnx
-from edgecomp.exported.session import import_onnxruntime, open_session, runtime_errors
-from edgecomp.generation.folder import MODEL, Folder
+from edgecomp.exported.session import import_onnxruntime, input_specs, open_session, runtime_errors
+from edgecomp.generation.folder import Folder
 
 # Places that a cache in place has at first, and grows by at least.
 _ROOM = 256
@@ -31,6 +33,12 @@ class Session:
     Attributes:
         tokens: those that the cache is of.
 
+    Raises:
+        ConfigError: a context that the model was not exported for.
+        CheckpointError: the model has no cache of the kind that edgecomp exports.
+        ModelError: no memory is left for the cache.
+        RuntimeUnavailableError: the runtime or the library is missing.
+
     """
 
     def __init__(self, folder: Folder, library: str = AUTO, threads: int = 1, context: int | None = None) -> None:
@@ -43,10 +51,13 @@ class Session:
         self.tokens: list[int] = []
         model = folder.path / MODEL
         self._session = open_session(model, resolve_library(library, read_onnx(model)), threads)
-        self._names = [f"past_key_values.{layer}.{kind}" for layer in range(folder.layers) for kind in ("key", "value")]
-        self._cache: _Cache = (
-            _InPlace(self._session, self._names, folder) if folder.in_place else _Grown(self._session, self._names, folder)
-        )
+        self._shapes = _cache_shapes(self._session, model)
+        try:
+            self._cache: _Cache = (
+                _InPlace(self._session, self._shapes, folder.context) if folder.in_place else _Grown(self._session, self._shapes)
+            )
+        except (MemoryError, ValueError) as error:  # numpy's, of sizes beyond any memory
+            raise ModelError(f"no memory is left for the cache: {first_line(error)}") from error
 
     @property
     def cache_bytes(self) -> int:
@@ -104,10 +115,8 @@ class Session:
             ModelError: it is of another shape than this model's.
 
         """
-        heads, size = self.folder.cache_shape
-        shape = (1, heads, len(tokens), size)
-        for name in self._names:
-            found = state.get(name)
+        for name, (heads, size) in self._shapes.items():
+            found, shape = state.get(name), (1, heads, len(tokens), size)
             if found is None or found.shape != shape or found.dtype != np.float32:
                 got = "none" if found is None else f"{found.dtype.name} {list(found.shape)}"
                 raise ModelError(f"the cache {name} must be float32 {list(shape)}, got {got}")
@@ -115,6 +124,29 @@ class Session:
             raise ModelError(f"a saved beginning must be shorter than the context of {self.context} tokens, got {len(tokens)}")
         self._cache.write(state, len(tokens))
         self.tokens = list(tokens)
+
+
+def _cache_shapes(session: Any, model: Path) -> dict[str, tuple[int, int]]:
+    """Heads of each cache that the model takes, and their size, by the input's name.
+
+    Raises:
+        CheckpointError: it is none that takes tokens and a mask besides, and gives logits and caches.
+
+    """
+    inputs, outputs = input_specs(session), [output.name for output in session.get_outputs()]
+    shapes: dict[str, tuple[int, int]] = {}
+    for spec in inputs[2:]:
+        match spec.dtype, spec.shape:
+            case "float32", (str(), int(heads), str(), int(size)):
+                shapes[spec.name] = heads, size
+    names = [spec.name for spec in inputs]
+    expected = ["logits", *(name.replace("past_key_values", "present") for name in shapes)]
+    if not shapes or names != ["input_ids", "attention_mask", *shapes] or outputs != expected:
+        raise CheckpointError(
+            f"{model} must take tokens, a mask, and keys and values of past tokens, and give logits and these, as edgecomp export "
+            "writes it: export it again"
+        )
+    return shapes
 
 
 def _inputs(tokens: Sequence[int], before: int) -> dict[str, np.ndarray]:
@@ -145,10 +177,9 @@ class _Cache(Protocol):
 class _Grown:
     """Each run gives a cache that is longer than the one it takes."""
 
-    def __init__(self, session: Any, names: Sequence[str], folder: Folder) -> None:
-        self._session, self._names = session, names
-        heads, size = folder.cache_shape
-        self._arrays = {name: np.zeros((1, heads, 0, size), np.float32) for name in names}
+    def __init__(self, session: Any, shapes: Mapping[str, tuple[int, int]]) -> None:
+        self._session = session
+        self._arrays = {name: np.zeros((1, heads, 0, size), np.float32) for name, (heads, size) in shapes.items()}
 
     @property
     def nbytes(self) -> int:
@@ -156,7 +187,7 @@ class _Grown:
 
     def run(self, tokens: Sequence[int], before: int) -> np.ndarray:
         logits, *present = self._session.run(None, {**_inputs(tokens, before), **self._arrays})
-        self._arrays = dict(zip(self._names, present, strict=True))
+        self._arrays = dict(zip(self._arrays, present, strict=True))
         last: np.ndarray = logits[0, -1]
         return last
 
@@ -167,14 +198,14 @@ class _Grown:
         return {name: array[:, :, :length] for name, array in self._arrays.items()}
 
     def write(self, state: Mapping[str, np.ndarray], length: int) -> None:
-        self._arrays = {name: np.ascontiguousarray(state[name]) for name in self._names}
+        self._arrays = {name: np.ascontiguousarray(state[name]) for name in self._arrays}
 
 
 class _InPlace:
     """One buffer for the cache that a run takes and gives, with room for more tokens."""
 
-    def __init__(self, session: Any, names: Sequence[str], folder: Folder) -> None:
-        self._session, self._names, self._folder = session, names, folder
+    def __init__(self, session: Any, shapes: Mapping[str, tuple[int, int]], context: int) -> None:
+        self._session, self._shapes, self._context = session, shapes, context
         self._binding = session.io_binding()
         self._arrays: dict[str, np.ndarray] = {}
         self._make_room(_ROOM, {}, 0)
@@ -186,9 +217,8 @@ class _InPlace:
     def _make_room(self, room: int, contents: Mapping[str, np.ndarray], used: int) -> None:
         """Buffers of `room` places, the first `used` of which are those of `contents`."""
         ort = import_onnxruntime()
-        heads, size = self._folder.cache_shape
-        room = min(room, self._folder.context)
-        made = {name: np.zeros((1, heads, room, size), np.float32) for name in self._names}
+        room = min(room, self._context)
+        made = {name: np.zeros((1, heads, room, size), np.float32) for name, (heads, size) in self._shapes.items()}
         for name, array in contents.items():
             made[name][:, :, :used] = array[:, :, :used]
         for name, array in made.items():
@@ -198,7 +228,7 @@ class _InPlace:
         self._arrays = made
 
     def run(self, tokens: Sequence[int], before: int) -> np.ndarray:
-        needed, room = before + len(tokens), self._arrays[self._names[0]].shape[2]
+        needed, room = before + len(tokens), next(iter(self._arrays.values())).shape[2]
         if needed > room:
             self._make_room(max(needed + _ROOM, 2 * room), self._arrays, before)
         for name, value in _inputs(tokens, before).items():
@@ -215,4 +245,4 @@ class _InPlace:
         return {name: np.array(array[:, :, :length]) for name, array in self._arrays.items()}
 
     def write(self, state: Mapping[str, np.ndarray], length: int) -> None:
-        self._make_room(length + _ROOM, {name: state[name] for name in self._names}, length)
+        self._make_room(length + _ROOM, {name: state[name] for name in self._shapes}, length)

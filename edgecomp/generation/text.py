@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgecomp.bounded import LARGEST_TOKENIZER_BYTES, read_bytes
 from edgecomp.errors import CheckpointError, RuntimeUnavailableError, first_line
 
 
@@ -29,7 +30,7 @@ class Tokens:
                 f"text needs the package tokenizers: pip install 'edgecomp[generate]' ({error})"
             ) from error
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(read_bytes(file, LARGEST_TOKENIZER_BYTES))
         except Exception as error:  # tokenizers raises Exception itself
             raise CheckpointError(f"{file} must be a tokenizer: {first_line(error)}") from error
         largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)

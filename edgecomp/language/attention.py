@@ -103,7 +103,8 @@ class Step(Protocol):
         """What the layers gave, in the order of the tokens given; or that of each row's last token alone."""
 
 
-def _parts(qkv: Sequence[Tensor], heads: Heads) -> Sequence[Tensor]:
+def parts_of(qkv: Sequence[Tensor], heads: Heads) -> Sequence[Tensor]:
+    """Queries, keys and values, where they are one tensor or three."""
     return qkv[0].split(heads.widths, -1) if len(qkv) == 1 else qkv
 
 
@@ -130,7 +131,7 @@ class GroupedStep:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `Step` says."""
         if rotary is not None and not _operator_turns(rotary, heads):
-            query, key, value = _parts(qkv, heads)
+            query, key, value = parts_of(qkv, heads)
             query = rotary(query.unflatten(-1, (heads.count, heads.size)), self.positions).flatten(2)
             key = rotary(key.unflatten(-1, (heads.kv_count, heads.size)), self.positions).flatten(2)
             qkv, rotary = (query, key, value), None
@@ -265,9 +266,7 @@ def plain_attention(
         Output `[batch, sequence, heads size]`, and keys and values `[batch, kv_heads, past + sequence, size]`.
 
     """
-    shape = Heads(heads, kv_heads, size, scale, None, cap)
-    parts = _parts([query] if key is None or value is None else [query, key, value], shape)
-    query, key, value = (part.unflatten(-1, (-1, size)) for part in parts)
+    query, key, value = _headed(query, key, value, heads, kv_heads, size)
     if cos is not None and sin is not None:
         query, key = (_exchanged(part, cos, sin) for part in (query, key))
     keys = torch.cat([past_key, key.transpose(1, 2)], 2)
@@ -280,6 +279,13 @@ def plain_attention(
     mixed = (scores + bias).softmax(-1) @ values
     output = mixed.reshape(len(query), heads, -1, size).transpose(1, 2).flatten(2)
     return output.contiguous(), keys, values
+
+
+def _headed(query: Tensor, key: Tensor | None, value: Tensor | None, heads: int, kv_heads: int, size: int) -> list[Tensor]:
+    """Queries, keys and values `[batch, sequence, heads, size]`, where keys and values may stand behind the queries."""
+    if key is None or value is None:
+        query, key, value = query.split([heads * size, kv_heads * size, kv_heads * size], -1)
+    return [part.unflatten(-1, (-1, size)) for part in (query, key, value)]
 
 
 def _exchanged(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -308,38 +314,28 @@ def grouped_attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `com.microsoft::GroupQueryAttention` computes, a row at a time.
 
+    Inputs and outputs of `plain_attention`'s names are its, but of the past a row uses as many places as it has tokens before this
+    run, and `cos` and `sin` are tables.
+
     Args:
-        query: `[batch, sequence, heads size]`, or with keys and values behind it where those are None.
-        key: `[batch, sequence, kv_heads size]`.
-        value: as `key`.
-        past_key: `[batch, kv_heads, past, size]`, of which a row uses as many places as it has tokens before this run.
-        past_value: as `past_key`.
         lengths: int32 `[batch]`: tokens of each row, the new ones included, less one.
         total: int32 scalar: the mask's size; in the first run it is `sequence`, and then rows may be shorter.
         cos: `[context, rotated / 2]`; None where nothing is turned.
         sin: as `cos`.
-        heads: of queries.
-        kv_heads: of keys and values.
-        scale: of scores.
         window: tokens that a token sees, itself included; -1 for all before it.
-        cap: of scores; 0 for none.
-
-    Returns:
-        Output `[batch, sequence, heads size]`, and keys and values `[batch, kv_heads, past + sequence, size]`.
 
     """
     size = past_key.shape[-1]
-    shape = Heads(heads, kv_heads, size, scale, None if window < 0 else window, cap)
-    query, key, value = _parts([query] if key is None or value is None else [query, key, value], shape)
+    query, key, value = _headed(query, key, value, heads, kv_heads, size)
     batch, length = query.shape[:2]
     room = past_key.shape[2] + length
     keys, values = (query.new_zeros(batch, kv_heads, room, size) for _ in range(2))
-    output = torch.zeros_like(query)
+    output = query.new_zeros(batch, length, heads * size)
     first_run = int(total) == length
     for row in range(batch):
         before = 0 if first_run else int(lengths[row]) + 1 - length
         positions = torch.arange(before, before + length)[None]
-        q, k, v = (t[row : row + 1].unflatten(-1, (-1, size)) for t in (query, key, value))
+        q, k, v = (part[row : row + 1] for part in (query, key, value))
         if cos is not None and sin is not None:
             q, k = turned(q, cos, sin, positions), turned(k, cos, sin, positions)
         for filled, past, new in ((keys, past_key, k), (values, past_value, v)):

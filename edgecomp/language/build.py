@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError
+from edgecomp.exported.language_folder import Attention
 from edgecomp.formats import lut, lut_stack
 from edgecomp.language.attention import GroupedStep, Heads, PlainStep, Rotary
 from edgecomp.language.decoder import Block, Decoder, Norms, Product, RmsNorm
@@ -22,7 +23,6 @@ from edgecomp.models.bound import Bound, ByName
 from edgecomp.modules import PackedFactor, PackedLayer
 from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
 
-AttentionKind = Literal["fused", "portable"]
 BATCH, SEQUENCE, PAST, TOTAL = "batch", "sequence", "past_sequence_length", "total_sequence_length"
 
 # How far logits of the decoder may be from the model's own, relative to the largest: the order of sums differs.
@@ -41,7 +41,7 @@ class DecoderOptions:
 
     """
 
-    attention: AttentionKind = "fused"
+    attention: Attention = "fused"
     last: bool = False
     context: int | None = None
 
@@ -67,7 +67,7 @@ def with_cache(model: CompressedModel, options: DecoderOptions) -> CompressedMod
     family = family_of(config)
     assembly = _Assembly(model, family, config, options)
     decoder = assembly.decoder()
-    _check(decoder, model, body, config)
+    _check(decoder, body, config)
     sizes = assembly.heads(0)
     past = [
         TensorSpec(f"past_key_values.{layer}.{kind}", "float32", (BATCH, sizes.kv_count, PAST, sizes.size))
@@ -238,7 +238,7 @@ def _is_one_product(layer: PackedLayer) -> bool:
 
 
 @contextmanager
-def exact(*modules: nn.Module) -> Iterator[None]:
+def _exact(*modules: nn.Module) -> Iterator[None]:
     """Packed layers of the modules compute `float` inside the block: without the rounding of activations, which amplifies any."""
     layers = {id(layer): layer for module in modules for layer in module.modules() if isinstance(layer, PackedLayer)}
     plans = {key: layer.plan for key, layer in layers.items()}
@@ -252,7 +252,7 @@ def exact(*modules: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _check(decoder: Decoder, model: CompressedModel, body: nn.Module, config: Any) -> None:
+def _check(decoder: Decoder, body: nn.Module, config: Any) -> None:
     """Hold the decoder to the model: a row, and one with padding, in two parts; random tokens.
 
     Raises:
@@ -266,7 +266,7 @@ def _check(decoder: Decoder, model: CompressedModel, body: nn.Module, config: An
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     last, decoder.last = decoder.last, False
     try:
-        with exact(decoder, body):
+        with _exact(decoder, body):
             expected = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
             found = run_in_parts(decoder, ids, mask, [_CHECK_TOKENS - _CHECK_PADDING, 1, _CHECK_PADDING - 1])
     finally:
@@ -299,6 +299,3 @@ def _peculiarities(config: Any) -> str:
     """Settings of a configuration that may be what a declaration lacks."""
     told = {key: value for key, value in config.to_dict().items() if re.search("scal|mult|cap|bias|parallel|rope|window|norm", key)}
     return ", ".join(f"{key}={value}" for key, value in list(told.items())[:12])
-
-
-__all__ = ["AttentionKind", "DecoderOptions", "exact", "run_in_parts", "with_cache"]

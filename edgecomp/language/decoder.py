@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgecomp.language.attention import Heads, Rotary, Step
+from edgecomp.language.attention import Heads, Rotary, Step, parts_of
 from edgecomp.modules import PackedLayer, with_epilogue
 
 
@@ -95,7 +95,7 @@ class Block(nn.Module):
         """The layer's output, keys and values for `x [batch, sequence, hidden]`."""
         qkv = self.qkv.parts(_normed(self.input_norm, x))
         if self.query_norm is not None and self.key_norm is not None:
-            query, key, value = qkv[0].split(self.heads.widths, -1) if len(qkv) == 1 else qkv
+            query, key, value = parts_of(qkv, self.heads)
             qkv = [self._head_norm(self.query_norm, query), self._head_norm(self.key_norm, key), value]
         mixed, keys, values = step.attend(qkv, past, self.heads, self.rotary)
         x = self._added(self.output, mixed, x, self.after_attention)

@@ -2,8 +2,8 @@
 
 What all of them share is read from the model or its configuration and needs no declaration: sizes, activation, scale of attention,
 windows (`sliding_window`, by `layer_types` where there are such), frequencies of rotary positions (of any kind that does not change
-with the length), caps of scores and of logits, biases. A declaration that is wrong cannot ship: the decoder that is built by it is
-held to the model itself at every export (`edgecomp.language.build`).
+with the length), caps of scores and of logits, biases. The decoder that is built by a declaration is held to the
+model itself at every export, on a few tokens (`edgecomp.language.build`): what shows in longer texts alone must be right here.
 """
 
 from __future__ import annotations

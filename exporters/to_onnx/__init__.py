@@ -12,11 +12,12 @@ import onnx_ir as ir
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ConfigError, ExportError, OutputError, first_line
+from edgecomp.exported.language_folder import MODEL
 from edgecomp.exported.onnx_file import CONDITIONS, LIMITS, PARAMETERS
 from edgecomp.exporters.capture import Capture, capture
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
-from edgecomp.exporters.to_onnx.folder import MODEL, NO_MACHINE, check_folder, is_folder, library, name_sizes, write_folder
+from edgecomp.exporters.to_onnx.folder import NO_MACHINE, check_folder, is_folder, library, name_sizes, write_folder
 from edgecomp.exporters.to_onnx.functions import function_protos
 from edgecomp.exporters.to_onnx.initializers import settle_initializers
 from edgecomp.exporters.to_onnx.lower import OPSET, lower
@@ -74,8 +75,7 @@ def _export_folder(model: CompressedModel, output: Path, progress: ProgressBar, 
     found = None if options.machine == NO_MACHINE else library(options.machine, options.bundle)
     with progress.steps("export", 5) as begin, replace_folder(output, overwrite=True) as folder:
         begin("cache")
-        chosen = DecoderOptions("portable" if options.attention == "portable" else "fused", options.last_logits, options.context)
-        decoder = with_cache(model, chosen)
+        decoder = with_cache(model, DecoderOptions(options.attention, options.last_logits, options.context))
         _write(model, decoder, folder / MODEL, begin)
         write_folder(model, decoder, folder, found, options)
         names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())

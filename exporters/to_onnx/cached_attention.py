@@ -22,6 +22,7 @@ _INPUTS = (
 _OUTPUTS = ("output", "present_key", "present_value")
 _INTEGERS = ("num_heads", "kv_num_heads", "do_rotary", "local_window_size")
 _FLOATS = ("scale", "softcap")
+_STRINGS = ("k_quant_type",)
 
 
 def translations() -> dict[Callable, Callable]:
@@ -41,7 +42,8 @@ def _grouped() -> Callable[..., tuple[ir.Value, ...]]:
         if inputs[_INPUTS.index("cos_cache")] is not None:
             attributes["do_rotary"] = 1
         if window >= 0:
-            attributes["local_window_size"] = window
+            # Up to 1.23 a window is one token wider. Releases before 1.25 do not know the second attribute, and refuse the model.
+            attributes |= {"local_window_size": window, "k_quant_type": "NONE"}
         if cap:
             attributes["softcap"] = cap
         return cast(tuple[ir.Value, ...], node(*inputs, **attributes))
@@ -67,6 +69,7 @@ def _schema() -> OpSchema:
         attributes=[
             *(OpSchema.Attribute(name, OpSchema.AttrType.INT, required=False) for name in _INTEGERS),
             *(OpSchema.Attribute(name, OpSchema.AttrType.FLOAT, required=False) for name in _FLOATS),
+            *(OpSchema.Attribute(name, OpSchema.AttrType.STRING, required=False) for name in _STRINGS),
         ],
     )
 

@@ -25,13 +25,12 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.devices.bundle import LIBRARIES, bundle_for
 from edgecomp.errors import ExportError, OutputError
 from edgecomp.exported.files import digest_of
-from edgecomp.exported.language_folder import DESCRIPTION, FORMAT, VERSION, read_description
+from edgecomp.exported.language_folder import DESCRIPTION, FORMAT, GENAI, MODEL, VERSION, read_description
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.files import require_own, require_writable_target
-from edgecomp.language.build import PAST, TOTAL
+from edgecomp.language.build import PAST, SEQUENCE, TOTAL
 from edgecomp.models import body_of
 
-MODEL, GENAI = "model.onnx", "genai_config.json"
 # A text's length where a user of GenAI names none: with a shared buffer it takes memory for all of it at once.
 _DEFAULT_LENGTH = 2048
 NO_MACHINE = "none"  # no library: the application brings it
@@ -135,7 +134,7 @@ def _genai(
     session: dict[str, Any] = {"log_id": "onnxruntime-genai", "provider_options": []}
     if with_library:
         session["custom_ops_library"] = LIBRARIES["onnxruntime"]
-    context = decoder.limits["sequence"]
+    context = decoder.limits[SEQUENCE]
     return {
         "model": {
             "type": "decoder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import language_models
 import numpy as np
@@ -20,8 +21,6 @@ ort = pytest.importorskip("onnxruntime")
 
 PROMPT = [5, 17, 40, 3, 66, 21, 9, 33]  # longer than the windows of the families that have one
 COUNT = 12
-
-pytestmark = pytest.mark.long
 
 
 class Runner:
@@ -54,12 +53,17 @@ class Runner:
         return written
 
 
-@pytest.fixture(scope="module", params=["llama", "mistral", "qwen3", "gemma", "gpt2"])
+def _long(*values: str) -> list[Any]:
+    """Parameters for `make test-long` alone: each is a model to compress or to export."""
+    return [pytest.param(value, marks=pytest.mark.long) for value in values]
+
+
+@pytest.fixture(scope="module", params=["llama", *_long("mistral", "qwen3", "gemma", "gpt2")])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CompressedModel:
     return language_models.compressed(tmp_path_factory.mktemp("model"), request.param)
 
 
-@pytest.fixture(scope="module", params=["fused", "portable"])
+@pytest.fixture(scope="module", params=["fused", *_long("portable")])
 def folder(request: pytest.FixtureRequest, model: CompressedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "model"
     export(model, "onnx", folder, options=ExportOptions(attention=request.param))
@@ -70,7 +74,7 @@ def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("library", [True, False], ids=["library", "stock"])
+@pytest.mark.parametrize("library", [True, pytest.param(False, marks=pytest.mark.long)], ids=["library", "stock"])
 def test_greedy_tokens_are_those_of_pytorch(model: CompressedModel, folder: Path, library: bool) -> None:
     assert Runner(folder, library).greedy(PROMPT, COUNT) == language_models.greedy(model, PROMPT, COUNT)
 
@@ -131,6 +135,7 @@ def nodes_at_run_time(folder: Path, target: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(target, load_external_data=False).graph.node)
 
 
+@pytest.mark.long
 def test_seven_nodes_a_layer(tmp_path: Path) -> None:
     """Products of q, k and v, of the output, of gate and up, and down; attention and two norms."""
     counts = []
@@ -144,6 +149,7 @@ def test_seven_nodes_a_layer(tmp_path: Path) -> None:
     assert added == {"LutMatMul": 8, "GroupQueryAttention": 2, "SimplifiedLayerNormalization": 4}
 
 
+@pytest.mark.long
 def test_last_logits_and_a_shorter_context(tmp_path: Path) -> None:
     model = language_models.compressed(tmp_path, "llama")
     for attention in ("fused", "portable"):
@@ -156,6 +162,7 @@ def test_last_logits_and_a_shorter_context(tmp_path: Path) -> None:
         assert json.loads((folder / "genai_config.json").read_text())["model"]["context_length"] == 32
 
 
+@pytest.mark.long
 def test_a_file_has_no_cache(tmp_path: Path) -> None:
     model = language_models.compressed(tmp_path, "llama")
     export(model, "onnx", tmp_path / "model.onnx")
@@ -165,6 +172,7 @@ def test_a_file_has_no_cache(tmp_path: Path) -> None:
         export(model, "onnx", tmp_path / "other.onnx", options=ExportOptions(context=16))
 
 
+@pytest.mark.long
 def test_a_folder_replaces_its_like_alone(tmp_path: Path) -> None:
     model = language_models.compressed(tmp_path, "llama")
     folder = tmp_path / "out"
@@ -179,6 +187,7 @@ def test_a_folder_replaces_its_like_alone(tmp_path: Path) -> None:
         export(model, "onnx", tmp_path, overwrite=True)
 
 
+@pytest.mark.long
 def test_machines_without_a_library(tmp_path: Path) -> None:
     model = language_models.compressed(tmp_path, "llama")
     with pytest.raises(ExportError, match="Android"):

@@ -19,10 +19,12 @@ from edgecomp.array_file import write_arrays
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.cli import generate, main
 from edgecomp.errors import CheckpointError, ConfigError, ModelError
+from edgecomp.exported.files import digest_of
+from edgecomp.exported.language_folder import DESCRIPTION, GENAI, TOKENIZER
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.generation import session as session_module
 from edgecomp.generation.chat import Template
-from edgecomp.generation.folder import TOKENIZER, Folder, read_folder
+from edgecomp.generation.folder import Folder, read_folder
 from edgecomp.generation.prefix import load_prefix, save_prefix
 from edgecomp.generation.sampling import Sampler, Sampling
 from edgecomp.generation.session import Session
@@ -158,6 +160,9 @@ def test_a_cache_of_a_wrong_shape(path: Path, tmp_path: Path) -> None:
     digest = np.frombuffer(bytes.fromhex(session.folder.digest), np.uint8)
     cache = {f"past_key_values.{i}.{kind}": np.zeros((1, 2, 2, 16), np.float32) for i in range(2) for kind in ("key", "value")}
     write_arrays(tmp_path / "begin", {"tokens": np.array([1, 2, 3]), "model": digest, **cache})
+    write_arrays(tmp_path / "floats", {"tokens": np.array([np.nan]), "model": digest, **cache})
+    with pytest.raises(CheckpointError, match="int64"):
+        load_prefix(session, tmp_path / "floats")
     with pytest.raises(ModelError, match=r"\[1, 2, 3, 16\], got float32 \[1, 2, 2, 16\]"):
         load_prefix(session, tmp_path / "begin")
 
@@ -191,14 +196,61 @@ def test_another_tokenizer(path: Path, tmp_path: Path) -> None:
         {"files": []},
         {"format": None},
         {"files": {}},
+        {"attention": "strange"},
     ],
 )
 def test_a_damaged_description(path: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
     folder = shutil.copytree(path, tmp_path / "copy")
-    content = json.loads((folder / "edgecomp.json").read_text()) | changed
-    (folder / "edgecomp.json").write_text(json.dumps(content))
+    content = json.loads((folder / DESCRIPTION).read_text()) | changed
+    (folder / DESCRIPTION).write_text(json.dumps(content))
     with pytest.raises(CheckpointError):
         read_folder(folder)
+
+
+def redescribed(folder: Path) -> Path:
+    """The folder with the digests of the files that are in it now, as a stranger would write it."""
+    description = json.loads((folder / DESCRIPTION).read_text())
+    description["files"] = {name: digest_of(folder / name) for name in description["files"]}
+    (folder / DESCRIPTION).write_text(json.dumps(description))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (GENAI, "{"),
+        (GENAI, "[]"),
+        (GENAI, '{"model": []}'),
+        (GENAI, '{"model": {"context_length": Infinity, "vocab_size": 79}}'),
+        (GENAI, '{"model": {"context_length": 64, "vocab_size": 79, "eos_token_id": {}}}'),
+        (TOKENIZER, "{}"),
+        ("tokenizer_config.json", "["),
+        ("tokenizer_config.json", "[]"),
+        ("model.onnx", ""),
+    ],
+)
+def test_a_hostile_folder(path: Path, tmp_path: Path, name: str, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.copytree(path, tmp_path / "copy")
+    (folder / name).write_text(content)
+    assert main(["generate", str(redescribed(folder)), "--prompt", TEXT, "--chat"]) == CheckpointError.exit_code
+    assert name in capsys.readouterr().err
+
+
+def test_a_model_without_a_cache(path: Path, model: CompressedModel, tmp_path: Path) -> None:
+    folder = shutil.copytree(path, tmp_path / "copy")
+    export(model, "onnx", folder / "model.onnx", overwrite=True)
+    with pytest.raises(CheckpointError, match="keys and values of past tokens"):
+        Session(read_folder(redescribed(folder)))
+
+
+def test_a_library_that_lies_in_the_folder_is_never_loaded(path: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(path, tmp_path / "copy")
+    for name in ("libedgecomp_onnxruntime.so", "libother.so"):
+        (folder / name).write_bytes(b"not a library: loading it fails")
+    content = json.loads((folder / GENAI).read_text())
+    content["model"]["decoder"]["session_options"]["custom_ops_library"] = str(folder / "libother.so")
+    (folder / GENAI).write_text(json.dumps(content))
+    assert Session(read_folder(redescribed(folder))).feed(PROMPT).size
 
 
 def test_memory_that_ends_while_the_cache_grows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,8 +267,8 @@ def test_memory_that_ends_while_the_cache_grows(path: Path, monkeypatch: pytest.
 
 def test_a_library_of_another_machine(path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = shutil.copytree(path, tmp_path / "copy")
-    content = json.loads((folder / "edgecomp.json").read_text()) | {"library_for": "aarch64"}
-    (folder / "edgecomp.json").write_text(json.dumps(content))
+    content = json.loads((folder / DESCRIPTION).read_text()) | {"library_for": "aarch64"}
+    (folder / DESCRIPTION).write_text(json.dumps(content))
     assert main(["generate", str(folder), "--prompt", TEXT, "-n", "2"]) == 0
     assert "is for aarch64" in capsys.readouterr().err
 
