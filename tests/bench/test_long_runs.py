@@ -119,6 +119,8 @@ def test_a_device_that_goes_in_the_middle_keeps_its_minutes_and_resumes(
     assert len(record["endurance"]["segments"][0]["intervals"]) == 2
     assert "--resume goes on" in " ".join(record["validity"]["reasons"])
     assert "was killed" in capsys.readouterr().err
+    assert main([*command, "--threads", "2", "--resume"]) == 3
+    assert "goes on with the options that it began with, and threads changed" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
     (resumed,) = json.loads(Path("bench.json").read_text())
     first, second = resumed["endurance"]["segments"]
