@@ -32,7 +32,7 @@ from edgecomp.bench.record import (
     Sessions,
 )
 from edgecomp.bench.saved_outputs import SavedOutputs
-from edgecomp.bench.stats import summarize
+from edgecomp.bench.stats import relative_difference, summarize
 from edgecomp.bench.validity import check_validity
 from edgecomp.devices import open_device
 from edgecomp.devices.base import Device
@@ -331,20 +331,12 @@ def _compare(outputs: dict[str, np.ndarray], first: _Run) -> Parity | None:
     if not outputs or outputs.keys() != first.outputs.keys():
         return None  # one of the two failed before
     pairs = [(outputs[name], reference) for name, reference in first.outputs.items()]
-    differences = [_relative_difference(left, right) for left, right in pairs]
+    differences = [relative_difference(left, right) for left, right in pairs]
     return Parity(
         reference=first.target.device.url,
         identical=all(np.array_equal(left, right, equal_nan=right.dtype.kind == "f") for left, right in pairs),
         relative_difference=max(differences) if all(np.isfinite(differences)) else None,
     )
-
-
-def _relative_difference(left: np.ndarray, right: np.ndarray) -> float:
-    if left.shape != right.shape:
-        return np.inf
-    left, right = left.astype(np.float64), right.astype(np.float64)
-    difference, norm = np.linalg.norm(left - right), np.linalg.norm(right)
-    return 0.0 if difference == 0 else float(difference / norm) if norm > 0 else np.inf
 
 
 def _artifact(model: OnnxFile | ExecutorchFile, library: Path | None) -> Artifact:
