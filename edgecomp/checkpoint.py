@@ -2,7 +2,7 @@
 
 | file | contents |
 | --- | --- |
-| `manifest.json` | plans, factors' formats and shapes, recipe, provenance, and the sha256 of every other file |
+| `manifest.json` | plans, factors' formats and shapes, recipe, provenance, and the sha256 of every other file and of itself |
 | `weights.safetensors` | `factors/<factor>/<array>` and `dense/<tensor>` |
 | `model/` | configuration and tokenizer, for models that have them |
 """

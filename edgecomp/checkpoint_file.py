@@ -70,9 +70,7 @@ def sealed(manifest: Mapping[str, Any]) -> str:
 
 
 def _check_seal(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Last of all, since other checks say what is wrong; checkpoints of an older edgecomp have neither identity nor digest."""
-    if "identity" not in manifest and DIGEST not in manifest:
-        return
+    """Last of all, since other checks say what is wrong."""
     text = read_bytes(folder / MANIFEST, LARGEST_JSON_BYTES)
     digest = str(manifest.get(DIGEST, "none"))
     if hashlib.sha256(text.replace(digest.encode(), _UNSEALED.encode())).hexdigest() != digest:

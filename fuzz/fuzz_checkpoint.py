@@ -9,6 +9,7 @@ import harness
 
 with harness.instrumented("edgecomp", "json"):
     from edgecomp.checkpoint import MANIFEST, WEIGHTS, read_contents
+    from edgecomp.checkpoint_file import sealed
 
 FOLDER = harness.scratch_folder()
 
@@ -25,7 +26,7 @@ def _signed(manifest: bytes, weights: bytes) -> bytes:
     try:
         value = json.loads(manifest)
         value["files"][WEIGHTS] = hashlib.sha256(weights).hexdigest()
-        return json.dumps(value).encode()
+        return sealed(value).encode()
     except (ValueError, TypeError, LookupError, RecursionError):  # so wrong that it is tried as it is
         return manifest
 

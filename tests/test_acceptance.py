@@ -12,7 +12,7 @@ from edgecomp.cli import main
 from edgecomp.cli.requirements import EXAMPLE
 from edgecomp.config import parse
 from edgecomp.errors import ConfigError, RequirementError
-from edgecomp.verify import Flips, Judgement, Score, VerifyResult
+from edgecomp.verify import Comparison, Flips, Judgement, OutputDifference, Score, VerifyResult
 
 
 def requirements(*limits: dict[str, object], **more: object) -> Requirements:
@@ -115,7 +115,8 @@ def test_evidence_of_a_judgement() -> None:
     slices = (score("dark", 0.5, 0.8), score("day", 0.9, 0.9), score("fog", 0.0, 1.0, judged=False))
     judgement = Judgement("accuracy", "library", overall, slices, (score("noise:0.1", 0.7, 0.85),))
     result = VerifyResult("m.onnx", (), "libedgecomp.so", 1, (), None, "2026-01-01", judgement=judgement)
-    found = {entry.figure: entry for entry in evidence_of([], [result])}
+    told = evidence_of([], [result])
+    found = {entry.figure: entry for entry in reversed(told)}  # slices come worst first
     assert {name: round(entry.value, 6) for name, entry in found.items() if entry.value is not None} == {
         "bytes": 0,
         "quality": 0.8,
@@ -128,6 +129,30 @@ def test_evidence_of_a_judgement() -> None:
     assert found["quality_loss"].worst == 0.2
     assert found["worst_slice"].why == "slice dark; too small to judge: fog"
     assert "12 right to wrong" in found["flips"].why
+    limits = [{"figure": "worst_slice", "min": 0.45, "certain": certain} for certain in (False, True)]
+    assert [(line.outcome, line.value) for line in judge(requirements(*limits), told).lines] == [("passed", 0.5), ("failed", 0.4)]
+
+
+def test_the_slice_whose_interval_is_worst_decides_what_is_certain() -> None:
+    slices = [
+        Score(name, 50, value, low, 1.0, 1.0, value - 1, low - 1, 0.0) for name, value, low in [("a", 0.8, 0.79), ("b", 0.9, 0.6)]
+    ]
+    overall = Score("all", 100, 0.9, 0.8, 1.0, 1.0, -0.1, -0.2, 0.0)
+    result = VerifyResult(
+        "m.onnx", (), None, 1, (), None, "2026-01-01", judgement=Judgement("f1", "library", overall, tuple(slices))
+    )
+    limits = [{"figure": "worst_slice_loss", "max": 0.3, "certain": certain} for certain in (False, True)]
+    plain, certain = judge(requirements(*limits), evidence_of([], [result])).lines
+    assert (plain.outcome, plain.value, plain.why) == ("passed", pytest.approx(0.2), "slice a")
+    assert (certain.outcome, certain.value) == ("failed", pytest.approx(0.4))
+    assert certain.why.startswith("slice b")
+
+
+def test_every_output_must_be_close() -> None:
+    outputs = tuple(OutputDifference(name, 0.0, 0.0, cosine, 1, None, 0) for name, cosine in (("x", 0.99), ("y", 0.1)))
+    result = VerifyResult("m.onnx", (), None, 1, (Comparison("library", "reference", outputs),), None, "2026-01-01")
+    (line,) = judge(requirements({"figure": "cosine", "min": 0.9}), evidence_of([], [result])).lines
+    assert (line.outcome, line.value, line.why) == ("failed", 0.1, "output y")
 
 
 def test_bench_and_report_end_with_13(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

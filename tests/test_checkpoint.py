@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 import edgecomp
 from edgecomp.checkpoint import CompressedModel
+from edgecomp.checkpoint_file import sealed
 from edgecomp.cli import main
 from edgecomp.errors import CheckpointError, EdgecompError, FormatError, OutputError
 from edgecomp.recipe import load_recipe
@@ -50,9 +51,8 @@ def test_others_may_read_what_was_saved(saved: Path) -> None:
 def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
-    del manifest["digest"], manifest["identity"]  # as of an older edgecomp, whose manifest nothing seals
     change(manifest)
-    path.write_text(json.dumps(manifest))
+    path.write_text(sealed(manifest))
 
 
 def edit_weights(folder: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
@@ -105,6 +105,12 @@ def cut_and_sign(folder: Path) -> None:
     set_entry("files", "weights.safetensors", value=digest)(folder)
 
 
+def unseal(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["digest"], manifest["identity"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def add_asset(folder: Path) -> None:
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text("{}")
@@ -122,6 +128,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[EdgecompError], str]] = {
     "another format": (set_entry("format", value="zip"), CheckpointError, "must describe an edgecomp-checkpoint"),
     "newer version": (set_entry("version", value=2), CheckpointError, "version 2, this edgecomp reads 1"),
     "no version": (set_entry("version", value=...), CheckpointError, "version None"),
+    "no seal": (unseal, CheckpointError, "its digest differs"),
     "no files": (set_entry("files", value=...), CheckpointError, "must list the checkpoint's files"),
     "weights not listed": (set_entry("files", value={}), CheckpointError, "among them weights.safetensors"),
     "file outside": (set_entry("files", "../secret", value="0"), CheckpointError, r"inside the checkpoint, got '\.\./secret'"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -211,7 +212,11 @@ def test_strengths_of_perturbations() -> None:
     found = parse_perturbations("noise, blur:2,typos:0.5")
     assert found == [Perturbation("noise", 0.1), Perturbation("blur", 2), Perturbation("typos", 0.5)]
     assert [str(item) for item in found] == ["noise:0.1", "blur:2", "typos:0.5"]
-    assert all(unit in Perturbation(name, value).described for name, (value, _, _, unit) in STRENGTHS.items())
+    for name, (_, _, most, unit) in STRENGTHS.items():
+        with pytest.raises(ConfigError, match=re.escape(unit)):
+            parse_perturbations(f"{name}:{2 * most}")
+    with pytest.raises(CalibrationError, match="typos are of a text"):
+        perturbed_arrays([{"image": np.zeros((1, 3, 8, 8))}], Perturbation("typos", 0.1))
     for wrong in ("rain", "typos:2", "jpeg:0", "noise:x", "noise:nan"):
         with pytest.raises(ConfigError, match=r"a perturbation must|the strength of"):
             parse_perturbations(wrong)

@@ -55,6 +55,7 @@ def _of_record(record: Record) -> Iterator[Evidence]:
     invalid = "" if record.validity.valid else f"the record is invalid: {record.validity.reasons[0]}"
     latency = None if summary is None else summary.latency
     memory = None if summary is None else summary.above_empty_session
+    energy, growth = record.energy, None if record.endurance is None else record.endurance.growth_bytes_per_minute
     figures: dict[str, float | None] = {
         "p50_ms": None if latency is None else latency.p50_ns / 1e6,
         "p90_ms": None if latency is None else latency.p90_ns / 1e6,
@@ -62,15 +63,14 @@ def _of_record(record: Record) -> Iterator[Evidence]:
         "load_ms": None if summary is None or summary.cold_load_ns is None else summary.cold_load_ns / 1e6,
         "peak_memory_bytes": None if memory is None else memory.peak_resident_bytes,
     }
-    energy, growth = record.energy, None if record.endurance is None else record.endurance.growth_bytes_per_minute
-    if energy is not None:
-        yield Evidence("joules", name, record.device, energy.joules, why=energy.refusal or energy.source, own=own)
-    if record.endurance is not None:
+    if record.endurance is not None:  # growth is itself a reason why a record is invalid
         why = f"{record.endurance.measured_s / 60:.0f} minutes" + (", too short to tell" if growth is None else "")
         yield Evidence("growth_bytes_per_minute", name, record.device, growth, why=why, own=own)
+    whys = {figure: "" if value is not None else missing for figure, value in figures.items()}
+    if energy is not None:
+        figures["joules"], whys["joules"] = energy.joules, energy.refusal or energy.source
     for figure, value in figures.items():
-        why = invalid or ("" if value is not None else missing)
-        yield Evidence(figure, name, record.device, None if invalid else value, why=why, own=own)
+        yield Evidence(figure, name, record.device, None if invalid else value, why=invalid or whys[figure], own=own)
 
 
 def _of_verification(result: VerifyResult) -> Iterator[Evidence]:
@@ -85,8 +85,7 @@ def _of_verification(result: VerifyResult) -> Iterator[Evidence]:
 
 def _closeness(result: VerifyResult, own: bool) -> Iterator[Evidence]:
     comparison = next((comparison for comparison in result.comparisons if comparison.right == REFERENCE), None)
-    if comparison is not None and comparison.outputs:
-        output = comparison.outputs[0]
+    for output in () if comparison is None else comparison.outputs:
         value = output.cosine if output.sentence_cosine is None else output.sentence_cosine
         yield Evidence("cosine", result.artifact, LOCAL, value, why=f"output {output.name}", own=own)
     values = {} if result.perplexity is None else dict(result.perplexity.values)
@@ -110,18 +109,15 @@ def _of_judgement(judgement: Judgement, artifact: str, own: bool) -> Iterator[Ev
     judged = [score for score in judgement.slices if score.judged]
     small = [score.name for score in judgement.slices if not score.judged]
     note = f"; too small to judge: {', '.join(small)}" if small else ""
-    if judged:
-        lowest = min(judged, key=lambda score: score.value or 0.0)
-        worst = min(judged, key=lambda score: score.difference or 0.0)
-        yield found("worst_slice", lowest.value, lowest.low, f"slice {lowest.name}{note}")
-        yield found("worst_slice_loss", _less(worst.difference), _less(worst.difference_low), f"slice {worst.name}{note}")
-    elif judgement.slices:
+    for score in judged:  # a requirement takes the worst of all that it is told, by value or by interval
+        yield found("worst_slice", score.value, score.low, f"slice {score.name}{note}")
+        yield found("worst_slice_loss", _less(score.difference), _less(score.difference_low), f"slice {score.name}{note}")
+    if not judged and judgement.slices:
         for figure in ("worst_slice", "worst_slice_loss"):
             yield found(figure, None, None, "every slice is too small to judge")
-    if judgement.perturbations:
-        worst = min(judgement.perturbations, key=lambda score: score.difference or 0.0)
-        few = _few(worst)
-        yield found("perturbed_loss", None if few else _less(worst.difference), _less(worst.difference_low), few or worst.name)
+    for score in judgement.perturbations:
+        few = _few(score)
+        yield found("perturbed_loss", None if few else _less(score.difference), _less(score.difference_low), few or score.name)
 
 
 def _few(score: Score) -> str:

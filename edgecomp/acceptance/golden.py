@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgecomp.bench.job import Job
 from edgecomp.bench.options import BenchOptions
+from edgecomp.bench.stats import relative_difference
 from edgecomp.bounded import read_json, require_unpackable
 from edgecomp.devices import open_device
 from edgecomp.devices.session import Session
@@ -36,10 +37,9 @@ from edgecomp.files import replace_file
 from edgecomp.identity import METADATA, Identity, digest_of_json, find_identity
 
 SUFFIX = ".golden.json"
-# Processors add in different orders, and where activations are rounded to int8 a last digit decides between two values: `bench`
-# has the same bound for devices.
-TOLERANCE = 0.05
+TOLERANCE = BenchOptions.max_output_difference  # that of outputs of other devices, whose reasons are the same
 _SEQUENCE = 16  # tokens of inputs that are made up
+_MOST_SAMPLES = 1000
 _MOST_VALUES, _LEAST_VALUES = 256, 8  # kept of an output
 _PART = 0.005  # of the artifact's bytes, for values
 _BASE64 = 4 / 3
@@ -83,7 +83,7 @@ class Golden(_Strict):
     computed_by: str
     files: list[File] = Field(min_length=1)
     sizes: dict[str, int]
-    samples: list[Sample] = Field(min_length=1, max_length=1000)
+    samples: list[Sample] = Field(min_length=1, max_length=_MOST_SAMPLES)
     digest: str
 
 
@@ -151,8 +151,8 @@ def write_golden(
         EdgecompError: the artifact does not run here.
 
     """
-    if not 1 <= count <= 1000:
-        raise ConfigError(f"golden inputs must be 1 to 1000, got {count}")
+    if not 1 <= count <= _MOST_SAMPLES:
+        raise ConfigError(f"golden inputs must be 1 to {_MOST_SAMPLES}, got {count}")
     model, sizes = read_exported(artifact), dict(sizes or {})
     given = None if inputs is None else _given(inputs, count)
     total = sum(path.stat().st_size for path in model.files)
@@ -280,13 +280,11 @@ def _difference(outputs: Mapping[str, np.ndarray], golden: Mapping[str, Output])
         array = outputs.get(name)
         if array is None or list(array.shape) != expected.shape:
             return float("inf")
-        known = np.frombuffer(base64.b64decode(expected.values), "<f4").astype(np.float64)
-        got = np.asarray(array).reshape(-1)[:: expected.step].astype("<f4").astype(np.float64)
-        if got.shape != known.shape or not np.array_equal(np.isfinite(got), np.isfinite(known)):
+        known = np.frombuffer(base64.b64decode(expected.values), "<f4")
+        got = np.asarray(array).reshape(-1)[:: expected.step].astype("<f4")
+        if not np.array_equal(np.isfinite(got), np.isfinite(known)):
             return float("inf")
-        got, known = got[np.isfinite(got)], known[np.isfinite(known)]
-        difference, norm = float(np.linalg.norm(got - known)), float(np.linalg.norm(known))
-        worst = max(worst, 0.0 if difference == 0 else difference / norm if norm > 0 else float("inf"))
+        worst = max(worst, relative_difference(got[np.isfinite(got)], known[np.isfinite(known)]))
     return worst
 
 

@@ -36,7 +36,7 @@ FIGURES: dict[str, Figure] = {
     "worst_slice_loss": Figure("the largest loss of a slice", "max", f"{_VERIFY} with --slices"),
     "perturbed_loss": Figure("the largest loss on perturbed inputs beyond the original's own", "max", f"{_VERIFY} with --perturb"),
     "flips": Figure("answers that went from right to wrong or back, as a part of all", "max", _VERIFY),
-    "cosine": Figure("mean cosine to the original's outputs", "min", "edgecomp verify --inputs FILE"),
+    "cosine": Figure("mean cosine to the original's, of the output where it is least", "min", "edgecomp verify --inputs FILE"),
     "perplexity_ratio": Figure("perplexity by the original's", "max", "edgecomp verify --perplexity FILE"),
     "p50_ms": Figure("milliseconds that half of the inferences take at most", "max", _BENCH),
     "p90_ms": Figure("milliseconds that 90 % of the inferences take at most", "max", _BENCH),

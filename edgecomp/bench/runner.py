@@ -32,7 +32,7 @@ from edgecomp.bench.record import (
     Sessions,
 )
 from edgecomp.bench.saved_outputs import SavedOutputs
-from edgecomp.bench.stats import summarize
+from edgecomp.bench.stats import relative_difference, summarize
 from edgecomp.bench.validity import check_validity
 from edgecomp.devices import open_device
 from edgecomp.devices.base import Device
@@ -178,19 +178,30 @@ class _Run:
         self.energy: Energy | None = None
         self.sessions: Sessions | None = None
         self.segments: list[Segment] = []
-        self._earlier_environment: Environment | None = None
+        self._earlier: Record | None = None
         self.notes: list[str] = []
         self.failure: str | None = None
         self._job: Job | None = None
         self._created = now()
 
     def go_on_from(self, earlier: Sequence[Record]) -> None:
-        """Take over what an earlier run measured of the same files on the same device."""
+        """Take over what an earlier run measured of the same files on the same device.
+
+        Raises:
+            ConfigError: it had other options.
+
+        """
         mine = _artifact(self.model, self.library)
         for record in earlier:
             if (record.artifact, record.device) == (mine, self.target.device.url) and record.endurance is not None:
+                changed = [name for name, value in _options_json(self.options).items() if record.options.get(name) != value]
+                if changed:
+                    raise ConfigError(
+                        f"a long run goes on with the options that it began with, and {', '.join(changed)} changed: give the same "
+                        "command with --resume, or leave --resume out"
+                    )
+                self._earlier = record
                 self.rounds, self.operators, self.energy = list(record.rounds), record.operators, record.energy
-                self._earlier_environment = record.environment
                 self.sessions, self.segments, self._created = record.sessions, record.endurance.segments, record.created_utc
 
     def advance(self, *, keep_outputs: bool, saved: SavedOutputs | None) -> None:
@@ -214,7 +225,8 @@ class _Run:
             except RuntimeUnavailableError as error:
                 self.notes.append(f"operators are not timed: {error}")
 
-        self._unless_failed(trace)
+        if self.operators is None:
+            self._unless_failed(trace)
 
     def measure_energy(self) -> None:
         """Measure energy, where the device can."""
@@ -224,9 +236,6 @@ class _Run:
                 self.energy = job.measure_energy()
             except RuntimeUnavailableError as error:
                 self.notes.append(f"energy is not measured: {error}")
-                return
-            if self.energy is not None and self.energy.refusal is not None:
-                self.notes.append(f"energy is refused: {self.energy.refusal}")
 
         if self.energy is None:
             self._unless_failed(measure)
@@ -271,7 +280,8 @@ class _Run:
 
     def to_record(self, command: list[str], first: _Run) -> Record:
         """The record; `first` ran the same artifact on the first device."""
-        environment = self._earlier_environment
+        earlier = self._earlier
+        environment = None if earlier is None else earlier.environment
         if self._job is not None:
             environment = Environment(
                 **self._job.machine.model_dump(),
@@ -282,6 +292,8 @@ class _Run:
         emulation = "no" if environment is None else environment.emulation
         summary = summarize(self.rounds, emulation) if self.rounds else None
         parity = None if self is first else _compare(self.outputs, first)
+        if parity is None and earlier is not None:  # its outputs are not kept
+            parity = earlier.parity
         endurance = self._endurance() if self.options.endure_s > 0 else None
         validity = check_validity(
             self.rounds,
@@ -293,6 +305,9 @@ class _Run:
             endurance=endurance,
             sessions=self.sessions,
         )
+        notes = [*validity.notes, *self.notes]
+        if self.energy is not None and self.energy.refusal is not None:
+            notes.append(f"energy is refused: {self.energy.refusal}")
         return Record(
             created_utc=self._created,
             command=command,
@@ -308,7 +323,7 @@ class _Run:
             sessions=self.sessions,
             energy=self.energy,
             failure=self.failure,
-            validity=validity.model_copy(update={"notes": [*validity.notes, *self.notes]}),
+            validity=validity.model_copy(update={"notes": notes}),
         )
 
 
@@ -316,20 +331,12 @@ def _compare(outputs: dict[str, np.ndarray], first: _Run) -> Parity | None:
     if not outputs or outputs.keys() != first.outputs.keys():
         return None  # one of the two failed before
     pairs = [(outputs[name], reference) for name, reference in first.outputs.items()]
-    differences = [_relative_difference(left, right) for left, right in pairs]
+    differences = [relative_difference(left, right) for left, right in pairs]
     return Parity(
         reference=first.target.device.url,
         identical=all(np.array_equal(left, right, equal_nan=right.dtype.kind == "f") for left, right in pairs),
         relative_difference=max(differences) if all(np.isfinite(differences)) else None,
     )
-
-
-def _relative_difference(left: np.ndarray, right: np.ndarray) -> float:
-    if left.shape != right.shape:
-        return np.inf
-    left, right = left.astype(np.float64), right.astype(np.float64)
-    difference, norm = np.linalg.norm(left - right), np.linalg.norm(right)
-    return 0.0 if difference == 0 else float(difference / norm) if norm > 0 else np.inf
 
 
 def _artifact(model: OnnxFile | ExecutorchFile, library: Path | None) -> Artifact:

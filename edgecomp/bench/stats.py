@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from edgecomp.bench.record import Latency, Measurement, Memory, Round, Summary, Throughput
 from edgecomp.devices.base import Emulation
 
@@ -13,6 +15,15 @@ def percentile(samples: Sequence[int], percent: float) -> int:
     """Nearest rank: the smallest sample that at least `percent` percent of the samples do not exceed."""
     ordered = sorted(samples)
     return ordered[max(math.ceil(percent / 100 * len(ordered)), 1) - 1]
+
+
+def relative_difference(values: np.ndarray, reference: np.ndarray) -> float:
+    """||a - b|| / ||b||, b the reference: infinite for other shapes, or where b alone is nothing; NaN where a value is."""
+    if values.shape != reference.shape:
+        return np.inf
+    left, right = values.astype(np.float64), reference.astype(np.float64)
+    difference, norm = np.linalg.norm(left - right), np.linalg.norm(right)
+    return 0.0 if difference == 0 else float(difference / norm) if norm > 0 else np.inf
 
 
 def summarize(rounds: Sequence[Round], emulation: Emulation = "no") -> Summary:

@@ -25,9 +25,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     requirements = None if arguments.requirements is None else read_requirements(arguments.requirements)
     baseline = [] if arguments.baseline is None else [arguments.baseline]
-    page = write_report(arguments.runs, arguments.output, baseline=baseline, requirements=requirements, overwrite=arguments.force)
+    runs = load_runs(arguments.runs)
+    page = write_report(runs, arguments.output, baseline=baseline, requirements=requirements, overwrite=arguments.force)
     print(page)
     if requirements is not None:
-        verdict = verdict_on(requirements, load_runs(arguments.runs))
+        verdict = verdict_on(requirements, runs)
         print(visible(verdict.to_markdown()), end="")
         raise_on_failure(verdict, complete=True)

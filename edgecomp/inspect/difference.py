@@ -17,7 +17,7 @@ from edgecomp.exported.files import hash_files
 from edgecomp.exported.onnx_file import OnnxFile
 from edgecomp.exported.read import read_exported
 from edgecomp.identity import METADATA, Identity, find_identity
-from edgecomp.inspect.model import inspect_checkpoint
+from edgecomp.inspect.model import inspect_contents
 from edgecomp.inspect.result import LayerRow
 
 
@@ -119,7 +119,7 @@ def compare(before: Path, after: Path) -> Difference:
 
 
 def _compare_checkpoints(before: tuple[Path, Contents], after: tuple[Path, Contents]) -> Difference:
-    inspections = [inspect_checkpoint(path) for path, _ in (before, after)]
+    inspections = [inspect_contents(path, contents) for path, contents in (before, after)]
     rows = [{row.name: row for row in inspection.layers} for inspection in inspections]
     shared = [name for name in rows[0] if name in rows[1]]
     found = [_layer(name, rows[0][name], rows[1][name], before[1], after[1]) for name in shared]
@@ -152,7 +152,8 @@ def _layer(name: str, before: LayerRow, after: LayerRow, first: Contents, second
     same = arrays[0].keys() == arrays[1].keys() and all(np.array_equal(array, arrays[1][key]) for key, array in arrays[0].items())
     if same and (before.bits, before.block_size, before.relative_error) == (after.bits, after.block_size, after.relative_error):
         return None
-    bits, blocks = ([" + ".join(str(value or "-") for value in values) for values in pair] for pair in _pairs(before, after))
+    pairs = ((before.bits, after.bits), (before.block_size, after.block_size))
+    bits, blocks = ([" + ".join(str(value or "-") for value in values) for values in pair] for pair in pairs)
     errors = (before.relative_error, after.relative_error)
     return LayerChange(
         name,
@@ -163,10 +164,6 @@ def _layer(name: str, before: LayerRow, after: LayerRow, first: Contents, second
         _part_changed(arrays[0], arrays[1], bits),
         _largest_change(arrays[0], arrays[1]),
     )
-
-
-def _pairs(before: LayerRow, after: LayerRow) -> list[tuple[tuple[int | None, ...], tuple[int | None, ...]]]:
-    return [(before.bits, after.bits), (before.block_size, after.block_size)]
 
 
 def _part_changed(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], bits: list[str]) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from edgecomp.checkpoint_file import naming_what_is_missing, read_contents
+from edgecomp.checkpoint_file import Contents, naming_what_is_missing, read_contents
 from edgecomp.inspect.result import Inspection, LayerRow
 from edgecomp.size import count_bytes
 from edgecomp.tensor import Factor, LayerPlan
@@ -52,7 +52,16 @@ def inspect_checkpoint(folder: Path) -> Inspection:
         FormatError: a factor breaks its format's rules.
 
     """
-    contents = read_contents(folder)
+    return inspect_contents(folder, read_contents(folder))
+
+
+def inspect_contents(folder: Path, contents: Contents) -> Inspection:
+    """Inspect a checkpoint that was read.
+
+    Raises:
+        CheckpointError: its manifest lacks an entry.
+
+    """
     manifest = contents.manifest
     with naming_what_is_missing(folder):
         return _inspection(

@@ -29,7 +29,7 @@ _SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)  # of plotly's o
 
 
 def write_report(
-    runs: Sequence[Path | Record],
+    runs: Sequence[Path | Record] | Runs,
     output: Path,
     *,
     baseline: Sequence[Path | Record] = (),
@@ -39,7 +39,7 @@ def write_report(
     """Write one HTML page about run folders (see `edgecomp.report.run_folder`) or records.
 
     Args:
-        runs: folders and records, in the order they are shown.
+        runs: folders and records, in the order they are shown, or what `load_runs` read of them.
         output: the page.
         baseline: folders and records of an earlier run, which the records are compared with.
         requirements: what the page's first line says whether it holds.

@@ -83,7 +83,7 @@ def quality_of(result: VerifyResult) -> Quality:
     )
 
 
-def load_runs(runs: Sequence[Path | Record]) -> Runs:
+def load_runs(runs: Sequence[Path | Record] | Runs) -> Runs:
     """Read run folders and records.
 
     Raises:
@@ -91,6 +91,8 @@ def load_runs(runs: Sequence[Path | Record]) -> Runs:
         CheckpointError: a file is not what its name says, or of another version.
 
     """
+    if isinstance(runs, Runs):
+        return runs
     loaded = Runs()
     for run in runs:
         if isinstance(run, Record):

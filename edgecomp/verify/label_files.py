@@ -9,7 +9,7 @@ import numpy as np
 from edgecomp.bounded import read_text, require_unpackable
 from edgecomp.errors import CalibrationError
 
-LABELS = "labels"
+LABELS = "labels"  # an array of an example that is no input
 
 
 def read_labels(path: Path) -> list[np.ndarray]:

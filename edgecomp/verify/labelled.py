@@ -12,6 +12,7 @@ import numpy as np
 from edgecomp.errors import CalibrationError
 from edgecomp.progress import ProgressBar
 from edgecomp.verify import bootstrap
+from edgecomp.verify.label_files import LABELS
 from edgecomp.verify.perturbations import Perturbation
 from edgecomp.verify.scores import IGNORED, Metric
 
@@ -19,7 +20,6 @@ Arrays = Mapping[str, np.ndarray]
 Runner = Callable[[Arrays], Arrays]
 _Side = list[Any]  # what a metric keeps of each example's outputs of one model
 
-LABELS = "labels"  # an array of an example that is no input
 LEAST_EXAMPLES = 30  # of a slice that is judged: an interval of fewer says little, and the bootstrap's is too short
 
 
@@ -256,14 +256,14 @@ def _scored(
 def _values(sides: Sequence[Sequence[Any]], labels: Sequence[np.ndarray], metric: Metric) -> tuple[np.ndarray, np.ndarray]:
     """The metric of each side, `[sides]`, and of each side in every resample, `[resamples, sides]`."""
     rows = [metric.rows(digests, labels) for digests in sides]
-    if any(row is None for row in rows):
+    if any(row.ndim == 0 for row in rows):
 
         def drawn(chosen: np.ndarray) -> np.ndarray:
             picked = [labels[i] for i in chosen]
-            return np.array([metric.whole([digests[i] for i in chosen], picked) for digests in sides])
+            return np.array([float(metric.rows([digests[i] for i in chosen], picked)) for digests in sides])
 
-        return drawn(np.arange(len(labels))), bootstrap.resampled_values(drawn, len(labels))
-    together = np.concatenate([row for row in rows if row is not None], axis=1)
+        return np.array([float(row) for row in rows]), bootstrap.resampled_values(drawn, len(labels))
+    together = np.concatenate(rows, axis=1)
     columns = together.shape[1] // len(sides)
 
     def value(sums: np.ndarray) -> np.ndarray:
@@ -287,9 +287,9 @@ def _flips(artifact: Sequence[Any], original: Sequence[Any], labels: Sequence[np
     return Flips(answers, changed, to_wrong, to_right)
 
 
-def _flips_of_numbers(ours: np.ndarray | None, theirs: np.ndarray | None) -> Flips | None:
+def _flips_of_numbers(ours: np.ndarray, theirs: np.ndarray) -> Flips | None:
     """Of a user's metric whose numbers are all 0 or 1, which are wrong and right."""
-    if ours is None or theirs is None or not np.isin([ours[:, 0], theirs[:, 0]], (0, 1)).all():
+    if ours.ndim == 0 or theirs.ndim == 0 or not np.isin([ours[:, 0], theirs[:, 0]], (0, 1)).all():
         return None
     after, before = ours[:, 0] == 1, theirs[:, 0] == 1
     return Flips(len(after), None, int((before & ~after).sum()), int((after & ~before).sum()))

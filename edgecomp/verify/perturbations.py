@@ -45,11 +45,6 @@ class Perturbation:
         """Name and strength, as a user gives them."""
         return f"{self.name}:{self.strength:g}"
 
-    @property
-    def described(self) -> str:
-        """The strength in words."""
-        return f"{self.name} {self.strength:g} {STRENGTHS[self.name][3]}"
-
 
 def parse_perturbations(text: str) -> list[Perturbation]:
     """The perturbations of `noise,blur:2,typos:0.05`; without a strength the default's.
@@ -84,12 +79,15 @@ def perturbed_arrays(samples: Sequence[Arrays], perturbation: Perturbation, *, s
         CalibrationError: no input that it could be done to.
 
     """
+    if perturbation.name == "typos":
+        raise CalibrationError("typos are of a text, and change its inputs where they are made: see `typos`")
     axes = 1 if perturbation.name == "noise" else 3
     names = [name for name, value in samples[0].items() if np.asarray(value).dtype.kind == "f" and np.ndim(value) >= axes]
     if not names:
         kind = "floats" if axes == 1 else "images, [batch, channels, height, width] of floats"
-        hint = ", and text takes typos, from a text file" if perturbation.name != "typos" else ""
-        raise CalibrationError(f"{perturbation.name} needs an input of {kind}, and there is none{hint}")
+        raise CalibrationError(
+            f"{perturbation.name} needs an input of {kind}, and there is none, and text takes typos, from a text file"
+        )
     ranges = {name: _spread([np.asarray(sample[name]) for sample in samples]) for name in names}
     random = np.random.default_rng(seed)
     return (

@@ -31,14 +31,11 @@ class Metric(Protocol):
     def digest(self, outputs: Arrays, inputs: Arrays, label: np.ndarray | None) -> Any:
         """What is kept of one example's outputs (without their batch axis)."""
 
-    def rows(self, digests: Sequence[Any], labels: Sequence[np.ndarray]) -> np.ndarray | None:
-        """`[examples, columns]` whose sums `value` takes; None for a metric that needs the examples themselves."""
+    def rows(self, digests: Sequence[Any], labels: Sequence[np.ndarray]) -> np.ndarray:
+        """`[examples, columns]` whose sums `value` takes; the one number of a metric that needs the examples themselves."""
 
     def value(self, sums: np.ndarray) -> np.ndarray:
         """The metric of sums `[..., columns]`, NaN where nothing counts."""
-
-    def whole(self, digests: Sequence[Any], labels: Sequence[np.ndarray]) -> float:
-        """The metric of examples, where `rows` is None."""
 
     def answers(self, digest: Any, label: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """One example's answers and whether each is right; None where the metric knows neither."""
@@ -126,10 +123,6 @@ class Classes:
             present = np.isfinite(of_class)
             return np.asarray(np.where(present, of_class, 0).sum(axis=-1) / present.sum(axis=-1))
 
-    def whole(self, digests: Sequence[Any], labels: Sequence[np.ndarray]) -> float:
-        """Never asked for: sums tell the value."""
-        raise NotImplementedError
-
     def answers(self, digest: tuple[np.ndarray, np.ndarray, int], label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Those that count."""
         answers, truth, _ = digest
@@ -155,18 +148,14 @@ class Own:
         """The outputs themselves."""
         return {name: np.array(value) for name, value in outputs.items()}
 
-    def rows(self, digests: Sequence[Arrays], labels: Sequence[np.ndarray]) -> np.ndarray | None:
-        """The numbers and ones, so that sums tell the mean."""
+    def rows(self, digests: Sequence[Arrays], labels: Sequence[np.ndarray]) -> np.ndarray:
+        """The numbers and ones, so that sums tell the mean; or the function's one number."""
         values = self._call(digests, labels)
-        return None if values.ndim == 0 else np.stack([values, np.ones_like(values)], axis=1)
+        return values if values.ndim == 0 else np.stack([values, np.ones_like(values)], axis=1)
 
     def value(self, sums: np.ndarray) -> np.ndarray:
         """The mean."""
         return np.asarray(sums[..., 0] / sums[..., 1])
-
-    def whole(self, digests: Sequence[Arrays], labels: Sequence[np.ndarray]) -> float:
-        """The function's one number."""
-        return float(self._call(digests, labels))
 
     def answers(self, digest: Arrays, label: np.ndarray) -> None:
         """A number tells neither."""

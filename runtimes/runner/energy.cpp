@@ -7,7 +7,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "runner/clock.h"
 #include "runner/fail.h"
@@ -19,6 +23,17 @@ namespace {
 
 constexpr double kMicro = 1e-6;
 constexpr int64_t kMillisecond = 1'000'000;
+
+// Of a meter that was found: a reading that is left out would be taken for energy, or for none.
+[[noreturn]] void FailReading(const std::string& what) {
+  Fail(ErrorClass::kDevice, what + " must be readable as long as energy is measured, and could not be read any more");
+}
+
+double ReadOrFail(const std::string& path) {
+  const std::optional<long long> value = ReadNumber(path);
+  if (!value) FailReading(path);
+  return static_cast<double>(*value);
+}
 
 // Tells joules since some moment (a counter), or watts now.
 class Meter {
@@ -68,7 +83,7 @@ class Rapl final : public Meter {
     std::string path;
     double range, last, total;
   };
-  static double Microjoules(const Zone& zone) { return static_cast<double>(ReadNumber(zone.path + "/energy_uj").value_or(0)); }
+  static double Microjoules(const Zone& zone) { return ReadOrFail(zone.path + "/energy_uj"); }
 
   std::vector<Zone> zones_;
   std::string source_, refused_;
@@ -94,7 +109,7 @@ class Ina final : public Meter {
   const std::string& Source() const override { return source_; }
   bool Counts() const override { return false; }
   int64_t PollNs() const override { return std::max<int64_t>(update_ns_ / 2, 5 * kMillisecond); }
-  double Read() override { return static_cast<double>(ReadNumber(path_).value_or(0)) * kMicro; }
+  double Read() override { return ReadOrFail(path_) * kMicro; }
 
  private:
   std::string path_, source_;
@@ -105,15 +120,22 @@ class Ina final : public Meter {
 // "VDD_CORE_V volt(15)=0.7202V", of each rail. What the board draws past its controller (USB) is not in them.
 class Pmic final : public Meter {
  public:
-  Pmic() { found_ = Read() > 0; }
+  Pmic() { found_ = Watts().value_or(0) > 0; }
   bool found() const { return found_; }
 
   const std::string& Source() const override { return source_; }
   bool Counts() const override { return false; }
   int64_t PollNs() const override { return 100 * kMillisecond; }  // each reading starts a program
   double Read() override {
+    const std::optional<double> watts = Watts();
+    if (!watts) FailReading(source_);
+    return *watts;
+  }
+
+ private:
+  static std::optional<double> Watts() {
     std::FILE* pipe = popen("vcgencmd pmic_read_adc 2>/dev/null", "r");
-    if (pipe == nullptr) return 0;
+    if (pipe == nullptr) return std::nullopt;
     std::vector<std::pair<std::string, double>> amperes;
     double watts = 0;
     char line[256], name[64];
@@ -131,10 +153,10 @@ class Pmic final : public Meter {
         for (const auto& [current, ampere] : amperes) watts += current == stem ? ampere * value : 0;
       }
     }
-    return pclose(pipe) == 0 ? watts : 0;
+    if (pclose(pipe) != 0) return std::nullopt;
+    return watts;
   }
 
- private:
   const std::string source_ = "vcgencmd pmic_read_adc";
   bool found_ = false;
 };

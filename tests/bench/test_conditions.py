@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kernel_files import KernelFiles
 from onnx_models import embedding_table, save_encoder
 
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.record import Record
 from edgecomp.bench.runner import run_benches
-from edgecomp.devices import TRANSPORTS
-from edgecomp.devices.base import Completed
-from edgecomp.devices.local import LocalDevice
 
 QUICK = BenchOptions(sequence=8, rounds=1, warmup=1, min_iterations=5, min_duration_s=0, max_spread=1e9, cooldown_s=20)
 
 
-class Board:
-    """Files as a Raspberry Pi's kernel has them below /sys."""
+class Board(KernelFiles):
+    """Files as a Raspberry Pi's kernel has them."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        super().__init__(root)
         self.write("class/thermal/thermal_zone0/type", "cpu-thermal")
         self.write("class/thermal/thermal_zone0/temp", "48312")
         for cpu in range(2):
@@ -33,22 +30,12 @@ class Board:
         self.write("devices/platform/soc/soc:firmware/get_throttled", "0")
         self.write("firmware/devicetree/base/model", "Raspberry Pi 4 Model B Rev 1.4\0")
 
-    def write(self, name: str, text: str) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n", encoding="utf-8")
-
 
 @pytest.fixture
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
     """The tree that the device `board` reads; everything else is this machine's."""
     made = Board(tmp_path / "sys")
-
-    class BoardDevice(LocalDevice):
-        def run(self, command: Sequence[str], stdin: str, timeout_s: float) -> Completed:
-            return super().run(command, f"sys={made.root}\n{stdin}", timeout_s)
-
-    monkeypatch.setitem(TRANSPORTS, "board", BoardDevice)  # type: ignore[misc]
+    made.add_device("board", monkeypatch)
     return made
 
 

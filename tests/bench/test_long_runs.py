@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kernel_files import KernelFiles
 from onnx_models import embedding_table, save_encoder
 
 from edgecomp.bench.long_runs import LARGEST_GROWTH_PER_MINUTE, endurance_of, energy_of, reasons_of_long_runs, sessions_of
@@ -119,6 +120,8 @@ def test_a_device_that_goes_in_the_middle_keeps_its_minutes_and_resumes(
     assert len(record["endurance"]["segments"][0]["intervals"]) == 2
     assert "--resume goes on" in " ".join(record["validity"]["reasons"])
     assert "was killed" in capsys.readouterr().err
+    assert main([*command, "--threads", "2", "--resume"]) == 3
+    assert "goes on with the options that it began with, and threads changed" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
     (resumed,) = json.loads(Path("bench.json").read_text())
     first, second = resumed["endurance"]["segments"]
@@ -162,19 +165,12 @@ def test_a_meter_slower_than_the_run_is_refused() -> None:
     assert "no more than at rest" in str(energy_of(told(busy=20.0)).refusal)
 
 
-class StandInMeter:
+class StandInMeter(KernelFiles):
     """A stand-in for meters that this machine does not have: files as the kernel would write them."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        super().__init__(root)
         self.stopped = threading.Event()
-
-    def write(self, name: str, text: str) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".aside")
-        aside.write_text(f"{text}\n")
-        aside.replace(path)
 
     def count(self, watts: float, period_s: float) -> threading.Thread:
         """RAPL's counter of microjoules, which begins again at a joule."""
@@ -197,12 +193,7 @@ class StandInMeter:
 @pytest.fixture
 def meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInMeter:
     made = StandInMeter(tmp_path / "stand-in-sys")
-
-    class MeteredDevice(LocalDevice):
-        def run(self, command: Sequence[str], stdin: str, timeout_s: float) -> Completed:
-            return super().run(command, f"sys={made.root}\n{stdin}", timeout_s)
-
-    monkeypatch.setitem(TRANSPORTS, "metered", MeteredDevice)  # type: ignore[misc]
+    made.add_device("metered", monkeypatch)
     return made
 
 
@@ -235,6 +226,19 @@ def test_a_slow_counter_is_refused(meter: StandInMeter, tmp_path: Path) -> None:
     assert found is not None
     assert found.joules is None
     assert any(note.startswith("energy is refused: rapl package-0 changed 0 times") for note in notes)
+
+
+def test_a_meter_that_goes_in_the_middle_is_no_figure(meter: StandInMeter, tmp_path: Path) -> None:
+    """Its file is a pipe, which tells three numbers, whenever they are asked for, and then none."""
+    meter.write("class/powercap/intel-rapl:0/name", "package-0")
+    pipe = meter.root / "class/powercap/intel-rapl:0/energy_uj"
+    os.mkfifo(pipe)
+    telling = threading.Thread(target=lambda: [pipe.write_text(f"{text}\n") for text in (1, 2, 3, "gone")], daemon=True)
+    telling.start()
+    model = save_encoder(tmp_path / "m.onnx", embedding_table())
+    record = run_benches([model], replace(QUICK, energy_s=0.1), devices=["metered"])[0]
+    assert record.energy is None
+    assert "energy_uj must be readable as long as energy is measured" in str(record.failure)
 
 
 def test_an_ina_sensor_tells_watts(meter: StandInMeter, tmp_path: Path) -> None:

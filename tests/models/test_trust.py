@@ -19,6 +19,7 @@ import tiny_models
 import torch
 
 import edgecomp
+from edgecomp.checkpoint_file import sealed
 from edgecomp.errors import ConfigError, EdgecompError, ModelError
 from edgecomp.models import load_model
 from edgecomp.trust import Trust
@@ -219,15 +220,14 @@ def checkpoint(llama_folder: str, text_file: str, tmp_path_factory: pytest.TempP
 
 
 def sign(folder: Path, **source: Any) -> None:
-    """The manifest of a checkpoint that was changed, the digests of files right, and none of itself."""
+    """The manifest of a checkpoint that was changed, all digests right."""
     from hashlib import sha256
 
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
-    del manifest["digest"], manifest["identity"]
     manifest["source"].update(source)
     manifest["files"] = {name: sha256((folder / name).read_bytes()).hexdigest() for name in manifest["files"]}
-    path.write_text(json.dumps(manifest))
+    path.write_text(sealed(manifest))
 
 
 @pytest.mark.parametrize(
