@@ -34,7 +34,7 @@ help:
 	@echo "make test   checks, C++ tests and Python tests, against the built wheel, on the current and an old runtime"
 	@echo "make test-clang  all C++ code built by Clang without a warning, and its tests; needs apt-get install clang-16"
 	@echo "make test-sanitized  kernels, and adapters inside of their runtimes, with the address and undefined behaviour sanitizers"
-	@echo "make test-long  more of it, for every night"
+	@echo "make test-long  the tests that take longer than CI should, and every hostile call under sanitizers, for every night"
 	@echo "make test-confined  that hostile files make commands touch nothing outside of their folders; needs apt-get install strace"
 	@echo "make test-arm  C++ tests on emulated ARM CPUs; needs apt-get install g++-aarch64-linux-gnu qemu-user"
 	@echo "make test-device  on an emulated Raspberry Pi and a stand-in for a phone; needs apt-get install $(DEVICE_PACKAGES)"
@@ -120,7 +120,7 @@ test-sanitized: $(VENV)/dependencies
 	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(addprefix $(CHECKOUT)/,$(SANITIZED_TESTS))
 
-# What takes longer than CI should: every hostile call of the adapters under sanitizers, and programs changed at random.
+# What takes longer than CI should: tests marked so, every hostile call of the adapters under sanitizers, programs changed at random.
 test-long: install
 	@mkdir -p build/empty
 	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests -m long

@@ -136,12 +136,7 @@ def factory_samples(spec: str, count: int) -> list[Sample]:
         CalibrationError: it cannot be imported, or yields nothing, or no dictionaries.
 
     """
-    factory = import_attribute(spec, CalibrationError)
-    with users_code(spec, CalibrationError):
-        produced = factory() if callable(factory) else factory
-    if not isinstance(produced, Iterable):
-        raise CalibrationError(f"{spec} must return an iterable of dictionaries, got {type(produced).__name__}")
-    return given_samples(produced, count, spec)
+    return given_samples(import_attribute(spec, CalibrationError), count, spec)
 
 
 def given_samples(given: Any, count: int, where: str = "calibration") -> list[Sample]:

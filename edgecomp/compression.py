@@ -25,7 +25,7 @@ from edgecomp.errors import CalibrationError, ConfigError, ModelError, first_lin
 from edgecomp.formats import dense as dense_format
 from edgecomp.layers import draft_of, left_dense
 from edgecomp.models import LoadedModel, body_of, brought
-from edgecomp.models.bound import unchanged
+from edgecomp.models.state import unchanged
 from edgecomp.passes import PASSES, run_passes
 from edgecomp.preflight import Preflight, preflight
 from edgecomp.progress import ProgressBar, listed
@@ -33,6 +33,7 @@ from edgecomp.recipe import Recipe, load_recipe
 from edgecomp.reconstruction import layer_error
 from edgecomp.resume import Work, open_work
 from edgecomp.rounding import Rounding
+from edgecomp.support import TARGETS
 from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
 from edgecomp.trust import NOBODY, Trust
 from edgecomp.weights import trim_heap
@@ -99,6 +100,7 @@ def compress(
             "samples (--samples) must be at least 1 and sequence_length (--sequence-length) at least 2, got "
             f"{samples} and {sequence_length}"
         )
+    _check_targets(targets, exportable)
     where = _device(device)
     loaded = _loaded(model, trust)
     files = loaded.files if isinstance(model, str | Path) else ()  # a model in memory may have been changed since it was loaded
@@ -110,15 +112,9 @@ def compress(
         inputs = _samples(loaded, calibration, samples, sequence_length)
         loaded = loaded.described(inputs, sizes)
         if state:
-            if not inputs:
-                raise CalibrationError("--state needs calibration inputs (--calibration), to see which buffers forward changes")
-            loaded = loaded.carrying(inputs[0])
-            inputs = loaded.with_state(inputs)
-            progress.say(
-                f"{', '.join(loaded.state)} became inputs and outputs: give each run the outputs NAME_out of the run before"
-            )
+            loaded, inputs = _carrying(loaded, inputs, progress)
         found = preflight(loaded, inputs, progress.say, targets) if exportable else Preflight(loaded)
-        for notice in (*loaded.notices, *_renamed(loaded)):
+        for notice in loaded.notices:
             progress.say(notice)
         for why, names in left_dense(body_of(loaded.module)).items():
             progress.say(f"left dense, since {why}: {listed(names)}")
@@ -207,6 +203,17 @@ def require_no_code(recipe: Recipe, overrides: Sequence[str], where: str) -> Non
             )
 
 
+def _check_targets(targets: Sequence[str], exportable: bool) -> None:
+    unknown = next((target for target in targets if target not in TARGETS), None)
+    if unknown is not None:
+        raise ConfigError(f"targets must be of {', '.join(TARGETS)}, got {unknown!r}")
+    if targets and not exportable:
+        raise ConfigError(
+            "targets (--target) are held to a trace of the model, which --no-export-check (exportable=False) leaves out: give one "
+            "of the two"
+        )
+
+
 def _loaded(model: Any, trust: Trust) -> LoadedModel:
     if isinstance(model, CompressedModel):
         raise ModelError(
@@ -240,11 +247,13 @@ def _samples(loaded: LoadedModel, calibration: Any, count: int, sequence_length:
     return calibration_inputs.given_samples(calibration, count)
 
 
-def _renamed(model: LoadedModel) -> list[str]:
-    """What to say of outputs that `described` renamed, since the model calls an input so too."""
-    names = {spec.name for spec in model.inputs} - {*model.state}  # which are called so on purpose, and said
-    renamed = [name for name in model.outputs if name.endswith("_out") and name.removesuffix("_out") in names]
-    return [f"an input is called so too: the output {name.removesuffix('_out')} is called {name}" for name in renamed]
+def _carrying(loaded: LoadedModel, inputs: Sequence[Sample], progress: ProgressBar) -> tuple[LoadedModel, list[Sample]]:
+    """The model with its state as inputs and outputs, and samples that bring it."""
+    if not inputs:
+        raise CalibrationError("--state needs calibration inputs (--calibration), to see which buffers forward changes")
+    loaded = loaded.carrying(inputs[0])
+    progress.say(f"{', '.join(loaded.state)} became inputs and outputs: give each run the outputs NAME_out of the run before")
+    return loaded, loaded.with_state(inputs)
 
 
 def _parameters(body: nn.Module, unused: Iterable[str]) -> int:

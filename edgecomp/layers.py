@@ -42,21 +42,23 @@ def left_dense(body: nn.Module) -> dict[str, list[str]]:
 
 
 def _is_layer(module: nn.Module) -> bool:
+    return _class_of(module) in (nn.Linear, nn.Embedding, nn.Conv2d) or is_transposed_linear(module) or is_scaled_embedding(module)
+
+
+def _class_of(module: nn.Module) -> type[nn.Module]:
+    """A module's class as its author wrote it: parametrisation makes a class of its own of each module."""
     kind = type(module)
-    if parametrize.is_parametrized(module):  # which makes a class of its own of each module
-        kind = kind.__bases__[0]
-    return kind in (nn.Linear, nn.Embedding, nn.Conv2d) or is_transposed_linear(module) or is_scaled_embedding(module)
+    return kind.__bases__[0] if parametrize.is_parametrized(module) else kind
 
 
 def _kind(module: nn.Module) -> str:
     """What a message calls a layer; `Module` for what is none of PyTorch's."""
-    kind = type(module)
     graph = getattr(module, "graph", None)
     if isinstance(graph, torch.fx.Graph):  # of an exported program: the operator
         return next((str(node.target).removesuffix(".default") for node in graph.nodes if node.op == "call_function"), "Module")
-    if not kind.__module__.startswith("torch.nn.modules.") and not parametrize.is_parametrized(module):
-        return kind.__name__ if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d) else "Module"
-    return kind.__bases__[0].__name__ if parametrize.is_parametrized(module) else kind.__name__
+    kind = _class_of(module)
+    known = kind.__module__.startswith("torch.nn.modules.") or parametrize.is_parametrized(module)
+    return kind.__name__ if known or isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d) else "Module"
 
 
 def _obstacle(layer: nn.Module) -> str | None:

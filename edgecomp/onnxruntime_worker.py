@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +18,43 @@ from edgecomp.exported.messages import is_plain, read_message, write_message
 from edgecomp.exported.session import OnnxModel
 
 
-class _Models:
-    """The model, once a request has named it."""
+def load(request: Mapping[str, Any]) -> OnnxModel:
+    """Load the model that a request names."""
+    return OnnxModel(Path(request["model"]), request["library"], request["threads"])
 
-    def __init__(self) -> None:
-        self._model: OnnxModel | None = None
 
-    def answer(self, message: dict[str, Any], arrays: list[np.ndarray]) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Load, describe or run."""
-        if self._model is None:
-            self._model = OnnxModel(Path(message["model"]), message["library"], message["threads"])
-            return {}, []
-        if "describe" in message:
-            inputs = [[spec.name, spec.dtype, spec.shape] for spec in self._model.inputs]
-            return {"inputs": inputs, "outputs": self._model.output_names}, []
-        outputs = self._model.run(dict(zip(message["names"], arrays, strict=True)))
-        for name, output in outputs.items():
-            if not isinstance(output, np.ndarray) or not is_plain(output):
-                raise ModelError(f"output {name} must be a tensor of numbers or truth values to be compared; it is of another type")
-        return {}, list(outputs.values())
+def run(model: OnnxModel, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs in order.
+
+    Raises:
+        ModelError: one cannot be compared.
+
+    """
+    outputs = model.run(inputs)
+    for name, output in outputs.items():
+        if not isinstance(output, np.ndarray) or not is_plain(output):
+            raise ModelError(f"output {name} must be a tensor of numbers or truth values to be compared; it is of another type")
+    return list(outputs.values())
 
 
 def main() -> int:
-    """Answer requests until there are no more."""
+    """Load what the first request names, and describe it, then run whatever comes; an error is answered in place of outputs."""
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up among the answers
-    models = _Models()
+    model: OnnxModel | None = None
     while (message := read_message(requests)) is not None:
+        request, arrays = message
+        answer: dict[str, Any] = {}
+        outputs: list[np.ndarray] = []
         try:
-            answer, outputs = models.answer(*message)
+            if model is None:
+                model = load(request)
+                answer = {"inputs": [[spec.name, spec.dtype, spec.shape] for spec in model.inputs], "outputs": model.output_names}
+            else:
+                outputs = run(model, dict(zip(request["names"], arrays, strict=True)))
         except EdgecompError as error:
-            answer, outputs = {"error": type(error).__name__, "message": str(error)}, []
+            answer = {"error": type(error).__name__, "message": str(error)}
         write_message(answers, answer, outputs)
     return 0
 

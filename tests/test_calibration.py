@@ -146,7 +146,7 @@ def test_a_factory_yields_samples_up_to_the_count() -> None:
     [
         ("samplers:empty", "at least one sample"),
         ("samplers:arrays", "a dictionary of input name to array, got ndarray"),
-        ("samplers:number", "iterable of dictionaries, got int"),
+        ("samplers:number", "must yield samples, each a dictionary of input name to array, got int"),
         ("samplers:missing", "importable package.module:attribute"),
         ("no_such_module:f", "importable package.module:attribute"),
         (":f", "importable package.module:attribute"),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import edgecomp
 from edgecomp.cli import main
-from edgecomp.errors import ExportError
+from edgecomp.errors import ConfigError, ExportError
 from edgecomp.exporters import TARGETS
 from edgecomp.support import TARGETS as CHECKED
 
@@ -53,7 +53,11 @@ def test_what_one_target_lacks_is_said_or_refused(monkeypatch: pytest.MonkeyPatc
         edgecomp.compress(volumes(), "lut-4bit", IMAGE, targets=["executorch"])
 
 
-def test_an_unknown_target_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_targets_that_cannot_be_checked_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="targets must be of onnx, executorch, got 'tflite'"):
+        edgecomp.compress(volumes(), "lut-4bit", IMAGE, targets=["onnx", "tflite"])
+    with pytest.raises(ConfigError, match=r"--no-export-check .* leaves out: give one"):
+        edgecomp.compress(volumes(), "lut-4bit", IMAGE, targets=["onnx"], exportable=False)
     with pytest.raises(SystemExit):
         main(["compress", "x:y", "--target", "tflite", "-o", "m.ec"])
     assert "tflite" in capsys.readouterr().err

@@ -59,25 +59,7 @@ def _types(letters: str) -> Iterator[frozenset[int]]:
         yield _TYPES[letter] | {_NULL} if maybe else _TYPES[letter]
 
 
-class Room:
-    """How many parts a file has room for: of those that share bytes there may be more, which would take long."""
-
-    def __init__(self, parts: int) -> None:
-        self._left = parts
-
-    def take(self, parts: int) -> None:
-        """Count parts.
-
-        Raises:
-            ValueError: more than there is room for.
-
-        """
-        self._left -= parts
-        if self._left < 0:
-            raise ValueError("its parts lie over each other")
-
-
-def instructions(plan: Table, delegates: Delegates, room: Room) -> Iterator[str]:
+def instructions(plan: Table, delegates: Delegates) -> Iterator[str]:
     """What each instruction of a plan calls, an operator or a backend; empty where it only moves values or jumps.
 
     Raises:
@@ -86,21 +68,17 @@ def instructions(plan: Table, delegates: Delegates, room: Room) -> Iterator[str]
 
     """
     kinds = [value.number(VALUE_TYPE, "B") for value in plan.tables(PLAN_VALUES)]
-    room.take(len(kinds))
     for value, kind in zip(plan.tables(PLAN_VALUES), kinds, strict=True):
         if kind in (_INTS, _TENSORS, _OPTIONAL_TENSORS):
-            room.take(_check_list(value.table(VALUE), kind, kinds))
+            _check_list(value.table(VALUE), kind, kinds)
     for index in (*plan.numbers(PLAN_INPUTS, "i"), *plan.numbers(PLAN_OUTPUTS, "i")):
         if not 0 <= index < len(kinds):
             raise ValueError(f"value {index} of {len(kinds)} is an input or output")
     operators = [(name, signatures().get(name, ())) for name in map(qualified, plan.tables(PLAN_OPERATORS))]
-    parts = list(plan.tables(PLAN_DELEGATES))
-    room.take(len(operators) + len(parts))
-    backends = [(part.text(0), (_TYPES["T"],) * delegates.values_needed(part)) for part in parts]
-    room.take(sum(len(wanted) for _, wanted in backends))
+    backends = [(part.text(0), (_TYPES["T"],) * delegates.values_needed(part)) for part in plan.tables(PLAN_DELEGATES)]
     for chain in plan.tables(PLAN_CHAINS):
         for instruction in chain.tables(CHAIN_INSTRUCTIONS):
-            yield _called(instruction, operators, backends, kinds, room)
+            yield _called(instruction, operators, backends, kinds)
 
 
 def qualified(operator: Table) -> str:
@@ -111,8 +89,8 @@ def qualified(operator: Table) -> str:
     return f"{name}.{overload}" if overload else name
 
 
-def _check_list(value: Table | None, kind: int, kinds: Sequence[int]) -> int:
-    """Items are numbers of values: of integers, or of tensors. Returns how many they are."""
+def _check_list(value: Table | None, kind: int, kinds: Sequence[int]) -> None:
+    """Items are numbers of values: of integers, or of tensors."""
     items = () if value is None else value.numbers(_ITEMS, "q" if kind == _INTS else "i")
     wanted = _TYPES["i"] if kind == _INTS else _TYPES["T"] | ({_NULL} if kind == _OPTIONAL_TENSORS else set())
     for item in items:
@@ -120,10 +98,9 @@ def _check_list(value: Table | None, kind: int, kinds: Sequence[int]) -> int:
             continue
         if not 0 <= item < len(kinds) or kinds[item] not in wanted:
             raise ValueError(f"a list of {_NAMES[kind]} holds value {item}, which is none")
-    return len(items)
 
 
-def _called(instruction: Table, operators: Sequence[_Callee], backends: Sequence[_Callee], kinds: Sequence[int], room: Room) -> str:
+def _called(instruction: Table, operators: Sequence[_Callee], backends: Sequence[_Callee], kinds: Sequence[int]) -> str:
     kind, call = instruction.number(INSTRUCTION_TYPE, "B"), instruction.table(INSTRUCTION)
     if call is None or kind not in (KERNEL_CALL, DELEGATE_CALL):
         return ""
@@ -131,7 +108,6 @@ def _called(instruction: Table, operators: Sequence[_Callee], backends: Sequence
     if not 0 <= index < len(known):
         raise ValueError(f"an instruction calls number {index} of {len(known)}")
     (name, wanted), arguments = known[index], call.numbers(_ARGUMENTS, "i")
-    room.take(1 + len(arguments))
     if len(arguments) < len(wanted):
         raise ValueError(f"{name} is called with {len(arguments)} values, and reads {len(wanted)}")
     for position, argument in enumerate(arguments):

@@ -23,7 +23,6 @@ from edgecomp.exported.executorch_calls import (
     TENSOR,
     VALUE,
     VALUE_TYPE,
-    Room,
     instructions,
     qualified,
 )
@@ -188,15 +187,17 @@ def _check_complete(data: memoryview, identifier: bytes, header: bytes) -> None:
 
 def _read_program(path: Path, data: memoryview) -> ExecutorchFile:
     root = Table.root(data)
-    plans = {plan.text(_PLAN_NAME): plan for plan in root.tables(_PROGRAM_PLANS)}
+    plans: dict[str, Table] = {}
+    for plan in root.tables(_PROGRAM_PLANS):
+        if plans.setdefault(plan.text(_PLAN_NAME), plan) is not plan:
+            raise ValueError("two of its methods have one name")  # of which ExecuTorch runs the first
     if METHOD not in plans:
         raise ValueError(f"it has no method {METHOD}")
     manifest = _read_manifest(plans[MANIFEST_METHOD]) if MANIFEST_METHOD in plans else {}
     plan = plans[METHOD]
     values = list(plan.tables(PLAN_VALUES))
     delegates = Delegates(root, data, struct.unpack_from("<Q", data, _BASE)[0] if bytes(data[8:12]) == _PROGRAM_HEADER else 0)
-    room = Room(len(data) // 4)
-    called = {name: tuple(instructions(method, delegates, room)) for name, method in plans.items()}
+    called = {name: tuple(instructions(method, delegates)) for name, method in plans.items()}
     return ExecutorchFile(
         path=path,
         inputs=_tensors(values, plan.numbers(_PLAN_INPUTS, "i"), "input", _described(manifest, "inputs")),

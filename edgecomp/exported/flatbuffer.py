@@ -1,7 +1,7 @@
 """Reading of FlatBuffers (https://flatbuffers.dev/internals/), as much as ExecuTorch's files need: tables, vectors, texts, numbers.
 
 A table's fields are numbered by their order in the schema, which only ever grows at the end. Everything is checked against the end
-of the data: what does not fit raises ValueError.
+of the data: what does not fit raises ValueError, and so do parts that share bytes, which may be more than the data has room for.
 """
 
 from __future__ import annotations
@@ -9,19 +9,42 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+# How often a reader may look at all of the data: some parts are read several times, and equal texts are stored once.
+_READINGS = 16
+_TABLE_BYTES = 4  # at least
+
+
+class Room:
+    """How much may be read of data: of parts that share bytes there may be more, which would take long and much memory."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def take(self, size: int) -> None:
+        """Count bytes.
+
+        Raises:
+            ValueError: more than there is room for.
+
+        """
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("its parts lie over each other")
+
 
 class Table:
     """A table at a position of the data."""
 
-    def __init__(self, data: memoryview, position: int) -> None:
-        self._data, self._position = data, position
+    def __init__(self, data: memoryview, position: int, room: Room) -> None:
+        room.take(_TABLE_BYTES)
+        self._data, self._position, self.room = data, position, room
         self._fields = position - _read(data, "<i", position)
         self._count = (_read(data, "<H", self._fields) - 4) // 2
 
     @staticmethod
-    def root(data: memoryview) -> Table:
-        """The table that the data begins with."""
-        return Table(data, _read(data, "<I", 0))
+    def root(data: memoryview, room: Room | None = None) -> Table:
+        """The table that the data begins with; of data within other data, `room` is that of the other's tables."""
+        return Table(data, _read(data, "<I", 0), room or Room(_READINGS * len(data)))
 
     def number(self, field: int, kind: str, default: int = 0) -> int:
         """A number; `kind` is a character of `struct`."""
@@ -36,12 +59,12 @@ class Table:
     def table(self, field: int) -> Table | None:
         """A table, or the value of a union."""
         position = self._follow(field)
-        return None if position is None else Table(self._data, position)
+        return None if position is None else Table(self._data, position, self.room)
 
     def tables(self, field: int) -> Iterator[Table]:
         """A vector of tables."""
         for position in self._offsets(field):
-            yield Table(self._data, position)
+            yield Table(self._data, position, self.room)
 
     def texts(self, field: int) -> Iterator[str]:
         """A vector of strings."""
@@ -50,15 +73,22 @@ class Table:
 
     def numbers(self, field: int, kind: str) -> tuple[int, ...]:
         """A vector of numbers."""
+        size = struct.calcsize(f"<{kind}")
+        items = self.items(field, size)
+        self.room.take(len(items))
+        return struct.unpack(f"<{len(items) // size}{kind}", items)
+
+    def items(self, field: int, size: int) -> memoryview:
+        """The bytes of a vector whose items have so many each, in place."""
         start = self._follow(field)
-        if start is None:
-            return ()
-        length, size = _read(self._data, "<I", start), struct.calcsize(f"<{kind}")
-        return struct.unpack(f"<{length}{kind}", _slice(self._data, start + 4, length * size))
+        return memoryview(b"") if start is None else _slice(self._data, start + 4, size * _read(self._data, "<I", start))
 
     def _text(self, position: int) -> str:
-        start, length = position + 4, _read(self._data, "<I", position)
-        return bytes(_slice(self._data, start, length)).decode("utf-8")
+        text = bytes(_slice(self._data, position + 4, _read(self._data, "<I", position)))
+        self.room.take(len(text))
+        if b"\0" in text:
+            raise ValueError("a text holds a zero byte, at which it ends for a reader in C")
+        return text.decode("utf-8")
 
     def _offsets(self, field: int) -> Iterator[int]:
         """Positions that a vector of offsets points to."""

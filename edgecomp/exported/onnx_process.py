@@ -39,8 +39,7 @@ class OnnxProcess:
         self.library = resolve_library(library, self.file)
         self._worker = Worker("edgecomp.onnxruntime_worker", str(path))
         weakref.finalize(self, self._worker.close)
-        self._ask({"model": str(path.absolute()), "library": library, "threads": threads})
-        answer, _ = self._ask({"describe": True})
+        answer, _ = self._ask({"model": str(path.absolute()), "library": library, "threads": threads})
         self.inputs = [InputSpec(name, dtype, tuple(shape)) for name, dtype, shape in answer["inputs"]]
         self._outputs = tuple(answer["outputs"])
 

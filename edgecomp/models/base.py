@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from edgecomp import calibration
 from edgecomp.calibration import Sample, Tokenizer
 from edgecomp.errors import CalibrationError, ModelError
-from edgecomp.models.bound import Adapter, Bound, bind, body_of, named_tensors, unchanged
+from edgecomp.models.bound import Adapter, Bound, bind, body_of, named_tensors
 from edgecomp.models.shapes import check_alike, resized, sizes_of, specs_of
+from edgecomp.models.state import unchanged
 from edgecomp.tensor import TensorSpec
 from edgecomp.weights import streamed
 
@@ -59,7 +60,7 @@ class LoadedModel:
         examples: a value of dynamic sizes by name that the model was seen to take.
         state: buffers of the module that are inputs and outputs: `carrying`.
         guessed: dynamic sizes that nobody named and no samples vary; they become fixed where the model leaves them no choice.
-        notices: what loading it left out or took for granted, to be said when it is compressed.
+        notices: what loading and describing it left out, renamed or took for granted, to be said when it is compressed.
 
     """
 
@@ -119,7 +120,12 @@ class LoadedModel:
         with streamed(module), unchanged(module):
             inputs = calibration.to_tensors(samples[0] if samples else _ones(specs), model.inputs)
             outputs = named_tensors(calibration.run_module(lambda *arguments: module.run_body(arguments), inputs))
-        return replace(model, outputs=tuple(f"{name}_out" if name in names else name for name in outputs))
+        renamed = [f"an input is called so too: the output {name} is called {name}_out" for name in outputs if name in names]
+        return replace(
+            model,
+            outputs=tuple(f"{name}_out" if name in names else name for name in outputs),
+            notices=(*model.notices, *renamed),
+        )
 
     def bound(self) -> LoadedModel:
         """The model with an adapter that takes its inputs by name, then in the order of `forward`; itself where it has one."""

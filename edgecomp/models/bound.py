@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from edgecomp.errors import ModelError
+from edgecomp.models.state import exchanged
 
 
 class Adapter(nn.Module):
@@ -78,7 +77,7 @@ class Bound(Adapter):
         """The outputs for the inputs, in order."""
         given = [tensor.clone() for tensor in inputs] if self.copies_inputs or self.state else inputs
         count = len(given) - len(self.state)
-        with _exchanged(self.body, dict(zip(self.state, given[count:], strict=True))) as state:
+        with exchanged(self.body, dict(zip(self.state, given[count:], strict=True))) as state:
             output = self.run_body(given[:count])
             tensors = (output,) if isinstance(output, Tensor) else tuple(named_tensors(output).values())
             tensors = (*tensors, *state())
@@ -92,39 +91,6 @@ class Bound(Adapter):
     def extra_repr(self) -> str:
         """The binding, which decides what the model computes."""
         return f"{self.binding}, state={self.state}" if self.state else repr(self.binding)
-
-
-@contextmanager
-def unchanged(module: nn.Module) -> Iterator[None]:
-    """A module's modes, attributes and buffers are afterwards what they were, whatever its runs left in them."""
-    parts = [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
-    buffers = [buffer for _, _, held in parts for buffer in held.values() if buffer is not None and not buffer.is_meta]
-    values = [(buffer, buffer.clone()) for buffer in buffers]
-    try:
-        yield
-    finally:
-        for part, attributes, held in parts:
-            vars(part).clear()
-            vars(part).update(attributes)
-            part._buffers.clear()
-            part._buffers.update(held)
-        for buffer, value in values:
-            if not torch.equal(buffer, value):  # a mapped one cannot be written
-                buffer.copy_(value)
-
-
-@contextmanager
-def _exchanged(module: nn.Module, buffers: Mapping[str, Tensor]) -> Iterator[Callable[[], tuple[Tensor, ...]]]:
-    """The module with other buffers for a while; gives what they are by then."""
-    holders = [(module.get_submodule(name.rpartition(".")[0])._buffers, name.rpartition(".")[2]) for name in buffers]
-    own = [held[name] for held, name in holders]
-    for (held, name), tensor in zip(holders, buffers.values(), strict=True):
-        held[name] = tensor
-    try:
-        yield lambda: tuple(tensor for held, name in holders if (tensor := held[name]) is not None)
-    finally:
-        for (held, name), before in zip(holders, own, strict=True):
-            held[name] = before
 
 
 def bind(module: nn.Module, names: Sequence[str]) -> tuple[tuple[str, ...], ByName]:

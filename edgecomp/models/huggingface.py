@@ -10,42 +10,31 @@ trusted.
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, LARGEST_TOKENIZER_BYTES, read_json
+from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, LARGEST_TOKENIZER_BYTES
 from edgecomp.errors import ModelError, RuntimeUnavailableError, first_line
 from edgecomp.models import configuration, gguf
+from edgecomp.models.assets import Generation, tokenizer_of
 from edgecomp.models.base import LoadedModel
 from edgecomp.models.gguf_header import check_header
 from edgecomp.models.limits import sequence_limit
 from edgecomp.models.model_files import count_elements, dtype_of, files_of, find, read_entries
 from edgecomp.models.tasks import TASKS, task_of
+from edgecomp.progress import listed
 from edgecomp.tensor import TensorSpec
 from edgecomp.trust import Trust
 
 _TEXT_INPUTS = (
     TensorSpec("input_ids", "int64", ("batch", "sequence")),
     TensorSpec("attention_mask", "int64", ("batch", "sequence")),
-)
-_GENERATION = "generation_config.json"
-# Files of which one makes a tokenizer.
-_VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "spm.model",
 )
 
 
@@ -116,10 +105,10 @@ def load(spec: str, trust: Trust) -> LoadedModel:
             # transformers fills what a file lacks with random numbers, and goes on.
             lacking = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
             if lacking:
-                raise ModelError(f"{spec} must hold every weight of a {type(body).__name__}, but lacks {', '.join(lacking[:5])}")
+                raise ModelError(f"{spec} must hold every weight of a {type(body).__name__}, but lacks {listed(lacking)}")
         if dtype != torch.float32:
             _compute_buffers(body, task)
-        tokenizer = _tokenizer(transformers, location, options)
+        tokenizer = tokenizer_of(transformers, location, options)
     except ModelError:
         raise
     except Exception as error:  # transformers and what it reads with raise errors of any kind
@@ -129,25 +118,8 @@ def load(spec: str, trust: Trust) -> LoadedModel:
         ) from error
     source = {"kind": "huggingface", "model": spec, "architecture": type(body).__name__, "task": task}
     found_generation = getattr(body, "generation_config", None)
-    generation = None if found_generation is None else _Generation(found_generation.to_diff_dict())
+    generation = None if found_generation is None else Generation(found_generation.to_diff_dict())
     return _adapt(body, task, source, tokenizer, body.config, generation, files)
-
-
-@dataclass(frozen=True)
-class _Generation:
-    """How a language model's makers want it to write: stop tokens, sampling. As it is, whatever transformers thinks of it."""
-
-    values: Mapping[str, Any]
-
-    @staticmethod
-    def read(folder: Path) -> _Generation | None:
-        path = folder / _GENERATION
-        found = read_json(path, LARGEST_CONFIGURATION_BYTES) if path.is_file() else None
-        return None if found is None else _Generation(dict(found))
-
-    def save_pretrained(self, folder: Path) -> None:
-        text = json.dumps(self.values, indent=2, sort_keys=True) + "\n"
-        Path(folder, _GENERATION).write_text(text, encoding="utf-8")
 
 
 def _hint(error: Exception) -> str:
@@ -270,7 +242,7 @@ def skeleton(source: Mapping[str, Any], folder: Path, trust: Trust) -> LoadedMod
         architecture = _architecture(transformers, source["architecture"], config, task, folder, trust)
         _require_small_buffers(_unfilled(architecture, config, task, buffers=False), str(folder))
         body = _unfilled(architecture, config, task)
-        tokenizer = _tokenizer(transformers, str(folder), options)
+        tokenizer = tokenizer_of(transformers, str(folder), options)
     except ModelError:
         raise
     except Exception as error:  # transformers and what it reads with raise errors of any kind
@@ -278,7 +250,7 @@ def skeleton(source: Mapping[str, Any], folder: Path, trust: Trust) -> LoadedMod
             f"{folder} must hold a configuration and tokenizer that transformers {transformers.__version__} reads: "
             f"{first_line(error)}{_hint(error)}"
         ) from error
-    return _adapt(body, task, source, tokenizer, config, _Generation.read(folder))
+    return _adapt(body, task, source, tokenizer, config, Generation.read(folder))
 
 
 def _architecture(transformers: Any, name: str, config: Any, task: str, folder: Path, trust: Trust) -> type[nn.Module]:
@@ -304,7 +276,7 @@ def _adapt(
     source: Mapping[str, Any],
     tokenizer: Any,
     config: Any,
-    generation: _Generation | None,
+    generation: Generation | None,
     files: Sequence[Path] = (),
 ) -> LoadedModel:
     found = TASKS[task]
@@ -378,24 +350,6 @@ def _loader(transformers: Any, config: Any, task: str, trust: Trust) -> Any:
     chosen = auto._model_mapping.get(type(config), None)
     known = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
     return named if known and named is not chosen else auto
-
-
-def _tokenizer(transformers: Any, location: str, options: Mapping[str, Any]) -> Any:
-    """The tokenizer beside a model, or None: transformers makes one up of special tokens alone where there are no files of it."""
-
-    def held(names: Iterable[str]) -> bool:
-        return any(find(location, name) is not None for name in names)
-
-    try:
-        made = transformers.AutoTokenizer.from_pretrained(location, **options)
-    except (ValueError, OSError, TypeError, AttributeError):  # of a type that has none, or whose files are not there
-        if held(_VOCABULARIES):
-            raise
-        return None
-    files = {*_VOCABULARIES, *made.vocab_files_names.values()}
-    whole = "gguf_file" in options or held(files)
-    without_files = not made.vocab_files_names and held(["tokenizer_config.json"])  # of bytes, which need no vocabulary
-    return made if whole or without_files else None
 
 
 def _head_options(config: Any, task: str) -> dict[str, Any]:

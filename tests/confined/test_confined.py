@@ -39,8 +39,9 @@ for argv in json.load(sys.stdin):
         code = end.code
     print("code", code, *argv[:1], flush=True)
 """
-# strace's lines: a process, a call, its arguments, its result.
-_CALL = re.compile(r"(?:\d+ +)?(\w+)\((.*)\) += (-?\d+|\?)")
+# strace's lines: a process, a call, its arguments, its result. Where threads come between, the result has a line of its own.
+_CALL = re.compile(r"(?:\d+ +)?(\w+)\((.*?)(?:\) += (?:-?\d+|\?).*| <unfinished \.\.\.>)$")
+_NO_CALL = re.compile(r"(?:\d+ +)?(?:<\.\.\. \w+ resumed>|---|\+\+\+)")  # a result, a signal, an end
 _PATH = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _WRITES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC")
 
@@ -55,8 +56,9 @@ class Traced:
         for line in lines:
             match = _CALL.match(line)
             if match is None:
+                assert _NO_CALL.match(line), line
                 continue
-            call, arguments, _ = match.groups()
+            call, arguments = match.groups()
             if call in ("connect", "sendto", "sendmsg"):
                 if "AF_INET" in arguments:
                     self.reached.append(line)
@@ -237,6 +239,16 @@ def traced(places: dict[str, Path]) -> tuple[Traced, list[str]]:
 
 def inside(path: Path, folders: list[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
+
+
+def test_calls_that_another_thread_interrupts_are_seen(tmp_path: Path) -> None:
+    lines = [
+        '12 openat(AT_FDCWD, "a", O_RDONLY <unfinished ...>',
+        "13 --- SIGCHLD {si_signo=SIGCHLD} ---",
+        "12 <... openat resumed>) = 3",
+    ]
+    seen = Traced([*lines, f'13 unlink("{tmp_path}/b") = -1 ENOENT (No such file or directory)'], tmp_path)
+    assert (seen.read, seen.changed) == ({tmp_path / "a"}, {tmp_path / "b"})
 
 
 def test_the_commands_refuse(traced: tuple[Traced, list[str]]) -> None:

@@ -19,9 +19,9 @@ from edgecomp.bench.runner import run_benches
 from edgecomp.devices import open_device
 from edgecomp.devices.session import Session
 from edgecomp.errors import CheckpointError, DeviceError, EdgecompError
-from edgecomp.exported.executorch_calls import Room
 from edgecomp.exported.executorch_file import read_executorch
 from edgecomp.exported.executorch_session import ExecutorchModel
+from edgecomp.exported.flatbuffer import Room, Table
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.exporters.to_executorch.signatures import signatures as installed_signatures
 from edgecomp.native import get_library_path
@@ -48,6 +48,7 @@ def test_few_mutants_end_the_measuring_program(tied_program: Path, tmp_path: Pat
     died = 0
     with open_device("local") as device:
         session = Session(device)
+        session.ask(tied_program, [("artifact", tied_program), ("file", tied_program), *lines[2:]], 30)  # which must run as it is
         for at, word in mutants(source, 150):
             path.write_bytes(source[:at] + struct.pack("<I", word) + source[at + 4 :])
             try:
@@ -125,6 +126,39 @@ def test_parts_that_lie_over_each_other_do_not_take_long() -> None:
     room.take(10)
     with pytest.raises(ValueError, match="its parts lie over each other"):
         room.take(1)
+
+
+def test_of_two_methods_of_one_name_none_is_taken_for_the_other(stock_program: Path, tmp_path: Path) -> None:
+    program = stock_program.read_bytes()
+    root = Table.root(memoryview(program))
+    start = root._follow(1)
+    assert start is not None
+    first, second = start + 4, start + 8  # of the vector's offsets, each from where it stands
+    (offset,) = struct.unpack_from("<I", program, first)
+    with pytest.raises(CheckpointError, match="two of its methods have one name"):
+        read_executorch(with_word(tmp_path, program, second, offset - 4))
+
+
+def test_names_that_end_early_for_the_runtime_are_refused(stock_program: Path, tmp_path: Path) -> None:
+    """ExecuTorch would call `aten::cumsum`, and signatures have no operator of the longer name."""
+    program = stock_program.read_bytes()
+    at = program.index(b"aten::cumsum") - 4
+    (path := tmp_path / "m.pte").write_bytes(program[:at] + struct.pack("<I", 13) + program[at + 4 :])
+    with pytest.raises(CheckpointError, match="a text holds a zero byte"):
+        read_executorch(path)
+
+
+def test_parts_of_xnnpack_are_looked_at_wherever_they_lie(stock_program: Path, tmp_path: Path) -> None:
+    program = stock_program.read_bytes()
+    plans = Table.root(memoryview(program)).tables(1)
+    (delegate,) = next(plan for plan in plans if plan.text(0) == "forward").tables(7)
+    place = delegate.table(1)
+    assert place is not None
+    at = place._find(0)
+    assert at is not None
+    (path := tmp_path / "m.pte").write_bytes(program[:at] + b"\0" + program[at + 1 :])  # in the FlatBuffer, which holds none
+    with pytest.raises(CheckpointError, match=r"a delegate's part is number \d of 0"):
+        read_executorch(path)
 
 
 def test_a_runtime_that_dies_is_said_to_have_died(tied_program: Path, crashing_library: Path) -> None:
