@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -67,8 +68,13 @@ def tests_of(path: Path, options: BenchOptions) -> Iterator[FolderTest]:
     """
     folder = read_folder(path, writes=False)
     model = read_onnx(path / MODEL)
-    sizes = [*(("pp", count) for count in options.prompt_tokens), *(("tg", count) for count in options.generate_tokens)]
-    tests = [TokenTest(kind=kind, tokens=count, depth=depth) for depth in options.depths for kind, count in sizes if count > 0]
+    tests = [
+        TokenTest(kind=kind, tokens=count, depth=depth)
+        for depth in options.depths
+        for kind, counts in _counts(options).items()
+        for count in counts
+        if count > 0
+    ]
     if not tests:
         raise ConfigError(f"{path} must be tested by something: give --prompt-tokens or --generate-tokens above 0")
     for test in tests:
@@ -78,3 +84,7 @@ def tests_of(path: Path, options: BenchOptions) -> Iterator[FolderTest]:
                 "--prompt-tokens, --generate-tokens and --depth, or export it with a longer --context"
             )
         yield FolderTest(folder, model, test)
+
+
+def _counts(options: BenchOptions) -> dict[Literal["pp", "tg"], tuple[int, ...]]:
+    return {"pp": options.prompt_tokens, "tg": options.generate_tokens}
