@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecomp.acceptance.evidence import evidence_of
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.runner import run_benches
 from edgecomp.bench.token_tests import tests_of as folder_tests
@@ -63,6 +64,11 @@ def test_a_row_for_each_test(fused_folder: Path, tmp_path: Path, capsys: pytest.
     assert all(record["operators"]["operators"] and record["sessions"]["sessions"] == 2 for record in saved)
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "report.html")]) == 0
     assert "pp16 @ d4" in (tmp_path / "report.html").read_text()
+
+
+def test_limits_of_an_inference_do_not_judge_hundreds_of_tokens(fused_folder: Path) -> None:
+    records = run_benches([fused_folder], replace(QUICK, depths=(0,)), quiet=True)
+    assert {found.figure for found in evidence_of(records, [])} == {"bytes", "load_ms", "peak_memory_bytes"}
 
 
 def test_no_tokenizer_is_needed(fused_folder: Path, tmp_path: Path) -> None:

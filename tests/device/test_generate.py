@@ -70,18 +70,19 @@ def test_a_board_over_ssh(pi: RaspberryPi, fused_folder: Path, bundle: Path, cap
 
 
 def test_a_board_that_goes_in_the_middle(
-    pi: RaspberryPi, fused_folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pi: RaspberryPi, fused_folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its processor stops once the model is loaded, and goes on when the command has given up."""
 
     def stop(*_: object) -> None:
         os.kill(pi.process.pid, signal.SIGSTOP)
 
-    monkeypatch.setattr("edgecomp.generation.on_device.require_room", stop)
-    try:
-        code = main(["generate", str(fused_folder), "--prompt", TEXT, "--device", pi.url, "--bundle", str(bundle)])
-    finally:
-        os.kill(pi.process.pid, signal.SIGCONT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgecomp.generation.on_device.require_room", stop)
+        try:
+            code = main(["generate", str(fused_folder), "--prompt", TEXT, "--device", pi.url, "--bundle", str(bundle)])
+        finally:
+            os.kill(pi.process.pid, signal.SIGCONT)
     assert code == DeviceError.exit_code
     assert "is not reached" in capsys.readouterr().err
     pi.shell("touch -d '2020-01-01' .cache/edgecomp/runs/* 2>/dev/null; true")
