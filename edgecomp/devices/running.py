@@ -8,6 +8,7 @@ import selectors
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from edgecomp.errors import DeviceError
 
 # Of a line that it writes: a token, or an answer at its end.
 _LARGEST_LINE = 1024 * 1024
+# Of all that it writes behind the last line that was asked for.
+_LARGEST_REST = 16 * 1024 * 1024
 _CHUNK = 64 * 1024
 
 
@@ -44,7 +47,8 @@ class Running:
         except OSError as error:
             raise DeviceError(f"{command[0]} cannot be started: {error}") from error
         self._name, self._check = Path(command[0]).name, check
-        self._arrived, self._at_end = b"", False
+        self._lines: deque[bytes] = deque()
+        self._rest, self._at_end = b"", False  # of a line that has no end yet
         self._said = TailReader(self._process, self._process.stderr)
         self._thread = threading.Thread(target=self._said.read, daemon=True)
         self._thread.start()
@@ -68,32 +72,37 @@ class Running:
 
         """
         deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._arrived and not self._at_end:
-            if len(self._arrived) > _LARGEST_LINE:
+        while not self._lines and not self._at_end:
+            if len(self._rest) > _LARGEST_LINE:
                 raise DeviceError(f"{self._name} wrote a line of more than {_LARGEST_LINE:,} bytes, which no answer has")
             if not self._selector.select(max(deadline - time.monotonic(), 0)):
                 raise DeviceError(f"the device did not answer within {timeout_s:g} s: is it still there? --timeout gives more time")
             assert self._process.stdout is not None  # it was asked for
             data = os.read(self._process.stdout.fileno(), _CHUNK)
             self._at_end = not data
-            self._arrived += data
-        line, end, rest = self._arrived.partition(b"\n")
-        self._arrived = rest
-        return line.decode(errors="replace") if line or end else None
+            *whole, self._rest = (self._rest + data).split(b"\n")
+            self._lines.extend(whole)
+        if self._lines:
+            return self._lines.popleft().decode(errors="replace")
+        line, self._rest = self._rest, b""
+        return line.decode(errors="replace") if line else None
 
     def finish(self, timeout_s: float) -> Completed:
         """Tell it that no more is asked, and wait for its end; of what it wrote, what was not read.
 
         Raises:
-            DeviceError: it does not end in time, or its client failed.
+            DeviceError: it does not end in time, writes more than an answer has, or its client failed.
 
         """
         assert self._process.stdin is not None  # it was asked for
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        lines = []
+        lines, size = [], 0
         while (line := self.line(timeout_s)) is not None:
             lines.append(line)
+            size += len(line) + 1
+            if size > _LARGEST_REST:
+                raise DeviceError(f"{self._name} wrote more than {_LARGEST_REST:,} bytes at its end, which no answer has")
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
