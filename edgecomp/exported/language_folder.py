@@ -13,7 +13,7 @@ from edgecomp.errors import CheckpointError, ModelError
 DESCRIPTION, MODEL, GENAI, TOKENIZER = "edgecomp.json", "model.onnx", "genai_config.json", "tokenizer.json"
 FORMAT, VERSION = "edgecomp-language-model", 1
 
-Attention = Literal["fused", "portable"]
+Attention = Literal["fused", "gqa", "portable"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 
 
@@ -22,7 +22,7 @@ class Description:
     """What a folder says of itself.
 
     Args:
-        attention: `fused` or `portable`.
+        attention: `fused`, `gqa` or `portable` (`edgecomp.language.attention`).
         last_logits: logits of the last token alone.
         library_for: the machine that the library in it is for, as `uname -m` says it; None without one.
         files: SHA-256 of the others in hexadecimal, by name.

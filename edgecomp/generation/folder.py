@@ -36,7 +36,7 @@ class Folder:
     @property
     def in_place(self) -> bool:
         """Whether the runtime writes new keys and values behind the old ones, where it is given one buffer for both."""
-        return self.description.attention == "fused"
+        return self.description.attention != "portable"
 
     @property
     def digest(self) -> str:

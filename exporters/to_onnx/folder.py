@@ -104,6 +104,7 @@ def write_folder(
         "version": VERSION,
         "edgecomp": edgecomp.__version__,
         "attention": options.attention,
+        "cache": options.cache,
         "logits": "last" if options.last_logits else "all",
         "library_for": None if library_file is None else library_file[1],
         "files": {path.relative_to(folder).as_posix(): digest_of(path) for path in files},
@@ -164,7 +165,7 @@ def _genai(
         },
         "search": {
             "max_length": min(context, _DEFAULT_LENGTH),
-            "past_present_share_buffer": options.attention == "fused",
+            "past_present_share_buffer": options.attention != "portable",
             **{name: generation[name] for name in _SAMPLING if generation.get(name) is not None},
         },
     }

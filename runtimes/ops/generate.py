@@ -146,7 +146,7 @@ def _source(table: ModuleType) -> str:
             "};",
             f'const OpSchema kSchema = {{"{name}", "{operator.onnx_name}", "{operator.executorch_name}", kInputSchemas, kInputs, '
             f"{operator.factor.format}::kArrays, kAttributeSchemas, kAttributes, {operator.factor.format}::kAttributes, "
-            f"{f'k{_camel(operator.in_place)}' if operator.in_place else '0'}}};",
+            f"EC_TYPE_{operator.output.dtype.upper()}, {f'k{_camel(operator.in_place)}' if operator.in_place else 'kInputs'}}};",
             "static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);",
             *(f"static_assert({declared.count} <= kMaxInts);" for declared in operator.attributes if declared.type == "ints"),
             f"}}  // namespace {name}",
@@ -180,6 +180,8 @@ def _attribute(attribute: Any) -> str:
             return f'{{"{attribute.name}", AttributeKind::kInt, 1, nullptr}}'
         case "ints":
             return f'{{"{attribute.name}", AttributeKind::kInts, {attribute.count}, nullptr}}'
+        case "float":
+            return f'{{"{attribute.name}", AttributeKind::kFloat, 1, nullptr}}'
         case _:
             return f'{{"{attribute.name}", AttributeKind::kChoice, {len(attribute.choices)}, k{_camel(attribute.name)}Choices}}'
 
@@ -189,7 +191,7 @@ def _document(table: ModuleType) -> str:
         "# The operators",
         "",
         f"{_ORIGIN} Formats are specified in `edgecomp/formats/*.md`, whose symbols shapes use. Every input has the place and type "
-        "given here in every runtime, every attribute is written on every node, and outputs are float32.",
+        "given here in every runtime, and every attribute is written on every node.",
     ]
     for name, operator in table.OPERATORS.items():
         lines += [
@@ -199,8 +201,9 @@ def _document(table: ModuleType) -> str:
             *(f"    {line}" for line in operator.meaning.splitlines()),
             "",
             f"ONNX `{table.DOMAIN}::{operator.onnx_name}`, PyTorch `{operator.torch_name}`, "
-            f"ExecuTorch `{operator.executorch_name}`; format [{operator.factor.format}](formats/{operator.factor.format}.md); "
-            f"output `{operator.output.name}` `{operator.output.shape}`.",
+            f"ExecuTorch `{operator.executorch_name}`; "
+            + (f"format [{operator.factor.format}](formats/{operator.factor.format}.md); " if operator.factor.arrays else "")
+            + f"output `{operator.output.name}` {operator.output.dtype} `{operator.output.shape}`.",
             "",
             "| input | dtype | shape | |",
             "| --- | --- | --- | --- |",
@@ -212,6 +215,7 @@ def _document(table: ModuleType) -> str:
         for attribute in operator.attributes:
             kind = {
                 "int": "int",
+                "float": "float32",
                 "ints": f"{attribute.count} ints",
                 "string": ", ".join(f"`{choice}`" for choice in attribute.choices),
             }[attribute.type]
