@@ -135,14 +135,27 @@ class Operator:
         return f"{self.torch_name}.out"
 
     @property
+    def writes_first(self) -> bool:
+        """Whether the output may take the place of the first input."""
+        return self.in_place == self.first.name
+
+    @property
+    def executorch_names(self) -> tuple[str, ...]:
+        """Qualified names of its variants: that one, and one that writes to the first input, where there is such."""
+        return (self.executorch_name, f"{self.torch_name}_") if self.writes_first else (self.executorch_name,)
+
+    @property
     def executorch_schema(self) -> str:
         """PyTorch schema of that variant, without the namespace."""
         return f"{self.name}.out({self._parameters}, Tensor(a!) out) -> Tensor(a!)"
 
     @property
     def executorch_in_place_schema(self) -> str:
-        """PyTorch schema of the variant that writes to its first input, for operators whose output may take its place."""
-        return f"{self.name}_(Tensor(a!) {self._parameters.removeprefix('Tensor ')}) -> Tensor(a!)"
+        """PyTorch schema of the variant that writes to its first input, for operators that have one (`writes_first`).
+
+        PyTorch knows one by its name and by that of the input, `self`.
+        """
+        return f"{self.name}_(Tensor(a!) self{self._parameters.removeprefix(f'Tensor {self.first.name}')}) -> Tensor(a!)"
 
     @property
     def _parameters(self) -> str:

@@ -3,10 +3,10 @@
 All take new tokens `[batch, sequence]`, a mask `[batch, total]` of ones where a token counts, of the past and then the new ones,
 and the past keys and values `[batch, kv_heads, past, head_size]`; they give those of past and new ones.
 
-`GroupedStep` is for `com.microsoft::GroupQueryAttention`, and `KeptStep` for ours, whose cache may be of a smaller type. In both
-a row's tokens lie without gaps: row b has its first `sum(mask[b])` places filled. New tokens of a row must stand together, so that
-padding in front of a prompt is moved behind it, and the result back; it counts in the first run alone. `PlainStep` keeps every
-token where it came, padding included.
+`GroupedStep` is for `com.microsoft::GroupQueryAttention`, and `KeptStep` for ours, whose cache may be of a smaller type;
+`BufferedStep` is that for one row and a cache that the program keeps itself. In all of these a row's tokens lie without gaps: row b
+has its first `sum(mask[b])` places filled. New tokens of a row must stand together, so that padding in front of a prompt is moved
+behind it, and the result back; it counts in the first run alone. `PlainStep` keeps every token where it came, padding included.
 """
 
 from __future__ import annotations
@@ -163,29 +163,30 @@ class GroupedStep(_GaplessStep):
         return output
 
 
-class KeptStep(_GaplessStep):
-    """For `kv_append` and `kv_attention` of `edgecomp.ops`; a `Step`.
+class _KeptAttention:
+    """Attention by `kv_append` and `kv_attention` of `edgecomp.ops`.
 
     Args:
-        input_ids: as `Decoder.forward` says.
-        attention_mask: likewise.
         cache: the type of keys and values that are kept, of `edgecomp.ops.CACHES`.
+        before: int32 `[batch]`: the place of each row's first token.
+        total: int32 scalar: places that the cache must have.
 
     """
 
-    def __init__(self, input_ids: Tensor, attention_mask: Tensor, cache: str) -> None:
-        super().__init__(input_ids, attention_mask)
+    def __init__(self, cache: str, before: Tensor, total: Tensor) -> None:
         self._append, self._attention = (
             getattr(torch.ops.edgecomp, operators[cache].name) for operators in (KV_APPEND, KV_ATTENTION)
         )
+        self._before, self._total = before, total
+        self._none = torch.zeros(1, 0)  # a table by which nothing is turned
 
-    def attend(
+    def __call__(
         self, qkv: Sequence[Tensor], past: tuple[Tensor, Tensor], heads: Heads, rotary: Rotary | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Step` says."""
+        """As `Step.attend` says."""
         queries = heads.count * heads.size
         firsts = [queries, queries + heads.kv_count * heads.size] if len(qkv) == 1 else [0, 0]
-        none = qkv[0].new_zeros(1, 0)
+        none = self._none
         cos, sin = (none, none) if rotary is None else (rotary.cos, rotary.sin)
         keys = self._append(past[0], qkv[-2 % len(qkv)], self._before, self._total, cos, sin, first=firsts[0])
         values = self._append(past[1], qkv[-1], self._before, self._total, none, none, first=firsts[1])
@@ -203,6 +204,46 @@ class KeptStep(_GaplessStep):
             cap=heads.cap,
         )
         return output, keys, values
+
+
+class KeptStep(_GaplessStep):
+    """For a cache of a type of `edgecomp.ops.CACHES`; a `Step`."""
+
+    def __init__(self, input_ids: Tensor, attention_mask: Tensor, cache: str) -> None:
+        super().__init__(input_ids, attention_mask)
+        self._kept = _KeptAttention(cache, self._before, self._total)
+
+    def attend(
+        self, qkv: Sequence[Tensor], past: tuple[Tensor, Tensor], heads: Heads, rotary: Rotary | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Step` says."""
+        return self._kept(qkv, past, heads, rotary)
+
+
+class BufferedStep:
+    """One row behind so many tokens, whose cache has room for all that come; a `Step`.
+
+    Args:
+        tokens: int64 `[1, sequence]`.
+        start: int64 `[1]`: tokens before.
+        cache: of `edgecomp.ops.CACHES`.
+
+    """
+
+    def __init__(self, tokens: Tensor, start: Tensor, cache: str) -> None:
+        self.ids = tokens
+        self.positions = start[:, None] + torch.arange(tokens.shape[1])[None]
+        self._kept = _KeptAttention(cache, start.to(torch.int32), torch.zeros((), dtype=torch.int32))
+
+    def attend(
+        self, qkv: Sequence[Tensor], past: tuple[Tensor, Tensor], heads: Heads, rotary: Rotary | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Step` says."""
+        return self._kept(qkv, past, heads, rotary)
+
+    def settle(self, hidden: Tensor, last: bool) -> Tensor:
+        """As `Step` says."""
+        return hidden[:, -1:] if last else hidden
 
 
 def row_of(cache: str, size: int) -> tuple[str, int]:

@@ -17,7 +17,7 @@ from edgecomp.errors import ExportError
 from edgecomp.exported.language_folder import Attention
 from edgecomp.formats import lut, lut_stack
 from edgecomp.language.attention import GroupedStep, Heads, KeptStep, PlainStep, Rotary, Step, row_of
-from edgecomp.language.decoder import Block, Decoder, Norms, Product, RmsNorm
+from edgecomp.language.decoder import Block, BufferedDecoder, Decoder, Norms, Product, RmsNorm
 from edgecomp.language.families import Family, activation_of, family_of, window_of
 from edgecomp.models import body_of
 from edgecomp.models.bound import Bound, ByName
@@ -63,14 +63,7 @@ def with_cache(model: CompressedModel, options: DecoderOptions) -> CompressedMod
         ExportError: its family is unknown, or the decoder computes something else than the model.
 
     """
-    body = body_of(model.module)
-    config = getattr(body, "config", None)
-    if model.kind != "causal-lm" or config is None:
-        raise ExportError("a model with a cache must be a Hugging Face language model: export this one as a file (-o model.onnx)")
-    family = family_of(config)
-    assembly = _Assembly(model, family, config, options)
-    decoder = assembly.decoder()
-    _check(decoder, body, config)
+    assembly, decoder = _checked(model, options)
     sizes = assembly.heads(0)
     dtype, row = row_of(options.cache, sizes.size)
     past = [
@@ -94,6 +87,45 @@ def with_cache(model: CompressedModel, options: DecoderOptions) -> CompressedMod
         layer_parameters=dict.fromkeys(assembly.plans, 0),
         unused=(),
     )
+
+
+def with_buffers(model: CompressedModel, options: DecoderOptions) -> CompressedModel:
+    """The model as one that takes tokens and how many came before, and keeps keys and values itself.
+
+    Args:
+        model: as for `with_cache`.
+        options: `attention` must be `fused`.
+
+    Raises:
+        ExportError: as `with_cache`.
+
+    """
+    assembly, decoder = _checked(model, options)
+    specs = (TensorSpec("tokens", "int64", (1, SEQUENCE)), TensorSpec("start", "int64", (1,)))
+    return replace(
+        model,
+        module=Bound(BufferedDecoder(decoder, options.cache, assembly.context), ByName(len(specs), ()), keeps=True).eval(),
+        inputs=specs,
+        outputs=("logits",),
+        limits={SEQUENCE: assembly.context},
+        examples={SEQUENCE: 5},
+        plans={f"decoder.{name}": plan for name, plan in assembly.plans.items()},
+        factors=assembly.factors,
+        layer_parameters={f"decoder.{name}": 0 for name in assembly.plans},
+        unused=(),
+    )
+
+
+def _checked(model: CompressedModel, options: DecoderOptions) -> tuple[_Assembly, Decoder]:
+    """The decoder, held to the model, and what it was made of."""
+    body = body_of(model.module)
+    config = getattr(body, "config", None)
+    if model.kind != "causal-lm" or config is None:
+        raise ExportError("a model with a cache must be a Hugging Face language model: export this one as a file (-o model.onnx)")
+    assembly = _Assembly(model, family_of(config), config, options)
+    decoder = assembly.decoder()
+    _check(decoder, body, config)
+    return assembly, decoder
 
 
 class _Assembly:

@@ -31,7 +31,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"activation", AttributeKind::kChoice, 6, kActivationChoices},
     {"gated", AttributeKind::kInt, 1, nullptr},
 };
-const OpSchema kSchema = {"lut_matmul", "LutMatMul", "edgecomp::lut_matmul.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes, EC_TYPE_FLOAT32, kAddend};
+const OpSchema kSchema = {"lut_matmul", "LutMatMul", "edgecomp::lut_matmul.out", nullptr, kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes, EC_TYPE_FLOAT32, kAddend};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace lut_matmul
 
@@ -51,7 +51,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"bits", AttributeKind::kInt, 1, nullptr},
     {"block_size", AttributeKind::kInt, 1, nullptr},
 };
-const OpSchema kSchema = {"lut_gather", "LutGather", "edgecomp::lut_gather.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes, EC_TYPE_FLOAT32, kInputs};
+const OpSchema kSchema = {"lut_gather", "LutGather", "edgecomp::lut_gather.out", nullptr, kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes, EC_TYPE_FLOAT32, kInputs};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace lut_gather
 
@@ -80,7 +80,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"dilations", AttributeKind::kInts, 2, nullptr},
     {"group", AttributeKind::kInt, 1, nullptr},
 };
-const OpSchema kSchema = {"lut_conv2d", "LutConv2D", "edgecomp::lut_conv2d.out", kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes, EC_TYPE_FLOAT32, kInputs};
+const OpSchema kSchema = {"lut_conv2d", "LutConv2D", "edgecomp::lut_conv2d.out", nullptr, kInputSchemas, kInputs, lut::kArrays, kAttributeSchemas, kAttributes, lut::kAttributes, EC_TYPE_FLOAT32, kInputs};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 static_assert(2 <= kMaxInts);
 static_assert(2 <= kMaxInts);
@@ -109,7 +109,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"dilations", AttributeKind::kInts, 2, nullptr},
     {"group", AttributeKind::kInt, 1, nullptr},
 };
-const OpSchema kSchema = {"lut_narrow_conv2d", "LutNarrowConv2D", "edgecomp::lut_narrow_conv2d.out", kInputSchemas, kInputs, lut_narrow::kArrays, kAttributeSchemas, kAttributes, lut_narrow::kAttributes, EC_TYPE_FLOAT32, kAddend};
+const OpSchema kSchema = {"lut_narrow_conv2d", "LutNarrowConv2D", "edgecomp::lut_narrow_conv2d.out", nullptr, kInputSchemas, kInputs, lut_narrow::kArrays, kAttributeSchemas, kAttributes, lut_narrow::kAttributes, EC_TYPE_FLOAT32, kAddend};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 static_assert(2 <= kMaxInts);
 static_assert(2 <= kMaxInts);
@@ -129,7 +129,7 @@ constexpr InputSchema kInputSchemas[] = {
 constexpr AttributeSchema kAttributeSchemas[] = {
     {"first", AttributeKind::kInt, 1, nullptr},
 };
-const OpSchema kSchema = {"kv_append_float32", "KVAppendFloat32", "edgecomp::kv_append_float32.out", kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_FLOAT32, kPast};
+const OpSchema kSchema = {"kv_append_float32", "KVAppendFloat32", "edgecomp::kv_append_float32.out", "edgecomp::kv_append_float32_", kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_FLOAT32, kPast};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace kv_append_float32
 
@@ -145,7 +145,7 @@ constexpr InputSchema kInputSchemas[] = {
 constexpr AttributeSchema kAttributeSchemas[] = {
     {"first", AttributeKind::kInt, 1, nullptr},
 };
-const OpSchema kSchema = {"kv_append_float16", "KVAppendFloat16", "edgecomp::kv_append_float16.out", kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_FLOAT16, kPast};
+const OpSchema kSchema = {"kv_append_float16", "KVAppendFloat16", "edgecomp::kv_append_float16.out", "edgecomp::kv_append_float16_", kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_FLOAT16, kPast};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace kv_append_float16
 
@@ -161,7 +161,7 @@ constexpr InputSchema kInputSchemas[] = {
 constexpr AttributeSchema kAttributeSchemas[] = {
     {"first", AttributeKind::kInt, 1, nullptr},
 };
-const OpSchema kSchema = {"kv_append_int8", "KVAppendInt8", "edgecomp::kv_append_int8.out", kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_INT8, kPast};
+const OpSchema kSchema = {"kv_append_int8", "KVAppendInt8", "edgecomp::kv_append_int8.out", "edgecomp::kv_append_int8_", kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_INT8, kPast};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace kv_append_int8
 
@@ -181,7 +181,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"scale", AttributeKind::kFloat, 1, nullptr},
     {"cap", AttributeKind::kFloat, 1, nullptr},
 };
-const OpSchema kSchema = {"kv_attention_float32", "KVAttentionFloat32", "edgecomp::kv_attention_float32.out", kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_FLOAT32, kInputs};
+const OpSchema kSchema = {"kv_attention_float32", "KVAttentionFloat32", "edgecomp::kv_attention_float32.out", nullptr, kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_FLOAT32, kInputs};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace kv_attention_float32
 
@@ -201,7 +201,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"scale", AttributeKind::kFloat, 1, nullptr},
     {"cap", AttributeKind::kFloat, 1, nullptr},
 };
-const OpSchema kSchema = {"kv_attention_float16", "KVAttentionFloat16", "edgecomp::kv_attention_float16.out", kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_FLOAT32, kInputs};
+const OpSchema kSchema = {"kv_attention_float16", "KVAttentionFloat16", "edgecomp::kv_attention_float16.out", nullptr, kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_FLOAT32, kInputs};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace kv_attention_float16
 
@@ -221,7 +221,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"scale", AttributeKind::kFloat, 1, nullptr},
     {"cap", AttributeKind::kFloat, 1, nullptr},
 };
-const OpSchema kSchema = {"kv_attention_int8", "KVAttentionInt8", "edgecomp::kv_attention_int8.out", kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_FLOAT32, kInputs};
+const OpSchema kSchema = {"kv_attention_int8", "KVAttentionInt8", "edgecomp::kv_attention_int8.out", nullptr, kInputSchemas, kInputs, attention::kArrays, kAttributeSchemas, kAttributes, attention::kAttributes, EC_TYPE_FLOAT32, kInputs};
 static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);
 }  // namespace kv_attention_int8
 

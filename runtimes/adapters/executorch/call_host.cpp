@@ -92,7 +92,7 @@ bool ReadAttribute(const EValue& value, const AttributeSchema& declared, Attribu
   return ReadChoice(declared, text.data(), text.size(), read, message);
 }
 
-// Reads the arguments before the output.
+// Reads the arguments before the output, which of the variant in place is the first argument again.
 bool ReadArguments(const OpSchema& schema, Stack stack, Tensor* tensors, AttributeValue* attributes, Message* message) {
   const size_t count = schema.input_count + schema.attribute_count + 1;
   if (stack.size() < count) return message->Refuse(EC_ERR_TENSOR, "a call must have %zu arguments, got %zu", count, stack.size());
@@ -158,17 +158,18 @@ Error ErrorOf(ec_status status) {
 
 }  // namespace
 
-void RunCall(const Op& op, Context& context, Stack stack) {
+void RunCall(const Op& op, bool in_place, Context& context, Stack stack) {
   Message message;
   Tensor tensors[kMaxInputs];
   AttributeValue attributes[kMaxAttributes];
   OpCall call = {op.schema, {}, attributes};
   for (size_t i = 0; i < op.schema->input_count; ++i) call.inputs[i] = &tensors[i];
   if (ReadArguments(*op.schema, stack, tensors, attributes, &message)) {
-    CallHost host(&context, op.schema->output_type, *stack[op.schema->input_count + op.schema->attribute_count], &message);
+    const size_t output = in_place ? 0 : op.schema->input_count + op.schema->attribute_count;
+    CallHost host(&context, op.schema->output_type, *stack[output], &message);
     if (RunOp(op, call, nullptr, &host, &message)) return;
   }
-  ET_LOG(Error, "%s: %s", op.schema->executorch_name, message.text);
+  ET_LOG(Error, "%s: %s", in_place ? op.schema->executorch_in_place_name : op.schema->executorch_name, message.text);
   context.fail(ErrorOf(message.status));
 }
 
