@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecomp.bench.answers import part_of, validated
 from edgecomp.bench.record import Conditions, Machine
 from edgecomp.devices import open_device
+from edgecomp.devices.answers import part_of, validated
 from edgecomp.devices.base import Emulation
 from edgecomp.devices.bundle import RUNNERS, Bundle
 from edgecomp.devices.session import Session

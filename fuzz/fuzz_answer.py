@@ -7,10 +7,11 @@ from pathlib import Path
 import harness
 
 with harness.instrumented("edgecomp", "json"):
-    from edgecomp.bench.answers import described_inputs, part_of, validated
+    from edgecomp.bench.answers import described_inputs
     from edgecomp.bench.operators import read_operator_times
     from edgecomp.bench.record import Conditions, Machine, Measurement, Round
     from edgecomp.bench.stats import summarize
+    from edgecomp.devices.answers import part_of, validated
     from edgecomp.devices.base import Completed
     from edgecomp.devices.local import LocalDevice
     from edgecomp.devices.session import Session

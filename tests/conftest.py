@@ -6,9 +6,13 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import tiny_models
+
+if TYPE_CHECKING:
+    from edgecomp.checkpoint import CompressedModel
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is first imported
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
@@ -45,6 +49,34 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_models.save_gpt2(tmp_path_factory.mktemp("gpt2")))
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> CompressedModel:
+    """A small random Llama of a context of 64 tokens, packed."""
+    import language_models
+
+    return language_models.compressed(tmp_path_factory.mktemp("language"), "llama")
+
+
+@pytest.fixture(scope="session")
+def fused_folder(language_model: CompressedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That model exported with a cache in place; copy it before changing it."""
+    from edgecomp.exporters import export
+
+    folder = tmp_path_factory.mktemp("exported") / "fused"
+    export(language_model, "onnx", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def portable_folder(language_model: CompressedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of standard operators, whose cache is a new one at every call."""
+    from edgecomp.exporters import ExportOptions, export
+
+    folder = tmp_path_factory.mktemp("exported") / "portable"
+    export(language_model, "onnx", folder, options=ExportOptions(attention="portable"))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,19 @@
-"""What a device answers, held to what an answer must be: whatever else it is, that device has failed, and no other."""
+"""What a device answers of a model, held to what it must be (`edgecomp.devices.answers`): its inputs and outputs."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from edgecomp.bench.record import Output
+from edgecomp.devices.answers import first_problem
 from edgecomp.errors import DeviceError, first_line
 from edgecomp.exported.inputs import LARGEST_INPUT, InputSpec
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _Input(BaseModel):
@@ -28,34 +27,6 @@ class _Input(BaseModel):
 _INPUTS = TypeAdapter(list[_Input])
 
 
-def part_of(answer: Mapping[str, Any], *path: str, url: str) -> Any:
-    """A part of an answer.
-
-    Raises:
-        DeviceError: it is missing.
-
-    """
-    value: Any = answer
-    for key in path:
-        if not isinstance(value, Mapping) or key not in value:
-            raise DeviceError(f"{url}: the answer is not what this version expects: it has no {'.'.join(path)}")
-        value = value[key]
-    return value
-
-
-def validated(model: type[_Model], value: Any, url: str) -> _Model:
-    """A part of an answer as what it must be.
-
-    Raises:
-        DeviceError: it is something else.
-
-    """
-    try:
-        return model.model_validate(value, strict=True)
-    except ValidationError as error:
-        raise DeviceError(f"{url}: the answer is not what this version expects: {_first(error)}") from error
-
-
 def described_inputs(value: Any, url: str) -> Sequence[InputSpec]:
     """What a device says of a model's inputs.
 
@@ -66,7 +37,7 @@ def described_inputs(value: Any, url: str) -> Sequence[InputSpec]:
     try:
         inputs = _INPUTS.validate_python(value)
     except ValidationError as error:
-        raise DeviceError(f"{url}: the answer is not what this version expects: {_first(error)}") from error
+        raise DeviceError(f"{url}: the answer is not what this version expects: {first_problem(error)}") from error
     for entry in inputs:
         sizes = [size for size in entry.shape if isinstance(size, int)]
         if any(size < 0 for size in sizes) or np.prod(sizes, dtype=float) > LARGEST_INPUT:
@@ -91,8 +62,3 @@ def read_output(path: Path, output: Output, url: str) -> np.ndarray:
     if hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest() != output.sha256:
         raise DeviceError(f"{url}: the output {output.name} was brought back with other bytes than were computed")
     return array
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']} ({error.error_count()} such places)"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgecomp.bench.answers import described_inputs, part_of, read_output, validated
+from edgecomp.bench.answers import described_inputs, read_output
 from edgecomp.bench.host import now
 from edgecomp.bench.long_runs import energy_of, sessions_of
 from edgecomp.bench.operators import read_operator_times
@@ -26,7 +26,9 @@ from edgecomp.bench.record import (
     Segment,
     Sessions,
 )
+from edgecomp.bench.token_tests import FolderTest
 from edgecomp.bounded import read_bytes, require_unpackable
+from edgecomp.devices.answers import part_of, validated
 from edgecomp.devices.qemu import INSTRUCTIONS_FILE, QemuDevice
 from edgecomp.devices.session import Session
 from edgecomp.errors import ConfigError, DeviceError
@@ -55,13 +57,20 @@ class Job:
         library: the custom-op library to register, as a file of this machine; None for none.
         options: what to measure.
         scratch: a folder of this machine that outlives the job, for its inputs.
+        test: of a language model with a cache; None for any other model.
 
     """
 
     def __init__(
-        self, session: Session, model: OnnxFile | ExecutorchFile, library: Path | None, options: BenchOptions, scratch: Path
+        self,
+        session: Session,
+        model: OnnxFile | ExecutorchFile,
+        library: Path | None,
+        options: BenchOptions,
+        scratch: Path,
+        test: FolderTest | None = None,
     ) -> None:
-        self._session, self._model, self._options = session, model, options
+        self._session, self._model, self._options, self._test = session, model, options, test
         self.url = session.device.url
         folder = model.path.parent
         # What is sent is what was checked, wherever a link leads by now.
@@ -73,13 +82,16 @@ class Job:
             *(("file", path) for path in files.values()),
         ]
         self._request += [("threads", options.threads), *(("cpu", cpu) for cpu in options.cpus)]
+        if test is not None:
+            self._request += test.request
         if library is not None:
             own = options.library == AUTO
             path = session.own_library(model.path) if own else session.push({library.name: library})[library.name]
             self._request.append(("library", path))
         description = session.ask(model.path, [*self._request, ("action", "describe")], options.timeout_s)
         self.machine = validated(Machine, part_of(description, "machine", url=self.url), self.url)
-        self.inputs = _make_inputs(_specs(model, part_of(description, "description", "inputs", url=self.url), self.url), options)
+        described = part_of(description, "description", "inputs", url=self.url)
+        self.inputs = test.inputs(options.seed) if test is not None else _make_inputs(_specs(model, described, self.url), options)
         arrays = {name: f"input-{number}.npy" for number, name in enumerate(self.inputs)}
         for name, array in self.inputs.items():
             np.save(scratch / arrays[name], np.ascontiguousarray(array), allow_pickle=False)
@@ -97,7 +109,7 @@ class Job:
         cooled_s = self._cool_down()
         started = now()
         answer = self._session.ask(self._model.path, [*self._request, *self._sampling()], self._options.timeout_s)
-        counts = {"batch": count_items(self.inputs), "tokens": count_tokens(self.inputs)}
+        counts = {"batch": 1, "tokens": self._test.test.tokens} if self._test is not None else _counts(self.inputs)
         measured = part_of(answer, "measurement", url=self.url)
         return Round(
             started_utc=started,
@@ -181,6 +193,8 @@ class Job:
         options = self._options
         keys = _brought_back()
         if self._session.probe.emulation != "no":
+            if self._test is not None:  # of hundreds of tokens, the first of which shows what it takes
+                return [*keys, ("warmup", 0), ("min_iterations", 1)]
             return [*keys, ("warmup", 1), ("min_iterations", _EMULATED_SAMPLES)]
         return [
             *keys,
@@ -226,6 +240,10 @@ class Job:
 def _brought_back() -> list[tuple[str, object]]:
     """Where the runner leaves files for the host: in the session's folder."""
     return [("output_folder", "."), ("max_output_bytes", _LARGEST_OUTPUTS_BYTES)]
+
+
+def _counts(inputs: Mapping[str, np.ndarray]) -> dict[str, int | None]:
+    return {"batch": count_items(inputs), "tokens": count_tokens(inputs)}
 
 
 def _specs(model: OnnxFile | ExecutorchFile, described: Any, url: str) -> Sequence[InputSpec]:

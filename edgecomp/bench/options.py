@@ -41,6 +41,10 @@ class BenchOptions:
         sessions: open, run once and close so many sessions after the rounds; 0 for none.
         energy_s: measure energy for so many seconds after the rounds, and idle power as long before, up to ten; 0 for not at all.
         time_operators: time each operator, in a process after the rounds, on devices that are not emulated.
+        prompt_tokens: tests of a language model's folder: how many tokens are given to it at once,
+        generate_tokens: and how many one after the other,
+        depths: each behind so many that its cache holds.
+        repetitions: of each such test in a round, in the place of `min_iterations` and `min_duration_s`.
 
     Raises:
         ConfigError: a value is out of range.
@@ -73,10 +77,14 @@ class BenchOptions:
     interval_s: float = 60.0
     sessions: int = 0
     energy_s: float = 0.0
+    prompt_tokens: tuple[int, ...] = (512,)
+    generate_tokens: tuple[int, ...] = (128,)
+    depths: tuple[int, ...] = (0,)
+    repetitions: int = 5
 
     def __post_init__(self) -> None:
         least: dict[str, float] = {"threads": 1, "batch": 1, "sequence": 1, "token_ids": 2, "rounds": 1, "warmup": 0}
-        least |= {"min_iterations": 1}
+        least |= {"min_iterations": 1, "repetitions": 1}
         least |= {"min_duration_s": 0, "max_spread": 0, "cooldown_s": 0, "max_frequency_drop": 0, "max_output_difference": 0}
         least |= {"timeout_s": 1, "endure_s": 0, "interval_s": 0.001, "sessions": 0, "energy_s": 0}
         for name, minimum in least.items():

@@ -15,6 +15,27 @@ from edgecomp.bench.record import Latency, Memory, OperatorTimes, Parity, Record
 from edgecomp.errors import ConfigError
 
 MEBI = 1024 * 1024
+_TEXTS = ("model", "device", "backend", "test")
+_OF_SEVERAL = ("device", "outputs differ")
+_LEFT, _RIGHT = ("model", "device", "size MiB", "backend", "threads", "test"), ("instructions", "outputs differ")
+_HEADS = (
+    *_LEFT,
+    *("p50 ms", "p90 ms", "p99 ms", "inf/s", "cold load ms", "first ms", "anon MiB", "file-backed MiB", "peak MiB"),
+    *_RIGHT,
+)
+_TOKEN_HEADS = (
+    *_LEFT,
+    *("t/s", "p10 t/s", "p90 t/s", "cold load ms", "first ms", "anon MiB", "cache MiB", "file-backed MiB", "peak MiB"),
+    *("instructions/token", "outputs differ"),
+)
+_LEGEND = {
+    False: "anon and peak: above an empty session of the same process; file-backed: resident pages of the artifact's own files; "
+    "percentiles by nearest rank; cold load: the process's first session of the model; first: its first inference.",
+    True: "t/s: by the median of all repetitions, p10 and p90 by theirs; tokens as llama-bench gives them: ppN all at once, tgN "
+    "one after the other, behind those of the depth; cold load: the process's first session of the model; first: its first "
+    "repetition; anon and peak: above an empty session, the cache included; file-backed: resident pages of the model's own files.",
+}
+_DIFFERENCE = " outputs differ: norm of the difference to the first device's, relative."
 # Notes that explain what is missing begin with one of these; the others stay in the record and the report.
 SHOWN_NOTES = ("emulated", "operators", "energy")
 
@@ -22,23 +43,15 @@ SHOWN_NOTES = ("emulated", "operators", "energy")
 def to_markdown(records: Sequence[Record]) -> str:
     """A table in the manner of llama-bench, one row per record; rows of invalid records carry `!` and their reasons follow.
 
-    Where a figure does not exist (a device failed, or is emulated) stands `-`.
+    Tests of language models have a table of their own. Where a figure does not exist (a device failed, or is emulated) stands `-`.
     """
     several = any(record.device != "local" for record in records)
-    counted = any(record.summary is not None and record.summary.instructions is not None for record in records)
-    heads = ["model", *(["device"] if several else []), "size MiB", "backend", "threads", "test"]
-    texts = {"model", "device", "backend", "test"}
-    heads += ["p50 ms", "p90 ms", "p99 ms", "inf/s", "cold load ms", "first ms", "anon MiB", "file-backed MiB", "peak MiB"]
-    heads += [*(["instructions"] if counted else []), *(["outputs differ"] if several else [])]
-    lines = [_row(heads), _row(["---" if head in texts else "---:" for head in heads])]
-    lines += [_row([cells[head] for head in heads]) for cells in map(_cells, records)]
-    lines += [
-        "",
-        "anon and peak: above an empty session of the same process; file-backed: resident pages of the artifact's own files; "
-        "percentiles by nearest rank; cold load: the process's first session of the model; first: its first inference.",
-    ]
-    if several:
-        lines[-1] += " outputs differ: norm of the difference to the first device's, relative."
+    lines: list[str] = []
+    for tokens, heads, cells_of in ((False, _HEADS, _cells), (True, _TOKEN_HEADS, _token_cells)):
+        chosen = [record for record in records if (record.token_test is not None) == tokens]
+        if chosen:
+            lines += [*([""] if lines else []), *_table(chosen, heads, cells_of, several=several)]
+            lines += ["", _LEGEND[tokens] + (_DIFFERENCE if several else "")]
     lines += [f"! {record.label}: {reason}" for record in records for reason in record.validity.reasons]
     lines += [f"  {record.label}: {note}" for record in records for note in record.validity.notes if note.startswith(SHOWN_NOTES)]
     for record in records:
@@ -49,6 +62,19 @@ def to_markdown(records: Sequence[Record]) -> str:
     if timed:
         lines += ["", "traced in processes of their own, which takes time itself: shares of an inference, not latencies"]
     return "\n".join(lines) + "\n"
+
+
+def _table(
+    records: Sequence[Record], heads: Sequence[str], cells_of: Callable[[Record], dict[str, str]], *, several: bool
+) -> Iterator[str]:
+    """The rows of records of one kind; columns of devices and of counts only where there are any."""
+    counted = any(record.summary is not None and record.summary.instructions is not None for record in records)
+    shown = [head for head in heads if (several or head not in _OF_SEVERAL) and (counted or not head.startswith("instructions"))]
+    yield _row(shown)
+    yield _row(["---" if head in _TEXTS else "---:" for head in shown])
+    for record in records:
+        cells = cells_of(record)
+        yield _row([cells[head] for head in shown])
 
 
 def _long_lines(record: Record) -> Iterator[str]:
@@ -123,6 +149,24 @@ def _cells(record: Record) -> dict[str, str]:
         "instructions": "-" if summary is None or summary.instructions is None else f"{summary.instructions:,}",
         "outputs differ": "-" if parity is None else _difference(parity),
     }
+
+
+def _token_cells(record: Record) -> dict[str, str]:
+    """A test of a language model: rates of its tokens in the place of times."""
+    test, summary = record.token_test, record.summary
+    latency, instructions = _of(summary, "latency"), _of(summary, "instructions")
+    tokens = 0 if test is None else test.tokens
+    return _cells(record) | {
+        "t/s": _rate(tokens, _of(latency, "p50_ns")),
+        "p10 t/s": _rate(tokens, _of(latency, "p90_ns")),  # of the times, the slow ones
+        "p90 t/s": _rate(tokens, _of(latency, "p10_ns")),
+        "cache MiB": _mib(record.rounds[0].measurement.cache_bytes if record.rounds else None),
+        "instructions/token": "-" if instructions is None else f"{instructions / tokens:,.0f}",
+    }
+
+
+def _rate(tokens: int, nanoseconds: int | None) -> str:
+    return "-" if nanoseconds is None else f"{tokens / (nanoseconds / 1e9):.2f}"
 
 
 def _of(value: BaseModel | None, name: str) -> Any:

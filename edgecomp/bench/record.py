@@ -83,6 +83,9 @@ class Measurement(_Model):
     suspended_ns: int = Field(description="for which the machine slept during the samples")
     memory: MemoryTrace
     peak_reset: bool = Field(description="whether the high-water mark was reset after the empty session")
+    cache_bytes: int = Field(
+        default=0, description="for keys and values of past tokens; 0 without a cache, or where it is not told"
+    )
 
 
 class Conditions(_Model):
@@ -193,7 +196,7 @@ class Latency(_Model):
 
 
 class Throughput(_Model):
-    """Work per second of inference time."""
+    """Work per second of inference time: of its mean, and of its median where a language model's tokens are tested."""
 
     inferences_per_second: float
     items_per_second: float
@@ -311,6 +314,19 @@ class Validity(_Model):
     notes: list[str]
 
 
+class TokenTest(_Model):
+    """A test of a language model's rate, as llama-bench has it; an inference is one repetition of it."""
+
+    kind: Literal["pp", "tg"] = Field(description="pp: all tokens at once, in parts of 512 at most; tg: one after the other")
+    tokens: Annotated[int, Field(gt=0)]
+    depth: Annotated[int, Field(ge=0)] = Field(description="tokens that the cache holds before")
+
+    @property
+    def name(self) -> str:
+        """As llama-bench writes it."""
+        return f"{self.kind}{self.tokens}" + (f" @ d{self.depth}" if self.depth else "")
+
+
 class Record(_Model):
     """One artifact's benchmark on one device; partial where the device failed."""
 
@@ -329,12 +345,15 @@ class Record(_Model):
     endurance: Endurance | None = Field(default=None, description="where a long run was asked for")
     sessions: Sessions | None = Field(default=None, description="where sessions were to be opened and closed")
     energy: Energy | None = Field(default=None, description="where energy was asked for and the device has a meter")
+    token_test: TokenTest | None = Field(default=None, description="of a language model with a cache: what was tested of it")
     failure: str | None = Field(default=None, description="why the record is partial")
     validity: Validity
 
     @property
     def test(self) -> str:
-        """The test in short: `b1 s128`, or `b1` for a model without tokens."""
+        """The test in short: `b1 s128`, or `b1` for a model without tokens; `tg128 @ d1024` of one with a cache."""
+        if self.token_test is not None:
+            return self.token_test.name
         if not self.rounds:
             return "-"
         batch, tokens = self.rounds[0].measurement.batch, self.rounds[0].measurement.tokens
@@ -354,5 +373,6 @@ class Record(_Model):
 
     @property
     def label(self) -> str:
-        """The artifact, and the device where it is not this machine."""
-        return self.artifact.name if self.device == "local" else f"{self.artifact.name} on {self.device}"
+        """The artifact, what is tested of its tokens, and the device where it is not this machine."""
+        name = self.artifact.name if self.token_test is None else f"{self.artifact.name} {self.token_test.name}"
+        return name if self.device == "local" else f"{name} on {self.device}"

@@ -30,9 +30,11 @@ from edgecomp.bench.record import (
     Round,
     Segment,
     Sessions,
+    TokenTest,
 )
 from edgecomp.bench.saved_outputs import SavedOutputs
 from edgecomp.bench.stats import relative_difference, summarize
+from edgecomp.bench.token_tests import FolderTest, tests_of
 from edgecomp.bench.validity import check_validity
 from edgecomp.devices import open_device
 from edgecomp.devices.base import Device
@@ -76,7 +78,8 @@ def run_benches(
     devices, one that refuses the model has failed as well.
 
     Args:
-        artifacts: `.onnx`, `.ort` and `.pte` files; external data lies beside them.
+        artifacts: `.onnx`, `.ort` and `.pte` files; external data lies beside them. Of a language model's folder each test is
+            measured by itself (`edgecomp.bench.token_tests`).
         options: what to measure.
         devices: URLs, see `edgecomp.devices`.
         bundle: what is brought to devices of another architecture; None for the default place.
@@ -87,7 +90,7 @@ def run_benches(
         quiet: no progress bar, not even on a terminal.
 
     Returns:
-        A record per artifact and device: the first artifact's on all devices, then the next one's.
+        A record per artifact (and test of it) and device: the first artifact's on all devices, then the next one's.
 
     Raises:
         ModelError: no such file, or the model does not run on the inputs, on the only device.
@@ -98,8 +101,8 @@ def run_benches(
         RuntimeUnavailableError: onnxruntime or the library does not load, or there is no bundle for a device.
 
     """
-    models = [read_exported(path) for path in artifacts]
-    saved = None if outputs is None else SavedOutputs(outputs, artifacts, devices)
+    works = [work for path in artifacts for work in _works_of(path, options)]
+    saved = None if outputs is None else SavedOutputs(outputs, [_output_name(work) for work in works], devices)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecomp-")))
         counting = options.count_instructions
@@ -110,8 +113,8 @@ def run_benches(
             raise ConfigError(f"instructions are counted on emulated devices alone (qemu://CPU), got {', '.join(devices)}")
         targets = [_Target(device, bundle) for device in opened]
         runs = [
-            _Run(model, target, options, scratch / f"{m}-{t}", alone=len(targets) == 1)
-            for m, model in enumerate(models)
+            _Run(work, target, options, scratch / f"{w}-{t}", alone=len(targets) == 1)
+            for w, work in enumerate(works)
             for t, target in enumerate(targets)
         ]
         for run in runs:
@@ -125,22 +128,35 @@ def run_benches(
                     if len(run.rounds) > number:  # of an earlier run
                         progress.update()
                         continue
-                    progress.set_postfix_str(f"{run.model.path.name} on {run.target.device.url}")
+                    progress.set_postfix_str(f"{run.label} on {run.target.device.url}")
                     run.advance(keep_outputs=number == 0 and keep, saved=saved)
                     progress.update()
-            works = {
+            extras = {
                 "operators": _Run.time_operators,
                 "energy": _Run.measure_energy,
                 "sessions": _Run.open_and_close,
                 "long run": _Run.endure,
             }
-            for (what, work), asked in zip(works.items(), extra, strict=True):
+            for (what, measure), asked in zip(extras.items(), extra, strict=True):
                 for run in runs if asked else ():
-                    progress.set_postfix_str(f"{what} of {run.model.path.name} on {run.target.device.url}")
-                    work(run)
+                    progress.set_postfix_str(f"{what} of {run.label} on {run.target.device.url}")
+                    measure(run)
                     progress.update()
     words = list(sys.argv if command is None else command)
     return [run.to_record(words, runs[index - index % len(targets)]) for index, run in enumerate(runs)]
+
+
+_Work = OnnxFile | ExecutorchFile | FolderTest
+
+
+def _works_of(path: Path, options: BenchOptions) -> list[_Work]:
+    """What is measured of an artifact."""
+    return list(tests_of(path, options)) if path.is_dir() else [read_exported(path)]
+
+
+def _output_name(work: _Work) -> str:
+    """Of the folder for its outputs."""
+    return f"{work.name} {work.test.name}".replace(" ", "-") if isinstance(work, FolderTest) else work.path.name
 
 
 class _Target:
@@ -167,11 +183,14 @@ class _Target:
 class _Run:
     """The rounds of one artifact on one device, until one fails."""
 
-    def __init__(
-        self, model: OnnxFile | ExecutorchFile, target: _Target, options: BenchOptions, scratch: Path, *, alone: bool
-    ) -> None:
-        self.model, self.target, self.options, self._scratch, self._alone = model, target, options, scratch, alone
-        self.library = resolve_library(options.library, model)
+    def __init__(self, work: _Work, target: _Target, options: BenchOptions, scratch: Path, *, alone: bool) -> None:
+        self.test = work if isinstance(work, FolderTest) else None
+        self.model: OnnxFile | ExecutorchFile = work.model if isinstance(work, FolderTest) else work
+        self.options = options if self.test is None else self.test.options(options)
+        self.name = self.model.path.name if self.test is None else self.test.name
+        self.target, self._scratch, self._alone = target, scratch, alone
+        self._output_name = _output_name(work)
+        self.library = resolve_library(options.library, self.model)
         self.rounds: list[Round] = []
         self.outputs: dict[str, np.ndarray] = {}
         self.operators: OperatorTimes | None = None
@@ -184,6 +203,15 @@ class _Run:
         self._job: Job | None = None
         self._created = now()
 
+    @property
+    def label(self) -> str:
+        """For the progress bar."""
+        return self.name if self.test is None else f"{self.test.test.name} of {self.name}"
+
+    @property
+    def _token_test(self) -> TokenTest | None:
+        return None if self.test is None else self.test.test
+
     def go_on_from(self, earlier: Sequence[Record]) -> None:
         """Take over what an earlier run measured of the same files on the same device.
 
@@ -191,9 +219,9 @@ class _Run:
             ConfigError: it had other options.
 
         """
-        mine = _artifact(self.model, self.library)
+        mine = (_artifact(self.model, self.library, self.name), self._token_test, self.target.device.url)
         for record in earlier:
-            if (record.artifact, record.device) == (mine, self.target.device.url) and record.endurance is not None:
+            if (record.artifact, record.token_test, record.device) == mine and record.endurance is not None:
                 changed = [name for name, value in _options_json(self.options).items() if record.options.get(name) != value]
                 if changed:
                     raise ConfigError(
@@ -212,7 +240,7 @@ class _Run:
             if keep_outputs:
                 self.outputs = job.pull_outputs(self.rounds[-1])
                 if saved is not None:
-                    saved.save(self.model.path, self.target.device.url, job.inputs, self.outputs)
+                    saved.save(self._output_name, self.target.device.url, job.inputs, self.outputs)
 
         self._unless_failed(measure)
 
@@ -270,7 +298,7 @@ class _Run:
         try:
             if self._job is None:
                 self._scratch.mkdir()
-                self._job = Job(self.target.session, self.model, self.library, self.options, self._scratch)
+                self._job = Job(self.target.session, self.model, self.library, self.options, self._scratch, self.test)
             work(self._job)
         except EdgecompError as error:
             # What a device says must not end the measurements of others.
@@ -290,7 +318,7 @@ class _Run:
                 git_commit=git_commit(),
             )
         emulation = "no" if environment is None else environment.emulation
-        summary = summarize(self.rounds, emulation) if self.rounds else None
+        summary = summarize(self.rounds, emulation, by_median=self.test is not None) if self.rounds else None
         parity = None if self is first else _compare(self.outputs, first)
         if parity is None and earlier is not None:  # its outputs are not kept
             parity = earlier.parity
@@ -313,7 +341,7 @@ class _Run:
             command=command,
             device=self.target.device.url,
             options=_options_json(self.options),
-            artifact=_artifact(self.model, self.library),
+            artifact=_artifact(self.model, self.library, self.name),
             environment=environment,
             rounds=self.rounds,
             summary=summary,
@@ -322,6 +350,7 @@ class _Run:
             endurance=endurance,
             sessions=self.sessions,
             energy=self.energy,
+            token_test=self._token_test,
             failure=self.failure,
             validity=validity.model_copy(update={"notes": notes}),
         )
@@ -339,10 +368,10 @@ def _compare(outputs: dict[str, np.ndarray], first: _Run) -> Parity | None:
     )
 
 
-def _artifact(model: OnnxFile | ExecutorchFile, library: Path | None) -> Artifact:
+def _artifact(model: OnnxFile | ExecutorchFile, library: Path | None, name: str) -> Artifact:
     files = [ArtifactFile(**asdict(info)) for info in hash_files(model)]
     return Artifact(
-        name=model.path.name,
+        name=name,
         bytes=sum(file.bytes for file in files),
         files=files,
         uses_edgecomp=model.uses_edgecomp,
@@ -354,4 +383,5 @@ def _artifact(model: OnnxFile | ExecutorchFile, library: Path | None) -> Artifac
 def _options_json(options: BenchOptions) -> dict[str, Any]:
     values = asdict(options)
     plain = {"inputs": None if options.inputs is None else str(options.inputs), "sizes": dict(options.sizes)}
-    return values | plain | {"cpus": list(options.cpus)}
+    lists = {name: list(values[name]) for name in ("cpus", "prompt_tokens", "generate_tokens", "depths")}
+    return values | plain | lists

@@ -27,7 +27,7 @@ class SavedOutputs:
 
     Args:
         folder: it or its parent must exist.
-        artifacts: that are measured.
+        artifacts: names of those that are measured.
         devices: their URLs.
 
     Raises:
@@ -36,20 +36,20 @@ class SavedOutputs:
 
     """
 
-    def __init__(self, folder: Path, artifacts: Sequence[Path], devices: Sequence[str]) -> None:
-        for kind, names in (("artifacts", [path.name for path in artifacts]), ("devices", [_file_name(url) for url in devices])):
+    def __init__(self, folder: Path, artifacts: Sequence[str], devices: Sequence[str]) -> None:
+        for kind, names in (("artifacts", artifacts), ("devices", [_file_name(url) for url in devices])):
             name, count = Counter(names).most_common(1)[0]
             if count > 1:
                 raise ConfigError(f"outputs are kept by the {kind}' names, and {count} are named {name}: measure them one by one")
         require_writable_target(folder, overwrite=True)
         try:
-            for path in artifacts:
-                (folder / path.name).mkdir(parents=True, exist_ok=True)
+            for name in artifacts:
+                (folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{folder} must be a folder that can be written: {error}") from error
         self._folder = folder
 
-    def save(self, artifact: Path, device: str, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+    def save(self, artifact: str, device: str, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
         """Write the outputs of a device, and the inputs.
 
         Raises:
@@ -57,7 +57,7 @@ class SavedOutputs:
 
         """
         for name, arrays in ((_INPUTS, inputs), (_file_name(device), outputs)):
-            with replace_file(self._folder / artifact.name / f"{name}.npz", overwrite=True) as temporary:
+            with replace_file(self._folder / artifact / f"{name}.npz", overwrite=True) as temporary:
                 _write_npz(temporary, arrays)
 
 

@@ -26,15 +26,18 @@ def relative_difference(values: np.ndarray, reference: np.ndarray) -> float:
     return 0.0 if difference == 0 else float(difference / norm) if norm > 0 else np.inf
 
 
-def summarize(rounds: Sequence[Round], emulation: Emulation = "no") -> Summary:
-    """The summary of an artifact's rounds, without the figures that the emulation falsifies."""
+def summarize(rounds: Sequence[Round], emulation: Emulation = "no", *, by_median: bool = False) -> Summary:
+    """The summary of an artifact's rounds, without the figures that the emulation falsifies.
+
+    `by_median`: whether rates are of the median of the samples, in the place of their mean.
+    """
     measurements = [round_.measurement for round_ in rounds]
     timed, remembered = emulation == "no", emulation != "process"
     latency = _latency(measurements) if timed else None
     counted = [round_.instructions // len(round_.measurement.samples_ns) for round_ in rounds if round_.instructions is not None]
     return Summary(
         latency=latency,
-        throughput=None if latency is None else _throughput(measurements, latency),
+        throughput=None if latency is None else _throughput(measurements, latency, by_median=by_median),
         cold_load_ns=percentile([m.load.cold_ns for m in measurements], 50) if timed else None,
         warm_load_ns=percentile([m.load.warm_ns for m in measurements], 50) if timed else None,
         first_inference_ns=percentile([m.first_inference_ns for m in measurements], 50) if timed else None,
@@ -59,8 +62,8 @@ def _latency(measurements: Sequence[Measurement]) -> Latency:
     )
 
 
-def _throughput(measurements: Sequence[Measurement], latency: Latency) -> Throughput:
-    inferences = 1e9 / latency.mean_ns
+def _throughput(measurements: Sequence[Measurement], latency: Latency, *, by_median: bool) -> Throughput:
+    inferences = 1e9 / (latency.p50_ns if by_median else latency.mean_ns)
     batch, tokens = measurements[0].batch, measurements[0].tokens
     return Throughput(
         inferences_per_second=inferences,

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="MODEL",
-        help="exported models (.onnx, .ort, .pte); several alternate, round by round",
+        help="exported models (.onnx, .ort, .pte) and folders of language models; several alternate, round by round",
     )
     parser.add_argument("-t", "--threads", type=int, default=1, metavar="N", help="intra-op threads (default: %(default)s)")
     parser.add_argument("-b", "--batch", type=int, default=1, metavar="N", help="batch size (default: %(default)s)")
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warmup", type=int, default=5, metavar="N", help="uncounted inferences (default: %(default)s)")
     parser.add_argument("--min-iterations", type=int, default=50, metavar="N", help="samples per round (default: %(default)s)")
     parser.add_argument("--min-duration", type=float, default=1.0, metavar="S", help="seconds per round (default: %(default)s)")
+    _add_token_tests(parser)
     parser.add_argument(
         "-o", "--format", default="md", choices=["md", "csv", "json", "jsonl"], help="what to print (default: %(default)s)"
     )
@@ -86,6 +87,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="also write the records here, for edgecomp report")
 
 
+def _add_token_tests(parser: argparse.ArgumentParser) -> None:
+    """Options of the tests of language models, as llama-bench names them."""
+    tests = parser.add_argument_group("language models' folders", "tests named and shaped as llama-bench's; N,N gives several")
+    tests.add_argument(
+        "-p",
+        "--prompt-tokens",
+        default="512",
+        metavar="N",
+        help="ppN: tokens given at once (default: %(default)s; 0 for no such test)",
+    )
+    tests.add_argument(
+        "-n",
+        "--generate-tokens",
+        default="128",
+        metavar="N",
+        help="tgN: tokens given one by one (default: %(default)s; 0 for none)",
+    )
+    tests.add_argument("-d", "--depth", default="0", metavar="N", help="tokens that the cache holds before (default: %(default)s)")
+    tests.add_argument(
+        "-r", "--repetitions", type=int, default=5, metavar="N", help="of each test in a round (default: %(default)s)"
+    )
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Bench, print, and save where asked."""
     from edgecomp.acceptance import read_requirements
@@ -107,7 +131,11 @@ def run(arguments: argparse.Namespace) -> None:
         min_iterations=arguments.min_iterations,
         min_duration_s=arguments.min_duration,
         max_duration_s=max(60.0, 2 * arguments.min_duration),
-        cpus=_cpus(arguments.cpus),
+        cpus=_numbers(arguments.cpus, "processors"),
+        prompt_tokens=_numbers(arguments.prompt_tokens, "--prompt-tokens"),
+        generate_tokens=_numbers(arguments.generate_tokens, "--generate-tokens"),
+        depths=_numbers(arguments.depth, "--depth") or (0,),
+        repetitions=arguments.repetitions,
         max_start_celsius=arguments.max_start_celsius,
         cooldown_s=arguments.cooldown,
         timeout_s=arguments.timeout,
@@ -176,10 +204,10 @@ def _earlier(arguments: argparse.Namespace) -> list[Record]:
     return read_records(arguments.save)
 
 
-def _cpus(numbers: str) -> tuple[int, ...]:
+def _numbers(text: str, what: str) -> tuple[int, ...]:
     from edgecomp.errors import ConfigError
 
-    parts = [part.strip() for part in numbers.split(",")] if numbers else []
-    if not all(part.isdecimal() for part in parts):
-        raise ConfigError(f"processors must be whole numbers separated by commas, got {numbers!r}")
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isascii() and part.isdecimal() and len(part) < 9 for part in parts):
+        raise ConfigError(f"{what} must be whole numbers separated by commas, got {text!r}")
     return tuple(map(int, parts))

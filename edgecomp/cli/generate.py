@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from edgecomp.cli.common import add_json, add_quiet, print_json
 
 if TYPE_CHECKING:
-    from edgecomp.generation.session import Session
-    from edgecomp.generation.writing import Rates, Writer
+    from edgecomp.generation.folder import Folder
+    from edgecomp.generation.sampling import Sampler
+    from edgecomp.generation.text import Tokens
+    from edgecomp.generation.writing import Held, Rates, TextWriter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-t", "--threads", type=int, default=1)
     parser.add_argument("--library", default="auto", help="of our operators: auto, none (stock operators, slow), or a path")
+    parser.add_argument(
+        "--device",
+        metavar="URL",
+        help="write there, by the measuring program: local, ssh://[USER@]HOST[:PORT], adb://[SERIAL] or qemu://CPU "
+        "(default: here, in this process)",
+    )
+    parser.add_argument(
+        "--bundle", type=Path, metavar="FOLDER", help="what `edgecomp device-bundle` made, if not in its default place"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=600.0, metavar="S", help="seconds that a device may take for a text (default: %(default)s)"
+    )
     parser.add_argument("--force", action="store_true", help="replace the file of --save-prefix")
     add_json(parser)
     add_quiet(parser)
@@ -44,15 +58,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write, and print the rates to standard error."""
-    from edgecomp.errors import ConfigError
     from edgecomp.exported.language_folder import TOKENIZER
     from edgecomp.files import require_writable_target
     from edgecomp.generation.folder import read_folder
-    from edgecomp.generation.prefix import load_prefix, save_prefix
     from edgecomp.generation.sampling import Sampler, Sampling
-    from edgecomp.generation.session import Session
     from edgecomp.generation.text import Tokens
-    from edgecomp.generation.writing import Writer
+
+    _require_sense(arguments)
+    sampler = Sampler(Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed))
+    if arguments.save_prefix is not None:
+        require_writable_target(arguments.save_prefix, overwrite=arguments.force)
+    folder = read_folder(arguments.artifact)
+    tokens = Tokens(folder.path / TOKENIZER, folder.vocabulary)
+    (_write_here if arguments.device is None else _write_there)(arguments, folder, tokens, sampler)
+
+
+def _require_sense(arguments: argparse.Namespace) -> None:
+    """Refuse what contradicts itself.
+
+    Raises:
+        ConfigError: it does.
+
+    """
+    from edgecomp.errors import ConfigError
 
     if arguments.prompt is None and not arguments.chat:
         raise ConfigError("what is to be written must be said: give --prompt TEXT, or --chat")
@@ -60,31 +88,55 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError("--system is a message of a chat: give --chat too")
     if arguments.prompt == "":
         raise ConfigError("a prompt must hold at least one character, got none")
-    for name, value in (("--max-tokens", arguments.max_tokens), ("--threads", arguments.threads)):
-        if value < 1:
+    if arguments.device is not None and (arguments.prefix is not None or arguments.save_prefix is not None):
+        raise ConfigError("--prefix and --save-prefix keep what was computed on this machine: leave them out with --device")
+    for name, value in (("--max-tokens", arguments.max_tokens), ("--threads", arguments.threads), ("--timeout", arguments.timeout)):
+        if not value >= 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
-    sampler = Sampler(Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed))
-    if arguments.save_prefix is not None:
-        require_writable_target(arguments.save_prefix, overwrite=arguments.force)
-    folder = read_folder(arguments.artifact)
+
+
+def _write_here(arguments: argparse.Namespace, folder: Folder, tokens: Tokens, sampler: Sampler) -> None:
+    """Write in this process."""
+    from edgecomp.generation.prefix import load_prefix, save_prefix
+    from edgecomp.generation.session import Session
+    from edgecomp.generation.writing import Writer
+
     if folder.foreign_library is not None and not arguments.quiet:
         print(f"notice: the library in {folder.path} is for {folder.foreign_library}; here the installed one runs", file=sys.stderr)
-    tokens = Tokens(folder.path / TOKENIZER, folder.vocabulary)
     session = Session(folder, arguments.library, arguments.threads, arguments.context)
     if arguments.prefix is not None:
         load_prefix(session, arguments.prefix)
-    writer = Writer(session, tokens, sampler)
+    _write(Writer(session, tokens, sampler), arguments, folder, tokens)
+    if arguments.save_prefix is not None:
+        save_prefix(session, arguments.save_prefix, overwrite=arguments.force)
+
+
+def _write_there(arguments: argparse.Namespace, folder: Folder, tokens: Tokens, sampler: Sampler) -> None:
+    """Write on a device; nothing of the session stays there, however it ends."""
+    from edgecomp.devices import open_device
+    from edgecomp.devices.session import Session as DeviceSession
+    from edgecomp.generation.on_device import DeviceWriter
+
+    with open_device(arguments.device) as device:
+        session = DeviceSession(device, arguments.bundle)
+        options = {"library": arguments.library, "threads": arguments.threads, "context": arguments.context}
+        with DeviceWriter(session, folder, tokens, sampler, timeout_s=arguments.timeout, **options) as writer:
+            _write(writer, arguments, folder, tokens)
+
+
+def _write(writer: TextWriter, arguments: argparse.Namespace, folder: Folder, tokens: Tokens) -> None:
+    """All turns, and what `--json` tells of them."""
     turns = _chat(arguments, folder.path) if arguments.chat else iter([(arguments.prompt, None)])
     records: list[dict[str, Any]] = []
     for text, answered in turns:
         beginning = tokens.encode(text, special=answered is None)
-        answer = _turn(writer, session, beginning, arguments, records)
+        answer = _turn(writer, beginning, arguments, records)
         if answered is not None:
             answered.append(answer)
-    if arguments.save_prefix is not None:
-        save_prefix(session, arguments.save_prefix, overwrite=arguments.force)
     if arguments.json:
-        print_json({"turns": records, "peak_bytes": _peak_bytes(), "cache_bytes": session.cache_bytes})
+        held = writer.held()
+        memory = {"peak_bytes": held.peak, "anonymous_bytes": held.anonymous, "cache_bytes": held.cache}
+        print_json({"device": arguments.device, "turns": records, **memory})
 
 
 def _chat(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, list[str]]]:
@@ -114,9 +166,7 @@ def _lines(quiet: bool) -> Iterator[str]:
             yield line.strip()
 
 
-def _turn(
-    writer: Writer, session: Session, beginning: list[int], arguments: argparse.Namespace, records: list[dict[str, Any]]
-) -> str:
+def _turn(writer: TextWriter, beginning: list[int], arguments: argparse.Namespace, records: list[dict[str, Any]]) -> str:
     """Write one text; Ctrl-C ends it behind a whole character, and what was done is told all the same."""
     from edgecomp.errors import visible
     from edgecomp.generation.writing import Rates
@@ -134,7 +184,7 @@ def _turn(
         if rates.prompt_tokens and not arguments.json:
             print(flush=True)
             if not arguments.quiet:
-                print(_told(rates, session), file=sys.stderr)
+                print(_told(rates, writer.held()), file=sys.stderr)
     records.append(
         {
             "text": text,
@@ -148,19 +198,16 @@ def _turn(
     return text
 
 
-def _told(rates: Rates, session: Session) -> str:
+def _told(rates: Rates, held: Held) -> str:
     def rate(value: float | None) -> str:
         return "" if value is None else f" at {value:.1f} a second"
 
     cached = f" ({rates.cached_tokens} more were in the cache)" if rates.cached_tokens else ""
-    return (
-        f"prompt: {rates.prompt_tokens} tokens{rate(rates.prompt_rate)}{cached}; text: {rates.tokens} tokens{rate(rates.rate)}; "
-        f"memory: {_peak_bytes() / 1e6:.0f} MB at most, {session.cache_bytes / 1e6:.1f} MB of it for the cache"
-    )
-
-
-def _peak_bytes() -> int:
-    """The most memory that this process held, pages of mapped files included."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    parts = [
+        f"prompt: {rates.prompt_tokens} tokens{rate(rates.prompt_rate)}{cached}",
+        f"text: {rates.tokens} tokens{rate(rates.rate)}",
+    ]
+    if held.peak is not None:
+        anonymous = "" if held.anonymous is None else f", {held.anonymous / 1e6:.0f} MB anonymous"
+        parts.append(f"memory: {held.peak / 1e6:.0f} MB at most{anonymous}, {held.cache / 1e6:.1f} MB of it for the cache")
+    return "; ".join(parts)

@@ -30,6 +30,15 @@ class AdbDevice(ShellDevice):
 
     def _adb(self, *arguments: str, timeout_s: float, stdout: Path | None = None, largest: int | None = None) -> Completed:
         done = run_client([*self._command, *arguments], timeout_s, stdout=stdout, largest=largest)
+        self.check(done)
+        return done
+
+    def client(self, script: str) -> list[str]:
+        """The client with a script for the device's shell."""
+        return [*self._command, "shell", "-T", script]
+
+    def check(self, done: Completed) -> None:
+        """Raise where the device was not reached, or lost."""
         lines = [
             line for line in done.stderr.splitlines() if line.startswith(("error:", "adb: error: failed to get", "adb: device"))
         ]
@@ -39,7 +48,6 @@ class AdbDevice(ShellDevice):
             error = DeviceError(f"{self.url} is not reached: {said}" + ("" if remedy is None else f"; {remedy}"))
             error.partial_output = done.stdout
             raise error
-        return done
 
     def shell(self, script: str, timeout_s: float) -> Completed:
         """Run a script by the device's shell."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from edgecomp.devices.running import Running
 
 Emulation = Literal["no", "machine", "process"]
 # That is brought from a device: outputs of 256 MiB with their headers, a trace.
@@ -65,6 +68,10 @@ class Device(Protocol):
 
     def run(self, command: Sequence[str], stdin: str, timeout_s: float) -> Completed:
         """Run a program in this session's own folder."""
+        ...
+
+    def start(self, command: Sequence[str]) -> Running:
+        """Start a program in this session's own folder, to be spoken with."""
         ...
 
     def pull(self, name: str, target: Path) -> None:

@@ -162,6 +162,20 @@ def _machine_of(path: Path) -> int | None:
     return int.from_bytes(head[18:20], "little") if head[:4] == b"\x7fELF" else None
 
 
+def require_machine(library: Path, architecture: str) -> None:
+    """Refuse a library that a device of that architecture cannot load.
+
+    Raises:
+        RuntimeUnavailableError: it is for another machine, or no library.
+
+    """
+    if architecture in _ELF_MACHINES and _machine_of(library) != _ELF_MACHINES[architecture]:
+        raise RuntimeUnavailableError(
+            f"{library} must be a library for {architecture}, which the device is, and is not: give one that was built for it, or "
+            "leave --library out for the bundle's"
+        )
+
+
 def bundle_for(architecture: str, folder: Path | None) -> Bundle:
     """The bundle for a device: the one in `folder` if it fits, else this machine's files if they do, else the default place's.
 

@@ -13,6 +13,7 @@ from urllib.parse import SplitResult
 
 from edgecomp.devices.base import LARGEST_FILE, Completed, Probe
 from edgecomp.devices.process import run_bounded
+from edgecomp.devices.running import Running
 from edgecomp.errors import ConfigError, DeviceError
 
 
@@ -40,6 +41,10 @@ class LocalDevice:
     def run(self, command: Sequence[str], stdin: str, timeout_s: float) -> Completed:
         """Run a program."""
         return run_here(command, self.folder, stdin, timeout_s)
+
+    def start(self, command: Sequence[str]) -> Running:
+        """Start a program."""
+        return Running(command, self.folder)
 
     def pull(self, name: str, target: Path) -> None:
         """Copy a file that a program wrote."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ def run_bounded(
             start_new_session=new_session,
         )
         answer = _Reader(process, process.stdout, sink, largest)
-        said = _Reader(process, process.stderr, None, None)
+        said = TailReader(process, process.stderr)
         threads = [threading.Thread(target=reader.read, daemon=True) for reader in (answer, said)]
         try:
             for thread in threads:
@@ -78,12 +79,12 @@ def run_bounded(
         raise DeviceError(f"{Path(command[0]).name} wrote more than {largest:,} bytes, which no answer has: it was ended")
     if answer.failure is not None:
         raise DeviceError(f"what {Path(command[0]).name} brings must be kept in {stdout}: {answer.failure}") from answer.failure
-    code = process.returncode
-    return Completed(
-        code if code >= 0 else 128 - code,
-        bytes(answer.data).decode(errors="replace"),
-        visible(bytes(said.data).decode(errors="replace")),
-    )
+    return ended(process.returncode, bytes(answer.data).decode(errors="replace"), said)
+
+
+def ended(code: int, stdout: str, said: TailReader) -> Completed:
+    """How a program ended, whose exit code is negative where a signal ended it."""
+    return Completed(code if code >= 0 else 128 - code, stdout, visible(bytes(said.data).decode(errors="replace")))
 
 
 class _Reader:
@@ -101,7 +102,7 @@ class _Reader:
         assert self._pipe is not None  # it was asked for
         total = 0
         with self._pipe:
-            while chunk := self._pipe.read1(_CHUNK):  # type: ignore[attr-defined]
+            while chunk := os.read(self._pipe.fileno(), _CHUNK):
                 total += len(chunk)
                 if self._largest is None:
                     self.data = (self.data + chunk)[-_KEPT_OF_STDERR:]
@@ -118,6 +119,13 @@ class _Reader:
                         return
                 else:
                     self.data += chunk
+
+
+class TailReader(_Reader):
+    """Reads to its end what a program says beside its answer, and keeps the last of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], pipe: IO[bytes] | None) -> None:
+        super().__init__(process, pipe, None, None)
 
 
 def _write(pipe: IO[bytes] | None, text: str) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult
 
 from edgecomp.devices.base import Completed, Probe
 from edgecomp.devices.local import LocalDevice, run_here
+from edgecomp.devices.running import Running
 from edgecomp.errors import ConfigError, DeviceError
 
 # What /proc/cpuinfo says of each processor: ONNX Runtime reads the part to choose kernels, and does not survive another
@@ -47,11 +48,18 @@ class QemuDevice:
 
     def run(self, command: Sequence[str], stdin: str, timeout_s: float) -> Completed:
         """Run an AArch64 program; with addresses that are the same each time, or counts would not repeat."""
+        return run_here([*self._emulator(), *command], self._local.folder, stdin, timeout_s)
+
+    def start(self, command: Sequence[str]) -> Running:
+        """Start an AArch64 program."""
+        return Running([*self._emulator(), *command], self._local.folder)
+
+    def _emulator(self) -> list[str]:
         emulator = [EMULATOR, "-cpu", self.cpu, "-L", str(self._root)]
         if self.count_instructions:
             plugin = f"{_PLUGIN},out={self._local.folder / INSTRUCTIONS_FILE}"
             emulator = ["setarch", "-R", *emulator, "-plugin", plugin]
-        return run_here([*emulator, *command], self._local.folder, stdin, timeout_s)
+        return emulator
 
     @cached_property
     def _root(self) -> Path:

@@ -12,6 +12,7 @@ from edgecomp import errors
 from edgecomp.bounded import parse_json
 from edgecomp.devices.base import Completed, Device, Probe
 from edgecomp.devices.bundle import LOADER, Bundle, bundle_for
+from edgecomp.devices.conversation import Conversation
 from edgecomp.devices.shell import ShellDevice
 from edgecomp.errors import ConfigError, DeviceError, EdgecompError, visible
 from edgecomp.exported.messages import ending
@@ -73,8 +74,7 @@ class Session:
             DeviceError: the program did not answer.
 
         """
-        runtime = [("runtime", self._paths[self.bundle.runtime])] if self.bundle.runtime is not None else []
-        return self._answer(self.bundle.runner_for(artifact), [*runtime, *lines], timeout_s)
+        return self._answer(self.bundle.runner_for(artifact), [*self._runtime, *lines], timeout_s)
 
     def ask_in_parts(
         self, artifact: Path, lines: Lines, timeout_s: float
@@ -88,10 +88,9 @@ class Session:
             EdgecompError: of the class that the program names.
 
         """
-        runtime = [("runtime", self._paths[self.bundle.runtime])] if self.bundle.runtime is not None else []
         program = self.bundle.runner_for(artifact)
         try:
-            done = self._run(program, [*runtime, *lines], timeout_s)
+            done = self._run(program, [*self._runtime, *lines], timeout_s)
         except DeviceError as error:
             return self._parts(error.partial_output, program), error
         *earlier, last = done.stdout.splitlines() or [""]
@@ -100,6 +99,27 @@ class Session:
         except DeviceError as error:
             return self._parts(done.stdout, program), error
         return self._parts("".join(f"{line}\n" for line in earlier), program), answer
+
+    def converse(self, artifact: Path, lines: Lines, timeout_s: float) -> Conversation:
+        """Ask something that is answered in turns, see `Conversation`.
+
+        Args:
+            artifact: chooses the program, by its suffix.
+            lines: keys and values of the request.
+            timeout_s: the program ends itself where one turn takes so many seconds.
+
+        Raises:
+            DeviceError: the program cannot be started.
+
+        """
+        program = self.bundle.runner_for(artifact)
+        running = self.device.start(self._command(program))
+        running.send(_request([*self._runtime, *lines, ("deadline_s", max(round(timeout_s), 1))]) + "\n")
+        return Conversation(running, timeout_s, lambda done: self._parsed(program, done, timeout_s))
+
+    @property
+    def _runtime(self) -> list[tuple[str, object]]:
+        return [("runtime", self._paths[self.bundle.runtime])] if self.bundle.runtime is not None else []
 
     def _parts(self, text: str, program: str) -> list[dict[str, Any]]:
         """The whole lines of JSON objects; one that was cut short where the program ended is none."""
@@ -121,11 +141,14 @@ class Session:
 
     def _run(self, program: str, lines: Lines, timeout_s: float) -> Completed:
         request = _request([*lines, ("deadline_s", max(round(timeout_s), 1))])
+        return self.device.run(self._command(program), request, timeout_s + _GRACE_S)
+
+    def _command(self, program: str) -> list[str]:
         command = [self._paths[program]]
         if self.bundle.brings_libc:
             folder = self._paths[LOADER].removesuffix(f"/{LOADER}")
             command = [self._paths[LOADER], "--library-path", folder, *command]
-        return self.device.run(command, request, timeout_s + _GRACE_S)
+        return command
 
     def _parsed(self, program: str, done: Completed, timeout_s: float) -> dict[str, Any]:
         """The answer in what a program wrote, or the error that it names, or why there is none."""

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from edgecomp.devices.base import Completed, Probe
 from edgecomp.devices.process import LARGEST_ANSWER, run_bounded
+from edgecomp.devices.running import Running
 from edgecomp.errors import DeviceError, first_line, visible
 
 # What a board's shell answers may take, over a slow line.
@@ -53,6 +54,14 @@ class ShellDevice(ABC):
     @abstractmethod
     def shell(self, script: str, timeout_s: float) -> Completed:
         """Run a script by the device's shell; `DeviceError` where the device is not reached."""
+
+    @abstractmethod
+    def client(self, script: str) -> list[str]:
+        """The command of this machine that runs a script by the device's shell."""
+
+    @abstractmethod
+    def check(self, done: Completed) -> None:
+        """Look at how the client ended: `DeviceError` where it did not reach the device, or lost it."""
 
     @abstractmethod
     def upload(self, source: Path, target: str) -> Completed:
@@ -157,9 +166,16 @@ class ShellDevice(ABC):
     def run(self, command: Sequence[str], stdin: str, timeout_s: float) -> Completed:
         """Run a program in the session's folder; its process number lies there too, so that `clean_up` finds it."""
         self._require(f"printf %s {shlex.quote(stdin)} > {shlex.quote(self._run_folder)}/request", "room for the request")
-        script = f"cd {shlex.quote(self._run_folder)} && echo $$ > pid && exec {shlex.join(command)} < request"
+        return self.shell(self._script(f"{shlex.join(command)} < request"), timeout_s)
+
+    def start(self, command: Sequence[str]) -> Running:
+        """Start a program, whose lines go through the client."""
+        return Running(self.client(self._script(shlex.join(command))), check=self.check)
+
+    def _script(self, command: str) -> str:
+        script = f"cd {shlex.quote(self._run_folder)} && echo $$ > pid && exec {command}"
         # Not the last command: a shell would become it, and a signal that ends the program would end ssh's with no code.
-        return self.shell(f"sh -c {shlex.quote(script)}; exit $?", timeout_s)
+        return f"sh -c {shlex.quote(script)}; exit $?"
 
     def pull(self, name: str, target: Path) -> None:
         """Copy a file from the session's folder."""

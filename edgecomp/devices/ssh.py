@@ -55,7 +55,16 @@ class SshDevice(ShellDevice):
     def _ssh(
         self, script: str, timeout_s: float, *, stdin: Path | None = None, stdout: Path | None = None, largest: int | None = None
     ) -> Completed:
-        done = run_client([*self._command, "--", self._host, script], timeout_s, stdin=stdin, stdout=stdout, largest=largest)
+        done = run_client(self.client(script), timeout_s, stdin=stdin, stdout=stdout, largest=largest)
+        self.check(done)
+        return done
+
+    def client(self, script: str) -> list[str]:
+        """The client with a script for the user's login shell there."""
+        return [*self._command, "--", self._host, script]
+
+    def check(self, done: Completed) -> None:
+        """Raise where the connection was not made, or lost."""
         if done.exit_code == _CONNECTION_LOST:
             lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
             said = lines[-1] if lines else "the connection was lost"
@@ -63,7 +72,6 @@ class SshDevice(ShellDevice):
             error = DeviceError(f"{self.url} is not reached: {said}" + ("" if remedy is None else f"; {remedy}"))
             error.partial_output = done.stdout
             raise error
-        return done
 
     def shell(self, script: str, timeout_s: float) -> Completed:
         """Run a script, by the user's login shell there."""

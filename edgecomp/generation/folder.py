@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, read_json
-from edgecomp.errors import CheckpointError
+from edgecomp.errors import CheckpointError, ConfigError
 from edgecomp.exported.files import digest_of
 from edgecomp.exported.language_folder import GENAI, MODEL, TOKENIZER, Description, read_description
 
@@ -43,6 +43,17 @@ class Folder:
         """Of the model: what its weights and graph are, by the data's digest that the model file holds."""
         return self.description.files[MODEL]
 
+    def require_context(self, context: int | None) -> int:
+        """Tokens that a text may have, where `context` is asked for.
+
+        Raises:
+            ConfigError: the model was not exported for so many.
+
+        """
+        if context is not None and not 2 <= context <= self.context:
+            raise ConfigError(f"a context must be of 2 to {self.context} tokens, which this model was exported for, got {context}")
+        return context or self.context
+
     @property
     def foreign_library(self) -> str | None:
         """The machine that the folder's library is for, if it is another than this one."""
@@ -50,8 +61,12 @@ class Folder:
         return None if machine in (None, platform.machine()) else machine
 
 
-def read_folder(path: Path) -> Folder:
+def read_folder(path: Path, *, writes: bool = True) -> Folder:
     """Read and check a folder.
+
+    Args:
+        path: of the folder.
+        writes: whether text is wanted of it, which needs a tokenizer.
 
     Raises:
         ModelError: it is none.
@@ -59,7 +74,7 @@ def read_folder(path: Path) -> Folder:
 
     """
     description = read_description(path)
-    for name in (MODEL, GENAI, TOKENIZER):
+    for name in (MODEL, GENAI, *((TOKENIZER,) if writes else ())):
         if name not in description.files:
             why = " (the model had no tokenizer when it was compressed)" if name == TOKENIZER else ""
             raise CheckpointError(f"{path} must hold {name}, and was exported without{why}")

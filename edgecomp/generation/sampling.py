@@ -1,7 +1,8 @@
-"""Choosing the next token from logits."""
+"""Choosing the next token from logits; on devices runtimes/runner/sampling.cpp does the same."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,15 +42,16 @@ class Sampling:
 
 
 class Sampler:
-    """Chooses tokens one after the other."""
+    """Chooses tokens one after the other, each by one random number of at least 0 and below 1."""
 
     def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
+        self.sampling = sampling
         self._random = np.random.default_rng(sampling.seed)
+        self._drawn: deque[float] = deque()
 
     def __call__(self, logits: np.ndarray) -> int:
         """A token for logits `[vocabulary]`."""
-        chosen = self._sampling
+        chosen = self.sampling
         if chosen.temperature == 0:
             return int(logits.argmax())
         order = np.argsort(-logits, kind="stable")[: chosen.top_k or None]
@@ -58,5 +60,18 @@ class Sampler:
         weights /= weights.sum()
         # The first whose probabilities reach top_p, the one that does included.
         kept = int(np.searchsorted(np.cumsum(weights), chosen.top_p)) + 1
-        weights = weights[:kept] / weights[:kept].sum()
-        return int(order[self._random.choice(len(weights), p=weights)])
+        sums = np.cumsum(weights[:kept])
+        (number,) = self.numbers(1)
+        self.use(1)
+        return int(order[np.searchsorted(sums / sums[-1], number, side="right")])
+
+    def numbers(self, count: int) -> list[float]:
+        """The next random numbers, which `use` tells were used: a device that may stop early is given more than it needs."""
+        while len(self._drawn) < count:
+            self._drawn.append(self._random.random())
+        return [self._drawn[index] for index in range(count)]
+
+    def use(self, count: int) -> None:
+        """Pass over so many numbers."""
+        for _ in range(count):
+            self._drawn.popleft()

@@ -44,12 +44,8 @@ class Session:
     """
 
     def __init__(self, folder: Folder, library: str = AUTO, threads: int = 1, context: int | None = None) -> None:
-        if context is not None and not 2 <= context <= folder.context:
-            raise ConfigError(
-                f"a context must be of 2 to {folder.context} tokens, which this model was exported for, got {context}"
-            )
+        self.context = folder.require_context(context)
         self.folder = folder
-        self.context = context or folder.context
         self.tokens: list[int] = []
         model = folder.path / MODEL
         self._session = open_session(model, resolve_library(library, read_onnx(model)), threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from edgecomp.errors import ModelError
 from edgecomp.generation.sampling import Sampler
@@ -42,18 +43,24 @@ class Rates:
         return (self.tokens - 1) / self.seconds if self.tokens > 1 and self.seconds > 0 else None
 
 
-class Writer:
-    """Writes behind beginnings, of which the cache may hold a part.
+@dataclass(frozen=True)
+class Held:
+    """Memory of the process that runs the model, in bytes; None where it is not known.
 
     Args:
-        session: the model.
-        tokens: its tokenizer.
-        sampler: chooses.
+        peak: the most that it held, pages of mapped files included.
+        anonymous: that only it holds.
+        cache: for keys and values.
 
     """
 
-    def __init__(self, session: Session, tokens: Tokens, sampler: Sampler) -> None:
-        self._session, self._tokens, self._sampler = session, tokens, sampler
+    peak: int | None
+    anonymous: int | None
+    cache: int
+
+
+class TextWriter(Protocol):
+    """Writes behind beginnings, of which a cache may hold a part: here or on a device."""
 
     def write(self, beginning: Sequence[int], most: int, show: Callable[[str], None], rates: Rates) -> str:
         """The text behind a beginning, without it: up to a token that ends it, `most` tokens, or the context's end.
@@ -66,15 +73,32 @@ class Writer:
 
         Raises:
             ModelError: the beginning does not fit into the context.
+            DeviceError: a device fails.
 
         """
+
+    def held(self) -> Held:
+        """Memory, after a text."""
+
+
+class Writer:
+    """Writes by a session of this process.
+
+    Args:
+        session: the model.
+        tokens: its tokenizer.
+        sampler: chooses.
+
+    """
+
+    def __init__(self, session: Session, tokens: Tokens, sampler: Sampler) -> None:
+        self._session, self._tokens, self._sampler = session, tokens, sampler
+
+    def write(self, beginning: Sequence[int], most: int, show: Callable[[str], None], rates: Rates) -> str:
+        """As `TextWriter` says."""
         session, stream = self._session, self._tokens.stream()
-        if len(beginning) >= session.context:
-            raise ModelError(
-                f"a prompt must be shorter than the context of {session.context} tokens, got {len(beginning)}: shorten it, or "
-                "export the model with a longer --context"
-            )
-        held = _common(session.tokens, beginning)
+        require_room(beginning, session.context)
+        held = common(session.tokens, beginning)
         session.rewind(held)
         rates.cached_tokens, rates.prompt_tokens = held, len(beginning) - held
         start = time.monotonic()
@@ -96,8 +120,28 @@ class Writer:
                 logits = session.feed([token])
         return "".join(text)
 
+    def held(self) -> Held:
+        """Memory of this process."""
+        import resource
 
-def _common(held: Sequence[int], wanted: Sequence[int]) -> int:
+        return Held(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, None, self._session.cache_bytes)
+
+
+def require_room(beginning: Sequence[int], context: int) -> None:
+    """Refuse a beginning behind which nothing can be written.
+
+    Raises:
+        ModelError: it is as long as the context.
+
+    """
+    if len(beginning) >= context:
+        raise ModelError(
+            f"a prompt must be shorter than the context of {context} tokens, got {len(beginning)}: shorten it, or "
+            "export the model with a longer --context"
+        )
+
+
+def common(held: Sequence[int], wanted: Sequence[int]) -> int:
     """How many tokens both begin with, less one where that would leave nothing to compute logits from."""
     count = 0
     for ours, theirs in zip(held, wanted, strict=False):

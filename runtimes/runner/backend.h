@@ -3,11 +3,13 @@
 #ifndef EDGECOMP_RUNNER_BACKEND_H_
 #define EDGECOMP_RUNNER_BACKEND_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "runner/decoder.h"
 #include "runner/request.h"
 #include "runner/tensor.h"
 
@@ -53,6 +55,12 @@ class Backend {
   // delegate's work. An event within another's time is a part of it.
   virtual void StartTrace(const std::string& file) = 0;
   virtual void EndTrace() = 0;
+
+  // Of the loaded model, and gone before it is unloaded; where it is a language model with a cache, as edgecomp exports it.
+  virtual std::unique_ptr<Decoder> OpenDecoder() = 0;
+
+  // Memory for what past tokens left; 0 where the artifact is not run by a decoder.
+  virtual int64_t CacheBytes() const { return 0; }
 
   // Versions of the runtime and of what it is made of.
   virtual NamedTexts Versions() const = 0;

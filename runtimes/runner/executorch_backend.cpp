@@ -3,15 +3,14 @@
 #include <executorch/extension/data_loader/buffer_data_loader.h>
 #include <executorch/extension/module/module.h>
 #include <executorch/runtime/core/exec_aten/exec_aten.h>
-#include <executorch/runtime/platform/platform.h>
-#include <executorch/runtime/platform/runtime.h>
 
 #include <cstdio>
 #include <cstring>
-#include <mutex>
 
 #include "runner/backend.h"
 #include "runner/empty_program.h"
+#include "runner/executorch_decoder.h"
+#include "runner/executorch_errors.h"
 #include "runner/executorch_tracer.h"
 #include "runner/fail.h"
 
@@ -61,37 +60,6 @@ ScalarType ScalarOf(const ElementType* type) {
   return ScalarType::Undefined;  // the table holds every type that the runner has
 }
 
-// What ExecuTorch logs of errors: its functions return numbers, and the cause is the first line. Kept in place of printed.
-class ErrorLog {
- public:
-  static void Install() {
-    executorch::runtime::register_pal(executorch::runtime::PalImpl::create(Keep, __FILE__));
-    executorch::runtime::runtime_init();
-  }
-  static void Clear() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    first_.clear();
-  }
-  static std::string First(Error error) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return first_.empty() ? "error " + std::to_string(static_cast<int>(error)) : first_;
-  }
-
- private:
-  static void Keep(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t, const char* message, size_t length) {
-    if (level != et_pal_log_level_t::kError && level != et_pal_log_level_t::kFatal) return;
-    // The process ends next, and no answer will tell why.
-    if (level == et_pal_log_level_t::kFatal) std::fprintf(stderr, "%.*s\n", static_cast<int>(length), message);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (first_.empty()) first_.assign(message, length);
-  }
-
-  static std::mutex mutex_;
-  static std::string first_;
-};
-std::mutex ErrorLog::mutex_;
-std::string ErrorLog::first_;
-
 // An input's memory and shape as ExecuTorch sees them.
 struct Input {
   std::vector<executorch::aten::SizesType> sizes;
@@ -113,7 +81,7 @@ struct Input {
 
 class ExecuTorch : public Backend {
  public:
-  explicit ExecuTorch(const Request& request) : request_(request) { ErrorLog::Install(); }
+  explicit ExecuTorch(const Request& request) : request_(request) { KeepErrors(); }
 
   const char* Name() const override { return "executorch"; }
 
@@ -124,14 +92,14 @@ class ExecuTorch : public Backend {
     Tensor x{"x", ElementTypeNamed("float32"), {1}, std::vector<uint8_t>(sizeof(zero))};
     const Input input(x);
     const auto result = empty.forward(EValue(executorch::aten::Tensor(input.tensor.get())));
-    if (!result.ok()) Fail(ErrorClass::kRuntimeUnavailable, "ExecuTorch does not run: " + ErrorLog::First(result.error()));
+    if (!result.ok()) Fail(ErrorClass::kRuntimeUnavailable, "ExecuTorch does not run: " + FirstError(result.error()));
   }
 
   void Load() override {
     if (!request_.library.empty() && dlopen(request_.library.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
       Fail(ErrorClass::kRuntimeUnavailable, "the operator library " + request_.library + " does not load: " + dlerror());
     }
-    ErrorLog::Clear();
+    ForgetErrors();
     std::vector<std::string> data_files;
     for (const std::string& file : request_.files) {
       if (file != request_.artifact) data_files.push_back(file);
@@ -142,8 +110,8 @@ class ExecuTorch : public Backend {
     Error error = module_->load(executorch::runtime::Program::Verification::InternalConsistency);
     if (error == Error::Ok) error = module_->load_method(kMethod, nullptr, tracer_.get());
     if (error == Error::OperatorMissing) {
-      Fail(ErrorClass::kRuntimeUnavailable, request_.artifact + " calls an operator that is not registered (" +
-                                                ErrorLog::First(error) + "): give the library that has it");
+      Fail(ErrorClass::kRuntimeUnavailable, request_.artifact + " calls an operator that is not registered (" + FirstError(error) +
+                                                "): give the library that has it");
     }
     Check(ErrorClass::kCheckpoint, "ExecuTorch " EDGECOMP_EXECUTORCH_VERSION " refuses " + request_.artifact, error);
     input_names_ = ReadNames(kInputNames, "input_", Meta().num_inputs());
@@ -181,7 +149,7 @@ class ExecuTorch : public Backend {
   void Run() override {
     auto result = module_->execute(kMethod, values_);
     if (!result.ok()) {
-      Fail(ErrorClass::kModel, "the program does not run on inputs " + described_inputs_ + ": " + ErrorLog::First(result.error()));
+      Fail(ErrorClass::kModel, "the program does not run on inputs " + described_inputs_ + ": " + FirstError(result.error()));
     }
     results_ = std::move(*result);
   }
@@ -205,11 +173,13 @@ class ExecuTorch : public Backend {
 
   void EndTrace() override { tracer_->Write(trace_file_); }
 
+  std::unique_ptr<Decoder> OpenDecoder() override { return MakeExecuTorchDecoder(module_.get(), request_); }
+
   NamedTexts Versions() const override { return {{"executorch", EDGECOMP_EXECUTORCH_VERSION}}; }
 
  private:
   void Check(ErrorClass kind, const std::string& what, Error error) const {
-    if (error != Error::Ok) Fail(kind, what + ": " + ErrorLog::First(error));
+    if (error != Error::Ok) Fail(kind, what + ": " + FirstError(error));
   }
 
   executorch::runtime::MethodMeta Meta() const {

@@ -3,7 +3,8 @@
 //   edgecomp-run-NAME < request        --version
 //
 // Answers are {"machine", "before", "after"} and the action's own object, "description", "measurement", "trace", "endurance",
-// "sessions" or "energy"; or {"error", "message"}. Lines {"interval": ...} come before the answer of "endure".
+// "sessions", "energy" or "generation"; or {"error", "message"}. Lines {"interval": ...} come before the answer of "endure", and
+// those of generate.h before that of "generate".
 #include <sched.h>
 #include <unistd.h>
 
@@ -12,11 +13,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
+#include <utility>
 
 #include "runner/backend.h"
+#include "runner/decoder_test.h"
 #include "runner/endure.h"
 #include "runner/energy.h"
 #include "runner/fail.h"
+#include "runner/generate.h"
 #include "runner/json.h"
 #include "runner/machine.h"
 #include "runner/measure.h"
@@ -48,7 +52,8 @@ int Answer() {
   json.Key("before");
   ReadConditions(request.sys).Write(&json);
   if (request.action != Action::kMachine) {
-    const std::unique_ptr<Backend> backend = MakeBackend(request);
+    std::unique_ptr<Backend> backend = MakeBackend(request);
+    if (request.step > 0) backend = MakeDecoderTest(std::move(backend), request);
     if (request.action == Action::kDescribe) {
       json.Key("description");
       Describe(backend.get(), &json);
@@ -64,6 +69,9 @@ int Answer() {
     } else if (request.action == Action::kEnergy) {
       json.Key("energy");
       MeasureEnergy(backend.get(), request, &json);
+    } else if (request.action == Action::kGenerate) {
+      json.Key("generation");
+      Generate(backend.get(), request, std::cin, &json);
     } else {
       json.Key("measurement");
       Measure(backend.get(), request, &json);

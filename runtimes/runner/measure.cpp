@@ -167,6 +167,7 @@ void Measure(Backend* backend, const Request& request, Json* json) {
   read_memory("first_inference");
   const Samples samples = Sample(backend, request);
   read_memory("steady");
+  const int64_t cache_bytes = backend->CacheBytes();
 
   json->BeginObject();
   json->Member("runtime", backend->Name());
@@ -198,6 +199,7 @@ void Measure(Backend* backend, const Request& request, Json* json) {
   json->Key("memory");
   WriteMemory(memory, json);
   json->Member("peak_reset", peak_reset);
+  json->Member("cache_bytes", cache_bytes);
   json->EndObject();
 }
 

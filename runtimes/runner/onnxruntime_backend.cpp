@@ -1,19 +1,15 @@
-// ONNX Runtime as a backend: its library is loaded at run time, from wherever the wheel or the device has it.
-#include <dlfcn.h>
-
+// ONNX Runtime as a backend.
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 
-#include "adapters/onnxruntime/ort_abi.h"
 #include "runner/backend.h"
 #include "runner/fail.h"
+#include "runner/onnxruntime_calls.h"
+#include "runner/onnxruntime_decoder.h"
 
 namespace edgecomp::runner {
 namespace {
-
-using Api = const void* const*;
 
 // The smallest useful model: IR version 8, opset 13, one Identity from x to y, both float [1].
 constexpr char kEmptyModel[] =
@@ -23,55 +19,22 @@ constexpr char kEmptyModel[] =
     "b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01"
     "B\x04\n\x00\x10\r";
 
-// Element types by ONNX Runtime's numbers (ONNXTensorElementDataType); null where the runner has none.
-constexpr const char* kTypeNames[] = {nullptr, "float32", "uint8", "int8",    "uint16",  "int16",  "int32",
-                                      "int64", nullptr,   "bool",  "float16", "float64", "uint32", "uint64"};
-
-const ElementType* TypeOf(int number) {
-  constexpr int kTypes = sizeof(kTypeNames) / sizeof(kTypeNames[0]);
-  return number < 0 || number >= kTypes || kTypeNames[number] == nullptr ? nullptr : ElementTypeNamed(kTypeNames[number]);
-}
-
-int NumberOf(const ElementType* type) {
-  int number = 0;
-  while (TypeOf(number) != type) ++number;
-  return number;
-}
-
-std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
-
 class OnnxRuntime : public Backend {
  public:
-  explicit OnnxRuntime(const Request& request) : request_(request) {
-    setenv("ORT_DISABLE_TELEMETRY", "1", 1);  // it would add a thread, memory and files to what is measured
-    void* library = dlopen(request.runtime.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-      Fail(ErrorClass::kRuntimeUnavailable, "ONNX Runtime must load from '" + request.runtime + "': " + dlerror());
-    }
-    const auto get_base = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(library, "OrtGetApiBase"));
-    base_ = get_base == nullptr ? nullptr : get_base();
-    api_ = base_ == nullptr ? nullptr : base_->GetApi(ort::kApiVersion);
-    if (api_ == nullptr) {
-      Fail(ErrorClass::kRuntimeUnavailable, request.runtime + " must be ONNX Runtime 1.18 or later, got " +
-                                                (base_ == nullptr ? "another library" : base_->GetVersionString()));
-    }
-  }
+  explicit OnnxRuntime(const Request& request) : request_(request), calls_(request.runtime), api_(calls_.api()) {}
 
   const char* Name() const override { return "onnxruntime"; }
 
   void Start() override {
     constexpr int kErrors = 3;  // warnings about a model are noise in a measurement
     Check(ErrorClass::kRuntimeUnavailable, "ONNX Runtime does not start", ort::CreateEnv::Call(api_, kErrors, "edgecomp", &env_));
-    constexpr int kArena = 1;
-    Check(ErrorClass::kRuntimeUnavailable, "ONNX Runtime does not start",
-          ort::CreateCpuMemoryInfo::Call(api_, kArena, ort::kDefaultMemory, &memory_));
     OrtSessionOptions* options = MakeOptions();
     Check(ErrorClass::kRuntimeUnavailable, "ONNX Runtime does not run an empty model",
           ort::CreateSessionFromArray::Call(api_, env_, kEmptyModel, sizeof(kEmptyModel) - 1, options, &session_));
     ort::ReleaseSessionOptions::Call(api_, options);
     float zero = 0;
     const int64_t one = 1;
-    OrtValue* x = MakeValue(ElementTypeNamed("float32"), &zero, sizeof(zero), &one, 1);
+    OrtValue* x = calls_.MakeValue(ElementTypeNamed("float32"), &zero, sizeof(zero), &one, 1);
     ReadNames();
     values_ = {x};
     Run();
@@ -86,7 +49,7 @@ class OnnxRuntime : public Backend {
       Check(ErrorClass::kRuntimeUnavailable, "the custom-op library " + request_.library + " does not load",
             ort::RegisterCustomOpsLibrary::Call(api_, options, request_.library.c_str(), &handle));
     }
-    Check(ErrorClass::kCheckpoint, std::string("ONNX Runtime ") + base_->GetVersionString() + " refuses " + request_.artifact,
+    Check(ErrorClass::kCheckpoint, std::string("ONNX Runtime ") + calls_.Version() + " refuses " + request_.artifact,
           ort::CreateSession::Call(api_, env_, request_.artifact.c_str(), options, &session_));
     ort::ReleaseSessionOptions::Call(api_, options);
     ReadNames();
@@ -125,7 +88,7 @@ class OnnxRuntime : public Backend {
     for (const Tensor& input : inputs) {
       // The runtime only reads inputs, though its interface does not say so.
       auto* data = const_cast<uint8_t*>(input.data.data());
-      values_.push_back(MakeValue(input.type, data, input.data.size(), input.shape.data(), input.shape.size()));
+      values_.push_back(calls_.MakeValue(input.type, data, input.data.size(), input.shape.data(), input.shape.size()));
       described_inputs_ += (described_inputs_.empty() ? "" : ", ") + input.name + " " + input.Describe();
     }
   }
@@ -139,19 +102,7 @@ class OnnxRuntime : public Backend {
 
   std::vector<TensorView> LastOutputs() const override {
     std::vector<TensorView> views;
-    for (size_t i = 0; i < results_.size(); ++i) {
-      OrtTensorTypeAndShapeInfo* info = nullptr;
-      Require(ort::GetTensorTypeAndShape::Call(api_, results_[i], &info));
-      TensorView view{output_names_[i], nullptr, {}, nullptr, 0};
-      ReadTypeAndShape(view.name, info, &view.type, &view.shape);
-      ort::ReleaseTensorTypeAndShapeInfo::Call(api_, info);
-      void* data = nullptr;
-      Require(ort::GetTensorMutableData::Call(api_, results_[i], &data));
-      view.data = data;
-      view.bytes = view.type->bytes;
-      for (const int64_t size : view.shape) view.bytes *= static_cast<size_t>(size);
-      views.push_back(view);
-    }
+    for (size_t i = 0; i < results_.size(); ++i) views.push_back(calls_.View(output_names_[i], results_[i]));
     return views;
   }
 
@@ -168,17 +119,15 @@ class OnnxRuntime : public Backend {
     Require(ort::AllocatorFree::Call(api_, allocator, name));
   }
 
-  NamedTexts Versions() const override { return {{"onnxruntime", base_->GetVersionString()}}; }
-
- private:
-  // Ends the process where `status` is an error, with "WHAT: its message".
-  void Check(ErrorClass error, const std::string& what, OrtStatus* status) const {
-    if (status == nullptr) return;
-    Fail(error, what + ": " + FirstLine(ort::GetErrorMessage::Call(api_, status)));
+  std::unique_ptr<Decoder> OpenDecoder() override {
+    return MakeOnnxRuntimeDecoder(calls_, session_, request_, Inputs(), output_names_);
   }
 
-  // For calls that fail only where memory is out.
-  void Require(OrtStatus* status) const { Check(ErrorClass::kDevice, "ONNX Runtime fails", status); }
+  NamedTexts Versions() const override { return {{"onnxruntime", calls_.Version()}}; }
+
+ private:
+  void Check(ErrorClass error, const std::string& what, OrtStatus* status) const { calls_.Check(error, what, status); }
+  void Require(OrtStatus* status) const { calls_.Require(status); }
 
   OrtSessionOptions* MakeOptions() const {
     OrtSessionOptions* options = nullptr;
@@ -186,12 +135,6 @@ class OnnxRuntime : public Backend {
     Require(ort::SetIntraOpNumThreads::Call(api_, options, request_.threads));
     Require(ort::SetInterOpNumThreads::Call(api_, options, 1));
     return options;
-  }
-
-  OrtValue* MakeValue(const ElementType* type, void* data, size_t bytes, const int64_t* shape, size_t rank) const {
-    OrtValue* value = nullptr;
-    Require(ort::CreateTensorWithData::Call(api_, memory_, data, bytes, shape, rank, NumberOf(type), &value));
-    return value;
   }
 
   void ReadNames() {
@@ -228,26 +171,12 @@ class OnnxRuntime : public Backend {
       Fail(ErrorClass::kModel, name + " must be a tensor; sequences, maps and optional values are not measured");
     TensorSpec spec{name, nullptr, {}};
     std::vector<int64_t> sizes;
-    ReadTypeAndShape(name, tensor, &spec.type, &sizes);
+    calls_.ReadTypeAndShape(name, tensor, &spec.type, &sizes);
     std::vector<const char*> symbols(sizes.size());
     Require(ort::GetSymbolicDimensions::Call(api_, tensor, symbols.data(), symbols.size()));
     for (size_t i = 0; i < sizes.size(); ++i) spec.shape.push_back({sizes[i], symbols[i]});
     ort::ReleaseTypeInfo::Call(api_, info);
     return spec;
-  }
-
-  void ReadTypeAndShape(const std::string& name, const OrtTensorTypeAndShapeInfo* info, const ElementType** type,
-                        std::vector<int64_t>* shape) const {
-    int number = 0;
-    Require(ort::GetTensorElementType::Call(api_, info, &number));
-    *type = TypeOf(number);
-    if (*type == nullptr) {
-      Fail(ErrorClass::kModel, name + " has ONNX element type " + std::to_string(number) + "; numbers and bool can be measured");
-    }
-    size_t rank = 0;
-    Require(ort::GetDimensionsCount::Call(api_, info, &rank));
-    shape->resize(rank);
-    Require(ort::GetDimensions::Call(api_, info, shape->data(), rank));
   }
 
   void Release(std::vector<OrtValue*>* values) const {
@@ -259,10 +188,9 @@ class OnnxRuntime : public Backend {
   }
 
   const Request& request_;
-  const OrtApiBase* base_ = nullptr;
-  Api api_ = nullptr;
+  const OrtCalls calls_;
+  const OrtCalls::Api api_;
   OrtEnv* env_ = nullptr;
-  OrtMemoryInfo* memory_ = nullptr;
   OrtSession* session_ = nullptr;
   std::vector<std::string> input_names_, output_names_;
   std::vector<const char*> input_pointers_, output_pointers_;

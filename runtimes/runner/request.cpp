@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdlib>
 #include <sstream>
 
@@ -20,6 +21,15 @@ int64_t Number(const std::string& key, const std::string& value) {
   return number;
 }
 
+double Real(const std::string& key, const std::string& value) {
+  char* end = nullptr;
+  const double number = std::strtod(value.c_str(), &end);
+  if (value.empty() || *end != '\0' || !std::isfinite(number)) {
+    Fail(ErrorClass::kConfig, "request: " + key + " must be a number, got '" + value + "'");
+  }
+  return number;
+}
+
 Action ParseAction(const std::string& value) {
   if (value == "machine") return Action::kMachine;
   if (value == "describe") return Action::kDescribe;
@@ -28,8 +38,9 @@ Action ParseAction(const std::string& value) {
   if (value == "endure") return Action::kEndure;
   if (value == "sessions") return Action::kSessions;
   if (value == "energy") return Action::kEnergy;
+  if (value == "generate") return Action::kGenerate;
   Fail(ErrorClass::kConfig,
-       "request: action must be machine, describe, measure, trace, endure, sessions or energy, got '" + value + "'");
+       "request: action must be machine, describe, measure, trace, endure, sessions, energy or generate, got '" + value + "'");
 }
 
 void Set(Request* request, const std::string& key, const std::string& value) {
@@ -71,6 +82,22 @@ void Set(Request* request, const std::string& key, const std::string& value) {
     request->idle_ns = Number(key, value);
   } else if (key == "deadline_s") {
     request->deadline_s = Number(key, value);
+  } else if (key == "step") {
+    request->step = Number(key, value);
+  } else if (key == "depth") {
+    request->depth = Number(key, value);
+  } else if (key == "context") {
+    request->context = Number(key, value);
+  } else if (key == "cache_in_place") {
+    request->cache_in_place = Number(key, value) != 0;
+  } else if (key == "stop") {
+    request->stops.push_back(Number(key, value));
+  } else if (key == "temperature") {
+    request->sampling.temperature = Real(key, value);
+  } else if (key == "top_k") {
+    request->sampling.top_k = Number(key, value);
+  } else if (key == "top_p") {
+    request->sampling.top_p = Real(key, value);
   } else if (key == "sys") {
     request->sys = value;
   } else {
@@ -83,7 +110,7 @@ void Set(Request* request, const std::string& key, const std::string& value) {
 Request ReadRequest(std::istream& lines) {
   Request request;
   for (std::string line; std::getline(lines, line);) {
-    if (line.empty()) continue;
+    if (line.empty()) break;
     const size_t split = line.find('=');
     if (split == std::string::npos) Fail(ErrorClass::kConfig, "request: a line must be key=value, got '" + line + "'");
     Set(&request, line.substr(0, split), line.substr(split + 1));

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "runner/sampling.h"
+
 namespace edgecomp::runner {
 
 enum class Action {
@@ -18,6 +20,7 @@ enum class Action {
   kEndure,    // one session for minutes
   kSessions,  // many, one after the other
   kEnergy,
+  kGenerate,  // text, in turns that are told by lines behind the request (generate.h)
 };
 
 struct Request {
@@ -39,10 +42,18 @@ struct Request {
   int64_t sessions = 0;                  // to open and close
   int64_t idle_ns = 0;                   // for which idle power is measured before an energy run
   int64_t deadline_s = 0;                // the process ends itself after so many seconds; 0 for never
-  std::string sys = "/sys";              // where the kernel tells of temperatures and frequencies
+  // Of a language model with a cache:
+  int64_t step = 0;             // tokens that it is given at once, in a test of its rate (decoder_test.h); 0 for no such test
+  int64_t depth = 0;            // tokens that its cache holds before
+  int64_t context = 0;          // that a text may have at most
+  bool cache_in_place = false;  // whether the runtime writes new keys and values behind the old ones, in one buffer
+  std::vector<int64_t> stops;   // tokens that end a text
+  Sampling sampling;            // how tokens of a text are chosen
+  std::string sys = "/sys";     // where the kernel tells of temperatures and frequencies
 };
 
-// Fails with ConfigError on an unknown key or a value that is no number where one must be.
+// Reads lines to their end, or to an empty one, behind which an action may find more. Fails with ConfigError on an unknown key or a
+// value that is no number where one must be.
 Request ReadRequest(std::istream& lines);
 
 }  // namespace edgecomp::runner

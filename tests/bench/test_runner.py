@@ -196,7 +196,8 @@ def test_the_runner_refuses_what_it_does_not_know(tmp_path: Path) -> None:
         for lines, message in {
             (("colour", "red"),): "unknown key 'colour'",
             (("threads", "-1"),): "whole number of at least 0, got '-1'",
-            (("action", "dance"),): "machine, describe, measure, trace, endure, sessions or energy",
+            (("action", "dance"),): "machine, describe, measure, trace, endure, sessions, energy or generate",
+            (("top_p", "much"),): "top_p must be a number, got 'much'",
             (("cpu", "5000"),): "no processor 5000",
         }.items():
             with pytest.raises(ConfigError, match=message):

@@ -20,7 +20,7 @@ LARGEST = 256 * 1024
 VERSION = 0x01000001
 CNXN, OPEN, OKAY, CLSE, WRTE = (int.from_bytes(name, "little") for name in (b"CNXN", b"OPEN", b"OKAY", b"CLSE", b"WRTE"))
 BANNER = b"device::ro.product.name=standin;ro.product.model=StandIn;ro.product.device=standin;features=shell_v2,cmd,stat_v2"
-STDOUT, STDERR, EXIT = 1, 2, 3
+STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
 PHONE_FOLDER = "/data/local/tmp"
 CPUINFO = "processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd0b\nCPU revision\t: 1\n"
 
@@ -131,16 +131,32 @@ class Connection:
 
 
 async def shell(stream: Stream, command: str) -> None:
-    """Run a command; its output and exit code go to the client."""
+    """Run a command; what the client sends is its input, its output and exit code go to the client."""
     pipe = subprocess.PIPE
-    process = await asyncio.create_subprocess_shell(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    process = await asyncio.create_subprocess_shell(command, stdin=pipe, stdout=pipe, stderr=pipe)
+
+    async def feed(target: asyncio.StreamWriter) -> None:
+        while True:
+            try:
+                number, size = struct.unpack("<BI", await stream.read(5))
+                data = await stream.read(size)
+            except EOFError:  # the client has gone, and what it started ends with it
+                target.close()
+                return
+            if number == STDIN:
+                target.write(data)
+            elif number == CLOSE_STDIN:
+                target.close()
 
     async def pump(source: asyncio.StreamReader | None, number: int) -> None:
         while source is not None and (data := await source.read(32768)):
             await stream.write(struct.pack("<BI", number, len(data)) + data)
 
+    assert process.stdin is not None  # it was asked for
+    feeding = asyncio.create_task(feed(process.stdin))
     await asyncio.gather(pump(process.stdout, STDOUT), pump(process.stderr, STDERR))
     code = await process.wait()
+    feeding.cancel()
     await stream.write(struct.pack("<BIB", EXIT, 1, code if code >= 0 else 128 - code))
     stream.close()
 

@@ -99,6 +99,18 @@ def test_what_was_not_used_for_a_month_goes(phone: tuple[str, Path], bundle: Pat
     assert all(path.stat().st_mtime > month_ago + 1 for path in objects.iterdir())
 
 
+def test_a_phone_writes_what_this_machine_does(
+    phone: tuple[str, Path], bundle: Path, fused_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, root = phone
+    texts = []
+    for device in ([], ["--device", url, "--bundle", str(bundle)]):
+        assert main(["generate", str(fused_folder), "--prompt", "the quick brown fox", "-n", "12", "--json", *device]) == 0
+        texts.append(json.loads(capsys.readouterr().out)["turns"][0]["text"])
+    assert texts[0] == texts[1]
+    assert not list((root / "data/local/tmp/edgecomp/runs").iterdir())
+
+
 def test_doctor_over_adb(phone: tuple[str, Path], bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--device", phone[0], "--bundle", str(bundle), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

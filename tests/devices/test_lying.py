@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from board import Board
 from onnx_models import embedding_table, save_encoder
 
 import edgecomp.devices
@@ -24,7 +24,6 @@ from edgecomp.cli import main
 from edgecomp.devices.base import Completed
 from edgecomp.devices.local import LocalDevice
 from edgecomp.devices.process import run_bounded
-from edgecomp.devices.shell import ShellDevice
 from edgecomp.errors import DeviceError, visible
 
 QUICK = BenchOptions(sequence=8, rounds=1, warmup=1, min_iterations=2, min_duration_s=0, max_spread=1e9)
@@ -213,27 +212,6 @@ def test_output_is_bounded_while_it_is_read(tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout) == (0, "done\n")
     assert len(done.stderr) <= 300_000
     assert done.stderr.endswith("\\x1b00019999\n")
-
-
-class Board(ShellDevice):
-    """A board behind a shell: this machine, in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__("board://", str(folder))
-        self.edit: Callable[[str, str], str] = lambda _script, stdout: stdout
-        self.uploads: list[str] = []
-
-    def shell(self, script: str, timeout_s: float) -> Completed:
-        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=timeout_s, check=False)
-        return Completed(done.returncode, self.edit(script, done.stdout), done.stderr)
-
-    def upload(self, source: Path, target: str) -> Completed:
-        self.uploads.append(target)
-        Path(target).write_bytes(source.read_bytes())
-        return Completed(0, "", "")
-
-    def download(self, source: str, target: Path) -> Completed:
-        raise NotImplementedError
 
 
 @pytest.fixture

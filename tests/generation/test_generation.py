@@ -17,11 +17,11 @@ import pytest
 
 from edgecomp.array_file import write_arrays
 from edgecomp.checkpoint import CompressedModel
-from edgecomp.cli import generate, main
+from edgecomp.cli import main
 from edgecomp.errors import CheckpointError, ConfigError, ModelError
 from edgecomp.exported.files import digest_of
 from edgecomp.exported.language_folder import DESCRIPTION, GENAI, TOKENIZER
-from edgecomp.exporters import ExportOptions, export
+from edgecomp.exporters import export
 from edgecomp.generation import session as session_module
 from edgecomp.generation.chat import Template
 from edgecomp.generation.folder import Folder, read_folder
@@ -35,23 +35,19 @@ PROMPT = [5, 17, 40, 3, 66, 21, 9, 33]
 TEXT = "the quick brown fox"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> CompressedModel:
-    return language_models.compressed(tmp_path_factory.mktemp("model"), "llama")
+@pytest.fixture
+def model(language_model: CompressedModel) -> CompressedModel:
+    return language_model
 
 
-@pytest.fixture(scope="module")
-def path(model: CompressedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exported") / "fused"
-    export(model, "onnx", folder)
-    return folder
+@pytest.fixture
+def path(fused_folder: Path) -> Path:
+    return fused_folder
 
 
-@pytest.fixture(scope="module")
-def portable(model: CompressedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exported") / "portable"
-    export(model, "onnx", folder, options=ExportOptions(attention="portable"))
-    return folder
+@pytest.fixture
+def portable(portable_folder: Path) -> Path:
+    return portable_folder
 
 
 def endless(path: Path) -> Folder:
@@ -360,4 +356,7 @@ def test_what_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_rates_are_told(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(path), "--prompt", TEXT, "-n", "3"]) == 0
     assert "for the cache" in capsys.readouterr().err
-    assert generate._peak_bytes() > 1 << 20
+    session = Session(endless(path))
+    written(session, PROMPT, 2)
+    tokens = Tokens(path / TOKENIZER, session.folder.vocabulary)
+    assert Writer(session, tokens, Sampler(Sampling())).held().peak > 1 << 20
