@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgecomp.errors import CheckpointError, ConfigError, ModelError, first_line
-from edgecomp.exported.language_folder import MODEL
 from edgecomp.exported.library import AUTO, resolve_library
 from edgecomp.exported.onnx_file import read_onnx
 from edgecomp.exported.session import import_onnxruntime, input_specs, open_session, runtime_errors
@@ -36,7 +35,7 @@ class Session:
         tokens: those that the cache is of.
 
     Raises:
-        ConfigError: a context that the model was not exported for.
+        ConfigError: a context that the model was not exported for, or a model for another runtime.
         CheckpointError: the model has no cache of the kind that edgecomp exports.
         ModelError: no memory is left for the cache.
         RuntimeUnavailableError: the runtime or the library is missing.
@@ -47,7 +46,9 @@ class Session:
         self.context = folder.require_context(context)
         self.folder = folder
         self.tokens: list[int] = []
-        model = folder.path / MODEL
+        if folder.description.runtime != "onnxruntime":
+            raise ConfigError(f"{folder.path} is for {folder.description.runtime}, and a session of ONNX Runtime is asked for")
+        model = folder.model
         self._session = open_session(model, resolve_library(library, read_onnx(model)), threads)
         self._shapes = _cache_shapes(self._session, model)
         try:

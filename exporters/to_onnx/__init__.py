@@ -15,9 +15,10 @@ from edgecomp.errors import ConfigError, ExportError, OutputError, first_line
 from edgecomp.exported.language_folder import MODEL
 from edgecomp.exported.onnx_file import CONDITIONS, LIMITS, PARAMETERS
 from edgecomp.exporters.capture import Capture, capture
+from edgecomp.exporters.language_folder import check_folder, is_folder
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
-from edgecomp.exporters.to_onnx.folder import NO_MACHINE, check_folder, is_folder, library, name_sizes, write_folder
+from edgecomp.exporters.to_onnx.folder import NO_MACHINE, library, name_sizes, write_folder
 from edgecomp.exporters.to_onnx.functions import function_protos
 from edgecomp.exporters.to_onnx.initializers import settle_initializers
 from edgecomp.exporters.to_onnx.lower import OPSET, lower
