@@ -157,17 +157,17 @@ def selected_variants() -> dict[str, str]:
     return chosen
 
 
-def run(operator: Operator, first: np.ndarray, factor: Factor, **others: Any) -> Floats:
+def run(operator: Operator, first: np.ndarray, factor: Factor | None, /, **others: Any) -> np.ndarray:
     """Run an operator of the table by its kernels, on one thread.
 
     Args:
         operator: of `edgecomp.ops.OPERATORS`.
         first: its first input.
-        factor: of the operator's format.
+        factor: of the operator's format; None for operators that take none.
         others: the inputs behind the factor's arrays (absent: None or left out) and the attributes behind the factor's, by name.
 
     Returns:
-        The output, float32.
+        The output, of the type that the table says.
 
     Raises:
         FormatError: the factor breaks a rule of its format's specification.
@@ -175,15 +175,17 @@ def run(operator: Operator, first: np.ndarray, factor: Factor, **others: Any) ->
         RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is wrong.
 
     """
-    known: dict[str, Any] = {operator.first.name: first, **factor.arrays, **others}
+    known: dict[str, Any] = {operator.first.name: first, **others}
+    if factor is not None:
+        known |= {"N": factor.shape[0], "K": factor.shape[1], **factor.attributes, **factor.arrays}
     arrays = [known.get(declared.name) for declared in operator.inputs]
     arrays = [None if array is None else np.asarray(array, order="C") for array in arrays]
     tensors = (_Tensor * len(arrays))(*map(_tensor, arrays))
-    attributes = _integers(operator, {"N": factor.shape[0], "K": factor.shape[1], **factor.attributes, **others})
+    attributes = _integers(operator, known)
     results: list[np.ndarray] = []
 
     def output(_context: int, dims: Any, rank: int) -> int:
-        results.append(np.empty(dims[:rank], np.float32))
+        results.append(np.empty(dims[:rank], operator.output.dtype))
         return _address(results[-1])
 
     def temporary(_context: int, size: int) -> int:
@@ -365,7 +367,7 @@ def _tensor(array: np.ndarray | None) -> _Tensor:
 
 
 def _integers(operator: Operator, values: Mapping[str, Any]) -> list[int]:
-    """The values of an operator's attributes, one after the other; a choice counts from 0."""
+    """The values of an operator's attributes, one after the other: of a choice its number, of a float the bits."""
     integers: list[int] = []
     for declared in operator.attributes:
         value = values[declared.name]
@@ -375,6 +377,8 @@ def _integers(operator: Operator, values: Mapping[str, Any]) -> list[int]:
             integers.append(declared.choices.index(value))
         elif declared.type == "ints":
             integers += value
+        elif declared.type == "float":
+            integers.append(int(np.float32(value).view(np.int32)))
         else:
             integers.append(value)
     return integers

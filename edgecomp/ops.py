@@ -10,7 +10,8 @@
 
 An operator's inputs are its first one, its factor's arrays and then the rest; attributes are the factor's and then the operator's
 own. Adapters read both by this order and know no operator by name. An optional input that is absent is `None` in PyTorch and
-ExecuTorch, and in ONNX an empty tensor of shape `[0]`, since a function body cannot ask whether an input is there.
+ExecuTorch, and in ONNX an empty tensor of shape `[0]`, since a function body cannot ask whether an input is there. Operators of
+attention have no factor.
 
 An operator that has been released never changes its inputs, attributes or meaning: ONNX Runtime matches kernels by name and
 refuses a node with an input that the kernel does not know, whatever the domain's version. A fusion or a new input is an operator
@@ -31,10 +32,10 @@ DOMAIN = "ai.edgecomp"
 DOMAIN_VERSION = 1
 NAMESPACE = "edgecomp"
 
-AttributeType = Literal["int", "ints", "string"]
+AttributeType = Literal["int", "ints", "float", "string"]
 
-# The element types of inputs, in the order of the C enumeration `ec_type` (which begins with none).
-DTYPES = ("float32", "uint8", "int8", "uint16", "int32", "int64")
+# The element types of tensors, in the order of the C enumeration `ec_type` (which begins with none).
+DTYPES = ("float32", "uint8", "int8", "uint16", "int32", "int64", "float16")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class OpAttribute:
 
     Args:
         name: as in every runtime.
-        type: `int`, `ints` of a fixed count, or `string` of a fixed set.
+        type: `int`, `ints` of a fixed count, `float` (float32), or `string` of a fixed set.
         count: how many integers `ints` holds.
         choices: the strings, in the order of the C enumeration `ec_<name>`.
 
@@ -67,7 +68,10 @@ class OpAttribute:
 
 @dataclass(frozen=True)
 class FactorSchema:
-    """The arrays and attributes by which an operator is given a factor of a format."""
+    """The arrays and attributes by which an operator is given a factor of a format.
+
+    `format` also names the module of references (`edgecomp.references`); one without arrays is of operators that take no factor.
+    """
 
     format: str
     arrays: tuple[OpInput, ...]
@@ -84,7 +88,7 @@ class Operator:
         first: what it is applied to.
         inputs_after: inputs behind the factor's arrays.
         attributes_after: attributes behind the factor's.
-        output: float32; its shape follows from that of the first input and from the attributes.
+        output: its shape follows from that of the first input and from the attributes, but for a size that other inputs tell.
         meaning: the formula, for the document.
         in_place: name of the input whose memory the output may take where nobody else reads it, and shapes are the same.
 
@@ -112,7 +116,7 @@ class Operator:
     @property
     def onnx_name(self) -> str:
         """CamelCase name in the domain `ai.edgecomp`: `lut_matmul` -> `LutMatMul`, `lut_conv2d` -> `LutConv2D`."""
-        special = {"matmul": "MatMul", "conv2d": "Conv2D"}
+        special = {"matmul": "MatMul", "conv2d": "Conv2D", "kv": "KV"}
         return "".join(special.get(word, word.capitalize()) for word in self.name.split("_"))
 
     @property
@@ -131,13 +135,31 @@ class Operator:
         return f"{self.torch_name}.out"
 
     @property
+    def writes_first(self) -> bool:
+        """Whether the output may take the place of the first input."""
+        return self.in_place == self.first.name
+
+    @property
+    def executorch_names(self) -> tuple[str, ...]:
+        """Qualified names of its variants: that one, and one that writes to the first input, where there is such."""
+        return (self.executorch_name, f"{self.torch_name}_") if self.writes_first else (self.executorch_name,)
+
+    @property
     def executorch_schema(self) -> str:
         """PyTorch schema of that variant, without the namespace."""
         return f"{self.name}.out({self._parameters}, Tensor(a!) out) -> Tensor(a!)"
 
     @property
+    def executorch_in_place_schema(self) -> str:
+        """PyTorch schema of the variant that writes to its first input, for operators that have one (`writes_first`).
+
+        PyTorch knows one by its name and by that of the input, `self`.
+        """
+        return f"{self.name}_(Tensor(a!) self{self._parameters.removeprefix(f'Tensor {self.first.name}')}) -> Tensor(a!)"
+
+    @property
     def _parameters(self) -> str:
-        types = {"int": "int", "ints": "int[]", "string": "str"}
+        types = {"int": "int", "ints": "int[]", "float": "float", "string": "str"}
         inputs = [f"Tensor{'?' if i.optional else ''} {i.name}" for i in self.inputs]
         attributes = [f"{types[a.type]} {a.name}" for a in self.attributes]
         return f"{', '.join(inputs)}, *, {', '.join(attributes)}"
@@ -223,10 +245,64 @@ LUT_NARROW_CONV2D = Operator(
     "a convolution in float32; columns of w are (kernel row, kernel column, channel of the group)",
 )
 
+# Attention with a cache of keys and values. A row of the cache is what one head has for one token: head_size float32 or float16, or
+# int8 and behind them a scale of its own: value = int8 (1 + m / 128) 2^e, with e and m (0 to 127) the last two int8 of the row.
+CACHES: dict[str, tuple[str, int]] = {"float32": ("float32", 0), "float16": ("float16", 0), "int8": ("int8", 2)}
+ATTENTION = FactorSchema("attention", (), ())
+
+_BEFORE = OpInput("before", "int32", "[batch]")
+_TABLES = (OpInput("cos", "float32", "[context, rotated/2]"), OpInput("sin", "float32", "[context, rotated/2]"))
+
+
+def _kv_append(cache: str) -> Operator:
+    dtype, extra = CACHES[cache]
+    row = "head_size + 2" if extra else "head_size"
+    return Operator(
+        f"kv_append_{cache}",
+        ATTENTION,
+        first=OpInput("past", dtype, f"[batch, kv_heads, places, {row}]"),
+        inputs_after=(OpInput("x", "float32", "[batch, sequence, width]"), _BEFORE, OpInput("total", "int32", "[]"), *_TABLES),
+        attributes_after=(OpAttribute("first", "int"),),
+        output=OpInput("present", dtype, f"[batch, kv_heads, max(places, total), {row}]"),
+        in_place="past",
+        meaning="new[b, i, h] = turned(x[b, i, first + h head_size : first + (h + 1) head_size], before[b] + i)\n"
+        f"present[b, h, before[b] + i] = {cache}(new[b, i, h]), i = 0 to sequence - 1; other places as past has them, or 0\n"
+        "turned(v, p): for j below rotated/2 the pair v[j], v[j + rotated/2] turned by the angle of cos[p, j], sin[p, j]",
+    )
+
+
+def _kv_attention(cache: str) -> Operator:
+    dtype, extra = CACHES[cache]
+    row = "head_size + 2" if extra else "head_size"
+    kept = f"[batch, kv_heads, places, {row}]"
+    return Operator(
+        f"kv_attention_{cache}",
+        ATTENTION,
+        first=OpInput("x", "float32", "[batch, sequence, width]"),
+        inputs_after=(OpInput("keys", dtype, kept), OpInput("values", dtype, kept), _BEFORE, *_TABLES),
+        attributes_after=(
+            OpAttribute("heads", "int"),
+            OpAttribute("head_size", "int"),
+            OpAttribute("window", "int"),
+            OpAttribute("scale", "float"),
+            OpAttribute("cap", "float"),
+        ),
+        output=OpInput("y", "float32", "[batch, sequence, heads head_size]"),
+        meaning="query[b, i, h] = turned(x[b, i, h head_size : (h + 1) head_size], p), p = before[b] + i\n"
+        "s[j] = scale query[b, i, h] keys[b, g, j] of the head g = floor(h kv_heads / heads); cap tanh(s[j] / cap) where cap > 0\n"
+        "y[b, i, h] = sum_j softmax(s)[j] values[b, g, j] over j = 0 to p, or p - window + 1 to p where window > 0",
+    )
+
+
+KV_APPEND = {cache: _kv_append(cache) for cache in CACHES}
+KV_ATTENTION = {cache: _kv_attention(cache) for cache in CACHES}
+
 # What the attributes of an epilogue say where there is none.
 NO_EPILOGUE: dict[str, int | str] = {"activation": "none", "gated": 0}
 
-OPERATORS: dict[str, Operator] = {op.name: op for op in (LUT_MATMUL, LUT_GATHER, LUT_CONV2D, LUT_NARROW_CONV2D)}
+OPERATORS: dict[str, Operator] = {
+    op.name: op for op in (LUT_MATMUL, LUT_GATHER, LUT_CONV2D, LUT_NARROW_CONV2D, *KV_APPEND.values(), *KV_ATTENTION.values())
+}
 
 # Which operator runs a stage; a (format, op) that is absent runs on the runtime's own dense operators.
 STAGE_OPERATORS: dict[tuple[str, StageOp], Operator] = {

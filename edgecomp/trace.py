@@ -134,7 +134,8 @@ def _export(model: LoadedModel, examples: list[Tensor], sizes: Mapping[str, int]
                 f"{_remedy(error, model.inputs)}"
             ) from error
     sys.stderr.write(printed.getvalue())
-    _require_stateless(program, run.assigned)
+    if not (isinstance(model.module, Bound) and model.module.keeps):
+        _require_stateless(program, run.assigned)
     dynamic = {str(dim): size for _, dim, size in input_sizes(program, model.inputs) if isinstance(size, SymInt)}
     asked = [*questions, *_keep_dynamic_axes(program)]
     return Trace(program, decisions(asked, dynamic, sizes), tuple(run.kept))

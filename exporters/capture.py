@@ -15,6 +15,7 @@ from edgecomp.decisions import conditions
 from edgecomp.errors import ExportError
 from edgecomp.exporters.packed import check_readers
 from edgecomp.graph import input_sizes
+from edgecomp.models.bound import Bound
 from edgecomp.modules import PackedFactor
 from edgecomp.tensor import TensorSpec
 from edgecomp.trace import trace
@@ -56,7 +57,8 @@ def capture(model: CompressedModel, max_sizes: Mapping[str, int] | None = None) 
         ExportError: the model is not float32 or cannot be traced, a named size is not free, or forward reads packed buffers itself.
 
     """
-    _check_float32(model.module)
+    if not (isinstance(model.module, Bound) and model.module.keeps):  # a cache may be of another type
+        _check_float32(model.module)
     found = trace(model, max_sizes)
     program = found.program
     check_readers(program, model)

@@ -12,8 +12,9 @@ import numpy as np
 from edgecomp.bench.options import BenchOptions
 from edgecomp.bench.record import TokenTest
 from edgecomp.errors import ConfigError
-from edgecomp.exported.language_folder import MODEL
-from edgecomp.exported.onnx_file import OnnxFile, read_onnx
+from edgecomp.exported.executorch_file import ExecutorchFile
+from edgecomp.exported.onnx_file import OnnxFile
+from edgecomp.exported.read import read_exported
 from edgecomp.generation.folder import Folder, read_folder
 
 # The name of the runner's one input (runtimes/runner/decoder_test.cpp).
@@ -32,7 +33,7 @@ class FolderTest:
     """
 
     folder: Folder
-    model: OnnxFile
+    model: OnnxFile | ExecutorchFile
     test: TokenTest
 
     @property
@@ -67,7 +68,7 @@ def tests_of(path: Path, options: BenchOptions) -> Iterator[FolderTest]:
 
     """
     folder = read_folder(path, writes=False)
-    model = read_onnx(path / MODEL)
+    model = read_exported(folder.model)
     tests = [
         TokenTest(kind=kind, tokens=count, depth=depth)
         for depth in options.depths

@@ -34,11 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--golden-inputs", type=Path, metavar="FILE.npz", help="an array for each input, whose first axis counts")
     add_sizes(parser, "a dynamic size of golden inputs that are made up, as the model names it")
-    language = parser.add_argument_group("language models with a cache (target onnx, the output a folder)")
+    language = parser.add_argument_group("language models with a cache (the output a folder)")
     language.add_argument(
-        "--attention", default="fused", help="fused: by an operator of ONNX Runtime (default); portable: by standard operators"
+        "--attention",
+        default="fused",
+        help="fused: by our operators (default); gqa: by ONNX Runtime's GroupQueryAttention; portable: by standard operators",
     )
-    language.add_argument("--last-logits", action="store_true", help="logits of the last token alone: lm-eval needs all")
+    language.add_argument(
+        "--cache", default="float32", help="what keys and values are kept as: float32 (default), float16, or int8 with scales"
+    )
+    language.add_argument(
+        "--last-logits", action="store_true", help="logits of the last token alone: lm-eval needs all (executorch: always)"
+    )
     language.add_argument("--context", type=int, metavar="TOKENS", help="tokens of a text at most (default: what the model takes)")
     language.add_argument(
         "--for",
@@ -72,6 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
         max_sizes=parse_sizes(arguments.max_sizes),
         external_weights=arguments.external_weights,
         attention=arguments.attention,
+        cache=arguments.cache,
         last_logits=arguments.last_logits,
         context=arguments.context,
         machine=arguments.machine,

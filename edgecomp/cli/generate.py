@@ -70,6 +70,10 @@ def run(arguments: argparse.Namespace) -> None:
         require_writable_target(arguments.save_prefix, overwrite=arguments.force)
     folder = read_folder(arguments.artifact)
     tokens = Tokens(folder.path / TOKENIZER, folder.vocabulary)
+    # A program of ExecuTorch is run by the measuring program, here too: one that ends its runtime does not end this process.
+    if arguments.device is None and folder.description.runtime == "executorch":
+        arguments.device = "local"
+        _require_sense(arguments)
     (_write_here if arguments.device is None else _write_there)(arguments, folder, tokens, sampler)
 
 
@@ -89,7 +93,10 @@ def _require_sense(arguments: argparse.Namespace) -> None:
     if arguments.prompt == "":
         raise ConfigError("a prompt must hold at least one character, got none")
     if arguments.device is not None and (arguments.prefix is not None or arguments.save_prefix is not None):
-        raise ConfigError("--prefix and --save-prefix keep what was computed on this machine: leave them out with --device")
+        raise ConfigError(
+            "--prefix and --save-prefix keep what ONNX Runtime computed in this process: leave them out with --device, and with a "
+            "model for ExecuTorch, which keeps its cache itself"
+        )
     for name, value in (("--max-tokens", arguments.max_tokens), ("--threads", arguments.threads), ("--timeout", arguments.timeout)):
         if not value >= 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")

@@ -38,7 +38,7 @@ METHOD = "forward"
 MANIFEST_METHOD, INPUT_NAMES_METHOD, OUTPUT_NAMES_METHOD = "edgecomp_manifest", "edgecomp_input_names", "edgecomp_output_names"
 IDENTITY_METHOD = "edgecomp_identity"  # edgecomp.identity
 MANIFEST_SCHEMA = 1
-_OWN_NAMES = frozenset(operator.executorch_name for operator in OPERATORS.values())
+_OWN_NAMES = frozenset(name for operator in OPERATORS.values() for name in operator.executorch_names)
 
 _PROGRAM_IDENTIFIER, _PROGRAM_HEADER = b"ET12", b"eh00"
 _BASE = 24  # of the header's field that tells where segments begin

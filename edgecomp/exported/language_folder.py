@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, read_json
 from edgecomp.errors import CheckpointError, ModelError
 
-DESCRIPTION, MODEL, GENAI, TOKENIZER = "edgecomp.json", "model.onnx", "genai_config.json", "tokenizer.json"
+DESCRIPTION, GENAI, TOKENIZER = "edgecomp.json", "genai_config.json", "tokenizer.json"
+MODEL, PROGRAM = "model.onnx", "model.pte"
 FORMAT, VERSION = "edgecomp-language-model", 1
 
-Attention = Literal["fused", "portable"]
+_Kind = TypeVar("_Kind", bound=str)
+LanguageRuntime = Literal["onnxruntime", "executorch"]
+# The file of the model, by runtime.
+MODELS: Mapping[LanguageRuntime, str] = {"onnxruntime": MODEL, "executorch": PROGRAM}
+Attention = Literal["fused", "gqa", "portable"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 
 
@@ -22,17 +27,30 @@ class Description:
     """What a folder says of itself.
 
     Args:
-        attention: `fused` or `portable`.
+        runtime: of the model.
+        attention: `fused`, `gqa` or `portable` (`edgecomp.language.attention`).
         last_logits: logits of the last token alone.
+        context: tokens that a text may have.
+        vocabulary: rows of the model's table of tokens.
+        stop: tokens that end a text.
         library_for: the machine that the library in it is for, as `uname -m` says it; None without one.
         files: SHA-256 of the others in hexadecimal, by name.
 
     """
 
+    runtime: LanguageRuntime
     attention: Attention
     last_logits: bool
+    context: int
+    vocabulary: int
+    stop: frozenset[int]
     library_for: str | None
     files: Mapping[str, str]
+
+    @property
+    def model(self) -> str:
+        """The model's file."""
+        return MODELS[self.runtime]
 
 
 def read_description(folder: Path) -> Description:
@@ -57,12 +75,25 @@ def read_description(folder: Path) -> Description:
         outside = next((name for name in files if Path(name).is_absolute() or ".." in Path(name).parts), None)
         if outside is not None:
             raise CheckpointError(f"{path} must name files of its folder, got {outside}: export the model again")
-        attention = next((kind for kind in ATTENTIONS if kind == content["attention"]), None)
-        if attention is None:
-            raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {content['attention']!r}")
         library_for = content["library_for"]
-        return Description(attention, content["logits"] == "last", None if library_for is None else str(library_for), files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Description(
+            _one_of(MODELS, "runtime", content),
+            _one_of(ATTENTIONS, "attention", content),
+            content["logits"] == "last",
+            int(content["context"]),
+            int(content["vocabulary"]),
+            frozenset(int(token) for token in content["stop"]),
+            None if library_for is None else str(library_for),
+            files,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(
             f"{path} must describe an exported language model, and does not ({error}): export it again"
         ) from error
+
+
+def _one_of(kinds: Iterable[_Kind], name: str, content: Mapping[str, Any]) -> _Kind:
+    found = next((kind for kind in kinds if kind == content[name]), None)
+    if found is None:
+        raise ValueError(f"{name} must be one of {', '.join(kinds)}, got {content[name]!r}")
+    return found

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, read_json
 from edgecomp.errors import CheckpointError, ConfigError
 from edgecomp.exported.files import digest_of
-from edgecomp.exported.language_folder import GENAI, MODEL, TOKENIZER, Description, read_description
+from edgecomp.exported.language_folder import GENAI, TOKENIZER, Description, read_description
 
 
 @dataclass(frozen=True)
@@ -34,14 +31,19 @@ class Folder:
     stop: frozenset[int]
 
     @property
+    def model(self) -> Path:
+        """The model's file."""
+        return self.path / self.description.model
+
+    @property
     def in_place(self) -> bool:
         """Whether the runtime writes new keys and values behind the old ones, where it is given one buffer for both."""
-        return self.description.attention == "fused"
+        return self.description.attention != "portable"
 
     @property
     def digest(self) -> str:
         """Of the model: what its weights and graph are, by the data's digest that the model file holds."""
-        return self.description.files[MODEL]
+        return self.description.files[self.description.model]
 
     def require_context(self, context: int | None) -> int:
         """Tokens that a text may have, where `context` is asked for.
@@ -74,7 +76,8 @@ def read_folder(path: Path, *, writes: bool = True) -> Folder:
 
     """
     description = read_description(path)
-    for name in (MODEL, GENAI, *((TOKENIZER,) if writes else ())):
+    needed = [description.model, *((GENAI,) if description.runtime == "onnxruntime" else ()), *((TOKENIZER,) if writes else ())]
+    for name in needed:
         if name not in description.files:
             why = " (the model had no tokenizer when it was compressed)" if name == TOKENIZER else ""
             raise CheckpointError(f"{path} must hold {name}, and was exported without{why}")
@@ -82,10 +85,7 @@ def read_folder(path: Path, *, writes: bool = True) -> Folder:
     for name, digest in description.files.items():
         if not name.endswith((".data", ".so")):
             _require_same(path / name, digest)
-    try:
-        return _folder(path, description, read_json(path / GENAI, LARGEST_CONFIGURATION_BYTES)["model"])
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"{path / GENAI} must describe the model, and does not ({error}): export it again") from error
+    return Folder(path, description, description.context, description.vocabulary, description.stop)
 
 
 def _require_same(file: Path, digest: str) -> None:
@@ -96,14 +96,3 @@ def _require_same(file: Path, digest: str) -> None:
             f"{file} must be the one that was exported with the model, and is another: a tokenizer of another model gives other "
             "tokens. Copy the whole folder again, or export it again"
         )
-
-
-def _folder(path: Path, description: Description, model: Mapping[str, Any]) -> Folder:
-    eos = model.get("eos_token_id", [])
-    return Folder(
-        path,
-        description,
-        int(model["context_length"]),
-        int(model["vocab_size"]),
-        frozenset(int(token) for token in (eos if isinstance(eos, list) else [eos])),
-    )

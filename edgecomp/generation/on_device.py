@@ -13,9 +13,8 @@ from edgecomp.devices.answers import part_of, validated
 from edgecomp.devices.bundle import require_machine
 from edgecomp.devices.session import Session
 from edgecomp.errors import DeviceError
-from edgecomp.exported.language_folder import MODEL
 from edgecomp.exported.library import AUTO, resolve_library
-from edgecomp.exported.onnx_file import read_onnx
+from edgecomp.exported.read import read_exported
 from edgecomp.generation.folder import Folder
 from edgecomp.generation.sampling import Sampler
 from edgecomp.generation.text import Tokens
@@ -86,13 +85,13 @@ class DeviceWriter:
         self._folder, self._tokens, self._sampler = folder, tokens, sampler
         self._given: list[int] = []  # tokens that the cache there is of
         self._held = Held(None, None, 0)
-        model = read_onnx(folder.path / MODEL)
+        model = read_exported(folder.model)
         found = resolve_library(library, model)
         names = [path.relative_to(folder.path).as_posix() for path in model.files]
         # What is sent is what was checked, wherever a link leads by now.
         sources = model.checked if session.copies else model.files
         files = session.push(dict(zip(names, sources, strict=True)))
-        lines: list[tuple[str, object]] = [("action", "generate"), ("artifact", files[MODEL])]
+        lines: list[tuple[str, object]] = [("action", "generate"), ("artifact", files[folder.model.name])]
         lines += [*(("file", path) for path in files.values()), ("threads", threads), ("context", self._context)]
         lines += [("cache_in_place", int(folder.in_place)), *(("stop", token) for token in sorted(folder.stop))]
         chosen = sampler.sampling

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from edgecomp.errors import CheckpointError, ConfigError, ModelError, first_line
-from edgecomp.exported.language_folder import MODEL
 from edgecomp.exported.library import AUTO, resolve_library
 from edgecomp.exported.onnx_file import read_onnx
 from edgecomp.exported.session import import_onnxruntime, input_specs, open_session, runtime_errors
 from edgecomp.generation.folder import Folder
+from edgecomp.ops import CACHES
 
 # Places that a cache in place has at first, and grows by at least.
 _ROOM = 256
@@ -34,7 +35,7 @@ class Session:
         tokens: those that the cache is of.
 
     Raises:
-        ConfigError: a context that the model was not exported for.
+        ConfigError: a context that the model was not exported for, or a model for another runtime.
         CheckpointError: the model has no cache of the kind that edgecomp exports.
         ModelError: no memory is left for the cache.
         RuntimeUnavailableError: the runtime or the library is missing.
@@ -45,7 +46,9 @@ class Session:
         self.context = folder.require_context(context)
         self.folder = folder
         self.tokens: list[int] = []
-        model = folder.path / MODEL
+        if folder.description.runtime != "onnxruntime":
+            raise ConfigError(f"{folder.path} is for {folder.description.runtime}, and a session of ONNX Runtime is asked for")
+        model = folder.model
         self._session = open_session(model, resolve_library(library, read_onnx(model)), threads)
         self._shapes = _cache_shapes(self._session, model)
         try:
@@ -101,40 +104,55 @@ class Session:
         self._cache.rewind(length)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Keys and values of the tokens, float32 `[1, heads, tokens, size]`, by name."""
+        """Keys and values of the tokens, as the cache keeps them, `[1, heads, tokens, row]`, by name."""
         return self._cache.read(len(self.tokens))
 
     def restore(self, tokens: Sequence[int], state: Mapping[str, np.ndarray]) -> None:
         """Take over what `state` gave.
 
         Raises:
-            ModelError: it is of another shape than this model's.
+            ModelError: it is of another type or shape than this model's.
 
         """
-        for name, (heads, size) in self._shapes.items():
-            found, shape = state.get(name), (1, heads, len(tokens), size)
-            if found is None or found.shape != shape or found.dtype != np.float32:
+        for name, kept in self._shapes.items():
+            found, shape = state.get(name), kept.shape(len(tokens))
+            if found is None or found.shape != shape or found.dtype.name != kept.dtype:
                 got = "none" if found is None else f"{found.dtype.name} {list(found.shape)}"
-                raise ModelError(f"the cache {name} must be float32 {list(shape)}, got {got}")
+                raise ModelError(f"the cache {name} must be {kept.dtype} {list(shape)}, got {got}")
         if len(tokens) >= self.context:
             raise ModelError(f"a saved beginning must be shorter than the context of {self.context} tokens, got {len(tokens)}")
         self._cache.write(state, len(tokens))
         self.tokens = list(tokens)
 
 
-def _cache_shapes(session: Any, model: Path) -> dict[str, tuple[int, int]]:
-    """Heads of each cache that the model takes, and their size, by the input's name.
+@dataclass(frozen=True)
+class _Kept:
+    """What one input of the cache is of: a type, heads, and values of a head's row."""
+
+    dtype: str
+    heads: int
+    row: int
+
+    def shape(self, places: int) -> tuple[int, int, int, int]:
+        return 1, self.heads, places, self.row
+
+    def zeros(self, places: int) -> np.ndarray:
+        return np.zeros(self.shape(places), self.dtype)
+
+
+def _cache_shapes(session: Any, model: Path) -> dict[str, _Kept]:
+    """What each cache that the model takes is of, by the input's name.
 
     Raises:
         CheckpointError: it is none that takes tokens and a mask besides, and gives logits and caches.
 
     """
     inputs, outputs = input_specs(session), [output.name for output in session.get_outputs()]
-    shapes: dict[str, tuple[int, int]] = {}
+    shapes: dict[str, _Kept] = {}
     for spec in inputs[2:]:
-        match spec.dtype, spec.shape:
-            case "float32", (str(), int(heads), str(), int(size)):
-                shapes[spec.name] = heads, size
+        match spec.shape:
+            case (str(), int(heads), str(), int(row)) if spec.dtype in {dtype for dtype, _ in CACHES.values()}:
+                shapes[spec.name] = _Kept(spec.dtype, heads, row)
     names = [spec.name for spec in inputs]
     expected = ["logits", *(name.replace("past_key_values", "present") for name in shapes)]
     if not shapes or names != ["input_ids", "attention_mask", *shapes] or outputs != expected:
@@ -173,9 +191,9 @@ class _Cache(Protocol):
 class _Grown:
     """Each run gives a cache that is longer than the one it takes."""
 
-    def __init__(self, session: Any, shapes: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(self, session: Any, shapes: Mapping[str, _Kept]) -> None:
         self._session = session
-        self._arrays = {name: np.zeros((1, heads, 0, size), np.float32) for name, (heads, size) in shapes.items()}
+        self._arrays = {name: kept.zeros(0) for name, kept in shapes.items()}
 
     @property
     def nbytes(self) -> int:
@@ -200,7 +218,7 @@ class _Grown:
 class _InPlace:
     """One buffer for the cache that a run takes and gives, with room for more tokens."""
 
-    def __init__(self, session: Any, shapes: Mapping[str, tuple[int, int]], context: int) -> None:
+    def __init__(self, session: Any, shapes: Mapping[str, _Kept], context: int) -> None:
         self._session, self._shapes, self._context = session, shapes, context
         self._binding = session.io_binding()
         self._arrays: dict[str, np.ndarray] = {}
@@ -214,7 +232,7 @@ class _InPlace:
         """Buffers of `room` places, the first `used` of which are those of `contents`."""
         ort = import_onnxruntime()
         room = min(room, self._context)
-        made = {name: np.zeros((1, heads, room, size), np.float32) for name, (heads, size) in self._shapes.items()}
+        made = {name: kept.zeros(room) for name, kept in self._shapes.items()}
         for name, array in contents.items():
             made[name][:, :, :used] = array[:, :, :used]
         for name, array in made.items():

@@ -6,6 +6,6 @@ targets capture, and `build` makes it of a compressed model and holds it to the 
 
 from __future__ import annotations
 
-from edgecomp.language.build import DecoderOptions, with_cache
+from edgecomp.language.build import DecoderOptions, with_buffers, with_cache
 
-__all__ = ["DecoderOptions", "with_cache"]
+__all__ = ["DecoderOptions", "with_buffers", "with_cache"]

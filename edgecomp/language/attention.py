@@ -1,11 +1,12 @@
-"""Attention with a key-value cache, in two forms: one operator that ONNX Runtime has, and standard operators.
+"""Attention with a key-value cache, in three forms: an operator that ONNX Runtime has, our operators, and standard ones.
 
-Both take new tokens `[batch, sequence]`, a mask `[batch, total]` of ones where a token counts, of the past and then the new ones,
+All take new tokens `[batch, sequence]`, a mask `[batch, total]` of ones where a token counts, of the past and then the new ones,
 and the past keys and values `[batch, kv_heads, past, head_size]`; they give those of past and new ones.
 
-`GroupedStep` is for `com.microsoft::GroupQueryAttention`, in which a row's tokens lie without gaps: row b has its first
-`sum(mask[b])` places filled. New tokens of a row must stand together, so that padding in front of a prompt is moved behind it, and
-the result back; it counts in the first run alone. `PlainStep` keeps every token where it came, padding included.
+`GroupedStep` is for `com.microsoft::GroupQueryAttention`, and `KeptStep` for ours, whose cache may be of a smaller type;
+`BufferedStep` is that for one row and a cache that the program keeps itself. In all of these a row's tokens lie without gaps: row b
+has its first `sum(mask[b])` places filled. New tokens of a row must stand together, so that padding in front of a prompt is moved
+behind it, and the result back; it counts in the first run alone. `PlainStep` keeps every token where it came, padding included.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.library import Library
+
+import edgecomp.torch_ops  # noqa: F401  (registers our operators)
+from edgecomp.ops import CACHES, KV_APPEND, KV_ATTENTION
+from edgecomp.references.attention import turned
 
 NAMESPACE = "edgecomp_language"
 
@@ -65,15 +70,6 @@ class Rotary(nn.Module):
         return turned(x, self.cos, self.sin, positions)
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor) -> Tensor:
-    """`x [batch, sequence, heads, size]`, pairs `(i, i + rotated / 2)` turned by the angles of `positions [batch, sequence]`."""
-    half = cos.shape[1]
-    cosines, sines = cos[positions][:, :, None], sin[positions][:, :, None]
-    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    parts = [first * cosines - second * sines, second * cosines + first * sines]
-    return torch.cat([*parts, rest] if rest.shape[-1] else parts, -1)
-
-
 class Step(Protocol):
     """One run of a decoder: what its layers share.
 
@@ -108,8 +104,8 @@ def parts_of(qkv: Sequence[Tensor], heads: Heads) -> Sequence[Tensor]:
     return qkv[0].split(heads.widths, -1) if len(qkv) == 1 else qkv
 
 
-class GroupedStep:
-    """For `GroupQueryAttention`; a `Step`."""
+class _GaplessStep:
+    """A run in which a row's tokens lie without gaps."""
 
     def __init__(self, input_ids: Tensor, attention_mask: Tensor) -> None:
         length = input_ids.shape[1]
@@ -123,8 +119,21 @@ class GroupedStep:
         seen = attention_mask.sum(1)
         before = seen - given.sum(1)
         self.positions = before[:, None] + self._places
-        self._lengths = (seen - 1).to(torch.int32)
+        self._before, self._seen = before.to(torch.int32), seen.to(torch.int32)
         self._total = torch.full((), attention_mask.shape[1], dtype=torch.int32)
+
+    def settle(self, hidden: Tensor, last: bool) -> Tensor:
+        """As `Step` says."""
+        if last:
+            places = self._given.sum(1, keepdim=True) - 1
+        else:
+            moved = self._places - self._padding
+            places = torch.where(moved < 0, moved + self._length, moved)
+        return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
+
+
+class GroupedStep(_GaplessStep):
+    """For `GroupQueryAttention`; a `Step`."""
 
     def attend(
         self, qkv: Sequence[Tensor], past: tuple[Tensor, Tensor], heads: Heads, rotary: Rotary | None
@@ -142,7 +151,7 @@ class GroupedStep:
             query,
             *key_value,
             *past,
-            self._lengths,
+            self._seen - 1,
             self._total,
             *tables,
             heads=heads.count,
@@ -153,14 +162,94 @@ class GroupedStep:
         )
         return output
 
+
+class _KeptAttention:
+    """Attention by `kv_append` and `kv_attention` of `edgecomp.ops`.
+
+    Args:
+        cache: the type of keys and values that are kept, of `edgecomp.ops.CACHES`.
+        before: int32 `[batch]`: the place of each row's first token.
+        total: int32 scalar: places that the cache must have.
+
+    """
+
+    def __init__(self, cache: str, before: Tensor, total: Tensor) -> None:
+        self._append, self._attention = (
+            getattr(torch.ops.edgecomp, operators[cache].name) for operators in (KV_APPEND, KV_ATTENTION)
+        )
+        self._before, self._total = before, total
+        self._none = torch.zeros(1, 0)  # a table by which nothing is turned
+
+    def __call__(
+        self, qkv: Sequence[Tensor], past: tuple[Tensor, Tensor], heads: Heads, rotary: Rotary | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Step.attend` says."""
+        queries = heads.count * heads.size
+        firsts = [queries, queries + heads.kv_count * heads.size] if len(qkv) == 1 else [0, 0]
+        none = self._none
+        cos, sin = (none, none) if rotary is None else (rotary.cos, rotary.sin)
+        keys = self._append(past[0], qkv[-2 % len(qkv)], self._before, self._total, cos, sin, first=firsts[0])
+        values = self._append(past[1], qkv[-1], self._before, self._total, none, none, first=firsts[1])
+        output = self._attention(
+            qkv[0],
+            keys,
+            values,
+            self._before,
+            cos,
+            sin,
+            heads=heads.count,
+            head_size=heads.size,
+            window=heads.window or 0,
+            scale=heads.scale,
+            cap=heads.cap,
+        )
+        return output, keys, values
+
+
+class KeptStep(_GaplessStep):
+    """For a cache of a type of `edgecomp.ops.CACHES`; a `Step`."""
+
+    def __init__(self, input_ids: Tensor, attention_mask: Tensor, cache: str) -> None:
+        super().__init__(input_ids, attention_mask)
+        self._kept = _KeptAttention(cache, self._before, self._total)
+
+    def attend(
+        self, qkv: Sequence[Tensor], past: tuple[Tensor, Tensor], heads: Heads, rotary: Rotary | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Step` says."""
+        return self._kept(qkv, past, heads, rotary)
+
+
+class BufferedStep:
+    """One row behind so many tokens, whose cache has room for all that come; a `Step`.
+
+    Args:
+        tokens: int64 `[1, sequence]`.
+        start: int64 `[1]`: tokens before.
+        cache: of `edgecomp.ops.CACHES`.
+
+    """
+
+    def __init__(self, tokens: Tensor, start: Tensor, cache: str) -> None:
+        self.ids = tokens
+        self.positions = start[:, None] + torch.arange(tokens.shape[1])[None]
+        self._kept = _KeptAttention(cache, start.to(torch.int32), torch.zeros((), dtype=torch.int32))
+
+    def attend(
+        self, qkv: Sequence[Tensor], past: tuple[Tensor, Tensor], heads: Heads, rotary: Rotary | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Step` says."""
+        return self._kept(qkv, past, heads, rotary)
+
     def settle(self, hidden: Tensor, last: bool) -> Tensor:
         """As `Step` says."""
-        if last:
-            places = self._given.sum(1, keepdim=True) - 1
-        else:
-            moved = self._places - self._padding
-            places = torch.where(moved < 0, moved + self._length, moved)
-        return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
+        return hidden[:, -1:] if last else hidden
+
+
+def row_of(cache: str, size: int) -> tuple[str, int]:
+    """The dtype of a row of a cache, and how many values it has for a head of that size."""
+    dtype, extra = CACHES[cache]
+    return dtype, size + extra
 
 
 def _operator_turns(rotary: Rotary, heads: Heads) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,8 +16,8 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError
 from edgecomp.exported.language_folder import Attention
 from edgecomp.formats import lut, lut_stack
-from edgecomp.language.attention import GroupedStep, Heads, PlainStep, Rotary
-from edgecomp.language.decoder import Block, Decoder, Norms, Product, RmsNorm
+from edgecomp.language.attention import GroupedStep, Heads, KeptStep, PlainStep, Rotary, Step, row_of
+from edgecomp.language.decoder import Block, BufferedDecoder, Decoder, Norms, Product, RmsNorm
 from edgecomp.language.families import Family, activation_of, family_of, window_of
 from edgecomp.models import body_of
 from edgecomp.models.bound import Bound, ByName
@@ -35,13 +36,15 @@ class DecoderOptions:
     """What may be chosen of a decoder.
 
     Args:
-        attention: `fused`, by an operator of ONNX Runtime, or `portable`, by standard ones.
+        attention: `fused`, by our operators, `gqa`, by one of ONNX Runtime, or `portable`, by standard ones.
+        cache: the type of keys and values that are kept, of `edgecomp.ops.CACHES`; others than `fused` take float32 alone.
         last: logits of each row's last token alone.
         context: tokens that a text may have; None for as many as the model was made for.
 
     """
 
     attention: Attention = "fused"
+    cache: str = "float32"
     last: bool = False
     context: int | None = None
 
@@ -60,17 +63,11 @@ def with_cache(model: CompressedModel, options: DecoderOptions) -> CompressedMod
         ExportError: its family is unknown, or the decoder computes something else than the model.
 
     """
-    body = body_of(model.module)
-    config = getattr(body, "config", None)
-    if model.kind != "causal-lm" or config is None:
-        raise ExportError("a model with a cache must be a Hugging Face language model: export this one as a file (-o model.onnx)")
-    family = family_of(config)
-    assembly = _Assembly(model, family, config, options)
-    decoder = assembly.decoder()
-    _check(decoder, body, config)
+    assembly, decoder = _checked(model, options)
     sizes = assembly.heads(0)
+    dtype, row = row_of(options.cache, sizes.size)
     past = [
-        TensorSpec(f"past_key_values.{layer}.{kind}", "float32", (BATCH, sizes.kv_count, PAST, sizes.size))
+        TensorSpec(f"past_key_values.{layer}.{kind}", dtype, (BATCH, sizes.kv_count, PAST, row))
         for layer in range(len(decoder.blocks))
         for kind in ("key", "value")
     ]
@@ -90,6 +87,45 @@ def with_cache(model: CompressedModel, options: DecoderOptions) -> CompressedMod
         layer_parameters=dict.fromkeys(assembly.plans, 0),
         unused=(),
     )
+
+
+def with_buffers(model: CompressedModel, options: DecoderOptions) -> CompressedModel:
+    """The model as one that takes tokens and how many came before, and keeps keys and values itself.
+
+    Args:
+        model: as for `with_cache`.
+        options: `attention` must be `fused`.
+
+    Raises:
+        ExportError: as `with_cache`.
+
+    """
+    assembly, decoder = _checked(model, options)
+    specs = (TensorSpec("tokens", "int64", (1, SEQUENCE)), TensorSpec("start", "int64", (1,)))
+    return replace(
+        model,
+        module=Bound(BufferedDecoder(decoder, options.cache, assembly.context), ByName(len(specs), ()), keeps=True).eval(),
+        inputs=specs,
+        outputs=("logits",),
+        limits={SEQUENCE: assembly.context},
+        examples={SEQUENCE: 5},
+        plans={f"decoder.{name}": plan for name, plan in assembly.plans.items()},
+        factors=assembly.factors,
+        layer_parameters={f"decoder.{name}": 0 for name in assembly.plans},
+        unused=(),
+    )
+
+
+def _checked(model: CompressedModel, options: DecoderOptions) -> tuple[_Assembly, Decoder]:
+    """The decoder, held to the model, and what it was made of."""
+    body = body_of(model.module)
+    config = getattr(body, "config", None)
+    if model.kind != "causal-lm" or config is None:
+        raise ExportError("a model with a cache must be a Hugging Face language model: export this one as a file (-o model.onnx)")
+    assembly = _Assembly(model, family_of(config), config, options)
+    decoder = assembly.decoder()
+    _check(decoder, body, config)
+    return assembly, decoder
 
 
 class _Assembly:
@@ -120,10 +156,15 @@ class _Assembly:
             blocks,
             self._norm(family.final_norm),
             self._single(family.head, "head"),
-            GroupedStep if self._options.attention == "fused" else PlainStep,
+            self._step(),
             last=self._options.last,
             cap=float(getattr(config, "final_logit_softcapping", None) or 0.0),
         ).eval()
+
+    def _step(self) -> Callable[[Tensor, Tensor], Step]:
+        if self._options.attention == "portable":
+            return PlainStep
+        return GroupedStep if self._options.attention == "gqa" else partial(KeptStep, cache=self._options.cache)
 
     def heads(self, index: int) -> Heads:
         config = self._config
@@ -265,12 +306,15 @@ def _check(decoder: Decoder, body: nn.Module, config: Any) -> None:
     mask[1, :_CHECK_PADDING] = 0
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     last, decoder.last = decoder.last, False
+    step = decoder.step
+    if isinstance(step, partial):  # what a smaller cache rounds is no difference of the decoder's
+        decoder.step = partial(KeptStep, cache="float32")
     try:
         with _exact(decoder, body):
             expected = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
             found = run_in_parts(decoder, ids, mask, [_CHECK_TOKENS - _CHECK_PADDING, 1, _CHECK_PADDING - 1])
     finally:
-        decoder.last = last
+        decoder.last, decoder.step = last, step
     difference = float(((found - expected) * mask[:, :, None]).abs().max() / expected.abs().max())
     if not difference <= _LARGEST_DIFFERENCE:
         kind = getattr(config, "model_type", "model")

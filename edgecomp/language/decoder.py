@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgecomp.language.attention import Heads, Rotary, Step, parts_of
+from edgecomp.language.attention import BufferedStep, Heads, Rotary, Step, parts_of, row_of
 from edgecomp.modules import PackedLayer, with_epilogue
 
 
@@ -159,7 +159,10 @@ class Decoder(nn.Module):
             *past: keys and values of each layer in turn, float32 `[batch, kv_heads, past, head_size]`.
 
         """
-        step = self.step(input_ids, attention_mask)
+        return self.run(self.step(input_ids, attention_mask), past)
+
+    def run(self, step: Step, past: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """A step; `forward` says what it gives."""
         x = self.embedding(step.ids)
         if self.positions is not None:
             x = x + self.positions(step.positions)
@@ -171,3 +174,39 @@ class Decoder(nn.Module):
         if self.cap:
             logits = self.cap * torch.tanh(logits / self.cap)
         return (logits, *present)
+
+
+class BufferedDecoder(nn.Module):
+    """A decoder of one row that keeps keys and values in buffers.
+
+    Args:
+        decoder: the decoder.
+        cache: the type of keys and values, of `edgecomp.ops.CACHES`.
+        context: tokens that the buffers have room for.
+
+    """
+
+    def __init__(self, decoder: Decoder, cache: str, context: int) -> None:
+        super().__init__()
+        self.decoder, self.cache = decoder, cache
+        for index, block in enumerate(decoder.blocks):
+            heads: Heads = block.heads  # type: ignore[assignment]
+            dtype, row = row_of(cache, heads.size)
+            for kind in ("keys", "values"):
+                empty = torch.zeros(1, heads.kv_count, context, row, dtype=getattr(torch, dtype))
+                self.register_buffer(f"{kind}_{index}", empty)
+
+    def forward(self, tokens: Tensor, start: Tensor) -> Tensor:
+        """Logits `[1, sequence, vocabulary]`, or of the last token alone.
+
+        Args:
+            tokens: int64 `[1, sequence]`.
+            start: int64 `[1]`: how many tokens came before.
+
+        """
+        names = [f"{kind}_{index}" for index in range(len(self.decoder.blocks)) for kind in ("keys", "values")]
+        buffers = [self.get_buffer(name) for name in names]
+        logits, *present = self.decoder.run(BufferedStep(tokens, start, self.cache), buffers)
+        for buffer, new in zip(buffers, present, strict=True):
+            buffer.copy_(new)
+        return logits

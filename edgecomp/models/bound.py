@@ -55,11 +55,13 @@ class Bound(Adapter):
         binding: where each input goes.
         state: names of buffers of the module. They come as inputs behind the others, and what `forward` makes of them is given out
             behind the other outputs; the module's own stay as they are.
+        keeps: whether `forward` leaves in its buffers what its next run reads, for programs that have buffers of their own.
 
     """
 
-    def __init__(self, body: nn.Module, binding: Binding, state: Sequence[str] = ()) -> None:
+    def __init__(self, body: nn.Module, binding: Binding, state: Sequence[str] = (), *, keeps: bool = False) -> None:
         super().__init__(body)
+        self.keeps = keeps
         self.binding = binding
         self.state = tuple(state)
         self.copies_inputs = False  # set where a trace must not change its inputs, as the module may

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +52,7 @@ with quiet():
     )
     from executorch.runtime import Runtime
 
+    from edgecomp.exporters.to_executorch.in_place import write_in_place
     from edgecomp.exporters.to_executorch.layouts import RowMajor, RowMajorInputs, row_major_constants
     from edgecomp.exporters.to_executorch.remainders import FlooredRemainders
     from edgecomp.exporters.to_executorch.xnnpack import partitioner
@@ -65,8 +66,14 @@ for _operator in OPERATORS.values():
     _library.define(_operator.executorch_schema)
 
 
-def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgramManager:
+def lower(capture: Capture, model: CompressedModel, manifest: str, methods: Mapping[str, Any] | None = None) -> EdgeProgramManager:
     """Lower a program to ExecuTorch's edge dialect, and to XNNPACK what it takes.
+
+    Args:
+        capture: the program.
+        model: what it was made of.
+        manifest: what the program says of itself.
+        methods: more methods without inputs, and what they return.
 
     Raises:
         ExportError: an operation of the model has no such form, or a packed layer would not run packed.
@@ -85,10 +92,12 @@ def lower(capture: Capture, model: CompressedModel, manifest: str) -> EdgeProgra
                     IDENTITY_METHOD: str(model.identity),
                     INPUT_NAMES_METHOD: [spec.name for spec in model.inputs],
                     OUTPUT_NAMES_METHOD: list(model.outputs),
+                    **(methods or {}),
                 },
             )
     except Exception as error:  # exir and its backends raise errors of many unrelated classes
         raise _refused(capture, error) from error
+    write_in_place(edge.exported_program())
     _check_packed(edge.exported_program(), model)
     return edge
 
@@ -127,7 +136,9 @@ def _check_packed(program: ExportedProgram, model: CompressedModel) -> None:
 def _check_kernels(program: ExecutorchProgramManager, edge: EdgeProgramManager) -> None:
     """Refuse an operation that ExecuTorch's own kernels do not have: the program would be refused on the device."""
     with quiet():
-        known = Runtime.get().operator_registry.operator_names | {operator.executorch_name for operator in OPERATORS.values()}
+        known = Runtime.get().operator_registry.operator_names | {
+            name for operator in OPERATORS.values() for name in operator.executorch_names
+        }
     for plan in program.executorch_program.execution_plan:
         for called in plan.operators:
             name = f"{called.name}.{called.overload}" if called.overload else called.name

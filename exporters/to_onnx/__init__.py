@@ -15,9 +15,10 @@ from edgecomp.errors import ConfigError, ExportError, OutputError, first_line
 from edgecomp.exported.language_folder import MODEL
 from edgecomp.exported.onnx_file import CONDITIONS, LIMITS, PARAMETERS
 from edgecomp.exporters.capture import Capture, capture
+from edgecomp.exporters.language_folder import check_folder, is_folder
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
-from edgecomp.exporters.to_onnx.folder import NO_MACHINE, check_folder, is_folder, library, name_sizes, write_folder
+from edgecomp.exporters.to_onnx.folder import NO_MACHINE, library, name_sizes, write_folder
 from edgecomp.exporters.to_onnx.functions import function_protos
 from edgecomp.exporters.to_onnx.initializers import settle_initializers
 from edgecomp.exporters.to_onnx.lower import OPSET, lower
@@ -48,7 +49,7 @@ def check_output(model: CompressedModel, output: Path, options: ExportOptions, o
     if options.for_language:
         what = "a file without a cache" if model.kind == "causal-lm" else f"a model of kind {model.kind}"
         raise ConfigError(
-            f"attention, logits, context and library are chosen for a language model's folder, and {output} is {what}"
+            f"attention, cache, logits, context and library are chosen for a language model's folder, and {output} is {what}"
         )
     if output.suffix != ".onnx":
         raise OutputError(f"the file of an ONNX model has the suffix .onnx, got {output}")
@@ -75,7 +76,7 @@ def _export_folder(model: CompressedModel, output: Path, progress: ProgressBar, 
     found = None if options.machine == NO_MACHINE else library(options.machine, options.bundle)
     with progress.steps("export", 5) as begin, replace_folder(output, overwrite=True) as folder:
         begin("cache")
-        decoder = with_cache(model, DecoderOptions(options.attention, options.last_logits, options.context))
+        decoder = with_cache(model, DecoderOptions(options.attention, options.cache, options.last_logits, options.context))
         _write(model, decoder, folder / MODEL, begin)
         write_folder(model, decoder, folder, found, options)
         names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())

@@ -6,7 +6,7 @@
 | `genai_config.json` | what ONNX Runtime GenAI reads |
 | `config.json`, `generation_config.json`, tokenizer files | as transformers writes them |
 | `libedgecomp_onnxruntime.so` | our operators, for the machine that will run it: GenAI loads it from there alone |
-| `edgecomp.json` | versions, choices, and the SHA-256 of every other file |
+| `edgecomp.json` | what the folder says of itself (`edgecomp.exporters.language_folder`) |
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from typing import Any
 
 import onnx_ir as ir
 
-import edgecomp
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.devices.bundle import LIBRARIES, bundle_for
-from edgecomp.errors import ExportError, OutputError
-from edgecomp.exported.files import digest_of
-from edgecomp.exported.language_folder import DESCRIPTION, FORMAT, GENAI, MODEL, VERSION, read_description
+from edgecomp.errors import ExportError
+from edgecomp.exported.language_folder import GENAI, MODEL
+from edgecomp.exporters.language_folder import stop_tokens, write_assets, write_description
 from edgecomp.exporters.options import ExportOptions
-from edgecomp.files import require_own, require_writable_target
 from edgecomp.language.build import PAST, SEQUENCE, TOTAL
 from edgecomp.models import body_of
 
@@ -35,26 +33,6 @@ from edgecomp.models import body_of
 _DEFAULT_LENGTH = 2048
 NO_MACHINE = "none"  # no library: the application brings it
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty")
-
-
-def is_folder(model: CompressedModel, output: Path) -> bool:
-    """Whether `output` names the folder of a language model, and not a file."""
-    return model.kind == "causal-lm" and output.suffix not in (".onnx", ".ort")
-
-
-def check_folder(output: Path, overwrite: bool) -> None:
-    """Refuse to write over anything but, with `overwrite`, another such folder.
-
-    Raises:
-        OutputError: with the way out.
-
-    """
-    require_writable_target(output, overwrite=overwrite)
-    if not output.exists():
-        return
-    if not (output / DESCRIPTION).is_file():
-        raise OutputError(f"only an exported language model may be replaced by one, and {output} is none: give another output")
-    require_own(output, {DESCRIPTION, *read_description(output).files}, "exported language model")
 
 
 def library(architecture: str | None, bundle: Path | None) -> tuple[Path, str]:
@@ -90,47 +68,37 @@ def write_folder(
         options: of the export.
 
     """
-    for asset in model.assets:
-        asset.save_pretrained(folder)
+    tokens = write_assets(model, folder)
     if library_file is not None:
         shutil.copyfile(library_file[0], folder / LIBRARIES["onnxruntime"])
-    generation = _read(folder / "generation_config.json")
-    config = body_of(model.module).config
-    genai = _genai(config, generation, model, decoder, options, library_file is not None)
+    genai = _genai(model, decoder, folder, tokens, options, library_file is not None)
     (folder / GENAI).write_text(json.dumps(genai, indent=1) + "\n", encoding="utf-8")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    description = {
-        "format": FORMAT,
-        "version": VERSION,
-        "edgecomp": edgecomp.__version__,
-        "attention": options.attention,
-        "logits": "last" if options.last_logits else "all",
-        "library_for": None if library_file is None else library_file[1],
-        "files": {path.relative_to(folder).as_posix(): digest_of(path) for path in files},
-    }
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """A file that transformers just wrote, or nothing."""
-    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    write_description(
+        folder,
+        "onnxruntime",
+        options,
+        context=decoder.limits[SEQUENCE],
+        vocabulary=genai["model"]["vocab_size"],
+        stop=stop_tokens(tokens),
+        library_for=None if library_file is None else library_file[1],
+    )
 
 
 def _genai(
-    config: Any,
-    generation: Mapping[str, Any],
     model: CompressedModel,
     decoder: CompressedModel,
+    folder: Path,
+    tokens: Mapping[str, int | list[int]],
     options: ExportOptions,
     with_library: bool,
 ) -> dict[str, Any]:
-    tokens = {name: _token(name, generation, config, model.tokenizer) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    if tokens["pad_token_id"] is None:
-        eos = tokens["eos_token_id"]
-        tokens["pad_token_id"] = eos[0] if isinstance(eos, list) else eos
+    config = body_of(model.module).config
+    path = folder / "generation_config.json"
+    generation: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "pad_token_id" not in tokens and stop_tokens(tokens):
+        tokens = {**tokens, "pad_token_id": stop_tokens(tokens)[0]}
     cache = next(spec for spec in decoder.inputs if PAST in spec.dims)
-    _, heads, _, size = cache.dims
+    _, heads, _, row = cache.dims
     session: dict[str, Any] = {"log_id": "onnxruntime-genai", "provider_options": []}
     if with_library:
         session["custom_ops_library"] = LIBRARIES["onnxruntime"]
@@ -138,12 +106,12 @@ def _genai(
     return {
         "model": {
             "type": "decoder",
-            **{name: value for name, value in tokens.items() if value is not None},
+            **tokens,
             "context_length": context,
             "vocab_size": int(config.vocab_size),
             "decoder": {
                 "filename": MODEL,
-                "head_size": size,
+                "head_size": row,  # of a row of the cache, for which GenAI takes it
                 "hidden_size": int(config.hidden_size),
                 "num_attention_heads": int(config.num_attention_heads),
                 "num_hidden_layers": sum(PAST in spec.dims for spec in decoder.inputs) // 2,
@@ -164,15 +132,10 @@ def _genai(
         },
         "search": {
             "max_length": min(context, _DEFAULT_LENGTH),
-            "past_present_share_buffer": options.attention == "fused",
+            "past_present_share_buffer": options.attention != "portable",
             **{name: generation[name] for name in _SAMPLING if generation.get(name) is not None},
         },
     }
-
-
-def _token(name: str, generation: Mapping[str, Any], config: Any, tokenizer: Any) -> int | list[int] | None:
-    found = (generation.get(name), getattr(config, name, None), getattr(tokenizer, name, None))
-    return next((value for value in found if value is not None), None)
 
 
 def name_sizes(graph: ir.Graph, decoder: CompressedModel) -> None:

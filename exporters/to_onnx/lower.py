@@ -27,6 +27,7 @@ MAX_IR_VERSION = 10
 _ATTRIBUTE_TYPES: dict[AttributeType, OpSchema.AttrType] = {
     "int": OpSchema.AttrType.INT,
     "ints": OpSchema.AttrType.INTS,
+    "float": OpSchema.AttrType.FLOAT,
     "string": OpSchema.AttrType.STRING,
 }
 _ONNX_TYPES = {"float32": "float"}

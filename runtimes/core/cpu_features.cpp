@@ -49,12 +49,12 @@ CpuFeatures DetectCpuFeatures() {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return features;
   const bool osxsave = HasBit(ecx, 27);
-  const bool fma = HasBit(ecx, 12);
+  const bool fma_f16c = HasBit(ecx, 12) && HasBit(ecx, 29);  // which every processor with AVX2 has
   if (!osxsave || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return features;
   const uint64_t xcr0 = ReadXcr0();
   const bool avx2 = HasBit(ebx, 5);
   const bool avx512_f_bw_vl = HasBit(ebx, 16) && HasBit(ebx, 30) && HasBit(ebx, 31);
-  features.avx2_fma = avx2 && fma && (xcr0 & kYmmState) == kYmmState;
+  features.avx2_fma = avx2 && fma_f16c && (xcr0 & kYmmState) == kYmmState;
   features.avx512_vnni = features.avx2_fma && avx512_f_bw_vl && HasBit(ecx, 11) && (xcr0 & kZmmState) == kZmmState;
   features.avx512_vbmi = features.avx512_vnni && HasBit(ecx, 1);
   const bool amx_tile_int8 = HasBit(edx, 24) && HasBit(edx, 25);

@@ -11,7 +11,7 @@ class CallerHost final : public Host {
  public:
   CallerHost(const ec_op_call& call, Message* message) : call_(call), message_(message) {}
   const ec_parallel* parallel() override { return call_.parallel; }
-  float* Output(const Shape& shape) override {
+  void* Output(const Shape& shape) override {
     return Given(call_.output(call_.context, shape.dims, static_cast<int32_t>(shape.rank)));
   }
   void* Temporary(size_t bytes) override { return Given(call_.temporary(call_.context, bytes)); }
@@ -70,6 +70,10 @@ bool ReadAttributes(const OpSchema& schema, const ec_op_call& call, AttributeVal
     const AttributeSchema& declared = schema.attributes[i];
     for (size_t j = 0; j < IntegersOf(declared); ++j) values[i].ints[j] = *next++;
     const int64_t value = values[i].ints[0];
+    if (declared.kind == AttributeKind::kFloat) {
+      const auto bits = static_cast<uint32_t>(value);
+      std::memcpy(&values[i].real, &bits, sizeof(bits));
+    }
     if (declared.kind == AttributeKind::kChoice && (value < 0 || value >= static_cast<int64_t>(declared.count))) {
       return message->Refuse(EC_ERR_ATTRIBUTE, "the attribute %s must be in [0, %zu), got %lld", declared.name, declared.count,
                              static_cast<long long>(value));

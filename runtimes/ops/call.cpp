@@ -39,6 +39,26 @@ bool Shape::operator==(const Shape& other) const {
   return equal;
 }
 
+size_t ElementBytes(ec_type type) {
+  switch (type) {
+    case EC_TYPE_UINT8:
+    case EC_TYPE_INT8:
+      return 1;
+    case EC_TYPE_UINT16:
+    case EC_TYPE_FLOAT16:
+      return 2;
+    case EC_TYPE_FLOAT32:
+    case EC_TYPE_INT32:
+      return 4;
+    case EC_TYPE_INT64:
+      return 8;
+    case EC_TYPE_NONE:
+    case EC_TYPE_OTHER:
+      break;
+  }
+  return 0;
+}
+
 ShapeText::ShapeText(const Shape& shape) {
   Text to(text, sizeof(text));
   to.Add("[");

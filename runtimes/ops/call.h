@@ -44,6 +44,8 @@ struct Tensor {
 };
 
 const char* TypeName(ec_type type);
+// Bytes of an element; 0 of none and of other types.
+size_t ElementBytes(ec_type type);
 
 // What the table says of an operator: generated as op_table.cpp.
 struct InputSchema {
@@ -52,7 +54,7 @@ struct InputSchema {
   bool optional;
   const char* shape;  // in symbols, for messages
 };
-enum class AttributeKind { kInt, kInts, kChoice };
+enum class AttributeKind { kInt, kInts, kFloat, kChoice };
 struct AttributeSchema {
   const char* name;
   AttributeKind kind;
@@ -63,18 +65,23 @@ struct OpSchema {
   const char* name;
   const char* onnx_name;
   const char* executorch_name;
+  const char* executorch_in_place_name;  // of a variant that writes to the first input; null where there is none
   const InputSchema* inputs;  // the first one, the factor's arrays, the others
   size_t input_count;
   size_t array_count;
   const AttributeSchema* attributes;  // the factor's, then the operator's own
   size_t attribute_count;
   size_t factor_attribute_count;
-  size_t in_place;  // the input whose memory the output may take where nobody else reads it; 0 for none
+  ec_type output_type;
+  size_t in_place;  // the input whose memory the output may take where nobody else reads it; input_count for none
+
+  bool has_in_place() const { return in_place < input_count; }
 };
 
-// An integer, some, or the index of a choice.
+// An integer, some, or the index of a choice; or a float32.
 struct AttributeValue {
   int64_t ints[kMaxInts];
+  float real;
 };
 
 struct OpCall {
@@ -86,6 +93,7 @@ struct OpCall {
   // An array of the factor, by its number in the format.
   const Tensor& array(size_t number) const { return *inputs[1 + number]; }
   int64_t integer(size_t attribute) const { return attributes[attribute].ints[0]; }
+  float real(size_t attribute) const { return attributes[attribute].real; }
 };
 
 // Why a call is refused: what must hold and what was got. Empty where the host has a message of its own.

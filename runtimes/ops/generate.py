@@ -136,6 +136,8 @@ def _source(table: ModuleType) -> str:
         lines.append(f"constexpr const char* k{_camel(name)}Choices[] = {{{_quoted(choices)}}};")
     lines += ["", "}  // namespace", ""]
     for name, operator in table.OPERATORS.items():
+        variants = [*(f'"{variant}"' for variant in operator.executorch_names), "nullptr"][:2]
+        factor, in_place = operator.factor.format, f"k{_camel(operator.in_place)}" if operator.in_place else "kInputs"
         lines += [f"namespace {name} {{", "constexpr InputSchema kInputSchemas[] = {"]
         for declared in operator.inputs:
             optional = "true" if declared.optional else "false"
@@ -144,9 +146,9 @@ def _source(table: ModuleType) -> str:
         lines += [f"    {_attribute(attribute)}," for attribute in operator.attributes]
         lines += [
             "};",
-            f'const OpSchema kSchema = {{"{name}", "{operator.onnx_name}", "{operator.executorch_name}", kInputSchemas, kInputs, '
-            f"{operator.factor.format}::kArrays, kAttributeSchemas, kAttributes, {operator.factor.format}::kAttributes, "
-            f"{f'k{_camel(operator.in_place)}' if operator.in_place else '0'}}};",
+            f'const OpSchema kSchema = {{"{name}", "{operator.onnx_name}", {", ".join(variants)}, kInputSchemas, kInputs, '
+            f"{factor}::kArrays, kAttributeSchemas, kAttributes, {factor}::kAttributes, EC_TYPE_{operator.output.dtype.upper()}, "
+            f"{in_place}}};",
             "static_assert(kInputs <= kMaxInputs && kAttributes <= kMaxAttributes);",
             *(f"static_assert({declared.count} <= kMaxInts);" for declared in operator.attributes if declared.type == "ints"),
             f"}}  // namespace {name}",
@@ -180,6 +182,8 @@ def _attribute(attribute: Any) -> str:
             return f'{{"{attribute.name}", AttributeKind::kInt, 1, nullptr}}'
         case "ints":
             return f'{{"{attribute.name}", AttributeKind::kInts, {attribute.count}, nullptr}}'
+        case "float":
+            return f'{{"{attribute.name}", AttributeKind::kFloat, 1, nullptr}}'
         case _:
             return f'{{"{attribute.name}", AttributeKind::kChoice, {len(attribute.choices)}, k{_camel(attribute.name)}Choices}}'
 
@@ -189,7 +193,7 @@ def _document(table: ModuleType) -> str:
         "# The operators",
         "",
         f"{_ORIGIN} Formats are specified in `edgecomp/formats/*.md`, whose symbols shapes use. Every input has the place and type "
-        "given here in every runtime, every attribute is written on every node, and outputs are float32.",
+        "given here in every runtime, and every attribute is written on every node.",
     ]
     for name, operator in table.OPERATORS.items():
         lines += [
@@ -199,8 +203,9 @@ def _document(table: ModuleType) -> str:
             *(f"    {line}" for line in operator.meaning.splitlines()),
             "",
             f"ONNX `{table.DOMAIN}::{operator.onnx_name}`, PyTorch `{operator.torch_name}`, "
-            f"ExecuTorch `{operator.executorch_name}`; format [{operator.factor.format}](formats/{operator.factor.format}.md); "
-            f"output `{operator.output.name}` `{operator.output.shape}`.",
+            f"ExecuTorch {' and '.join(f'`{variant}`' for variant in operator.executorch_names)}; "
+            + (f"format [{operator.factor.format}](formats/{operator.factor.format}.md); " if operator.factor.arrays else "")
+            + f"output `{operator.output.name}` {operator.output.dtype} `{operator.output.shape}`.",
             "",
             "| input | dtype | shape | |",
             "| --- | --- | --- | --- |",
@@ -212,6 +217,7 @@ def _document(table: ModuleType) -> str:
         for attribute in operator.attributes:
             kind = {
                 "int": "int",
+                "float": "float32",
                 "ints": f"{attribute.count} ints",
                 "string": ", ".join(f"`{choice}`" for choice in attribute.choices),
             }[attribute.type]

@@ -68,12 +68,12 @@ bool Prepare(const OpCall& call, const Factor& factor, const ec_parallel* parall
 }
 
 ec_status Run(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace,
-              float* y) {
+              void* y) {
   const ec_conv2d conv = GeometryOf(call);
   const ec_epilogue epilogue =
       EpilogueOf(call, lut_narrow_conv2d::kBias, lut_narrow_conv2d::kAddend, lut_narrow_conv2d::kActivation, /*gated=*/0);
-  return ec_lut_narrow_conv2d(&NarrowOf(factor), &conv, call.input(lut_narrow_conv2d::kX).as<float>(), &epilogue, y, parallel,
-                              workspace, plan.workspace_bytes);
+  return ec_lut_narrow_conv2d(&NarrowOf(factor), &conv, call.input(lut_narrow_conv2d::kX).as<float>(), &epilogue,
+                              static_cast<float*>(y), parallel, workspace, plan.workspace_bytes);
 }
 
 }  // namespace

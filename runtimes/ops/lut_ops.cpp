@@ -50,10 +50,10 @@ bool PrepareMatMul(const OpCall& call, const Factor& factor, const ec_parallel* 
 }
 
 ec_status RunMatMul(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace,
-                    float* y) {
+                    void* y) {
   const auto& planned = plan.kernel.as<PlannedMatMul>();
-  return RunMatrixProduct(LutOf(factor), planned.kernel, call.input(lut_matmul::kX).as<float>(), planned.rows, &planned.epilogue, y,
-                          parallel, workspace, plan.workspace_bytes);
+  return RunMatrixProduct(LutOf(factor), planned.kernel, call.input(lut_matmul::kX).as<float>(), planned.rows, &planned.epilogue,
+                          static_cast<float*>(y), parallel, workspace, plan.workspace_bytes);
 }
 
 bool GatherShape(const OpCall& call, const Shape& indices, Shape* output, Message* message) {
@@ -67,9 +67,9 @@ bool GatherShape(const OpCall& call, const Shape& indices, Shape* output, Messag
 
 bool PrepareGather(const OpCall&, const Factor&, const ec_parallel*, OpPlan*, Message*) { return true; }
 
-ec_status RunGather(const OpCall& call, const Factor& factor, const OpPlan&, const ec_parallel* parallel, void*, float* y) {
+ec_status RunGather(const OpCall& call, const Factor& factor, const OpPlan&, const ec_parallel* parallel, void*, void* y) {
   const Tensor& indices = call.input(lut_gather::kIndices);
-  return ec_lut_gather(&LutOf(factor), indices.as<int64_t>(), indices.shape.Elements(), y, parallel);
+  return ec_lut_gather(&LutOf(factor), indices.as<int64_t>(), indices.shape.Elements(), static_cast<float*>(y), parallel);
 }
 
 ec_conv2d GeometryOf(const OpCall& call, const Shape& x) { return ConvolutionOf(call, x, lut_conv2d::kKernelShape); }
@@ -98,10 +98,10 @@ bool PrepareConv2d(const OpCall& call, const Factor& factor, const ec_parallel* 
 }
 
 ec_status RunConv(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace,
-                  float* y) {
+                  void* y) {
   const auto& planned = plan.kernel.as<PlannedConv2d>();
-  return RunConv2d(LutOf(factor), planned.kernel, call.input(lut_conv2d::kX).as<float>(), &planned.epilogue, y, parallel, workspace,
-                   plan.workspace_bytes);
+  return RunConv2d(LutOf(factor), planned.kernel, call.input(lut_conv2d::kX).as<float>(), &planned.epilogue, static_cast<float*>(y),
+                   parallel, workspace, plan.workspace_bytes);
 }
 
 }  // namespace

@@ -35,41 +35,24 @@ bool CheckOtherTypes(const OpCall& call, Message* message) {
 }
 
 bool RefuseWithInput(const OpCall& call, ec_status status, Message* message) {
-  return message->Refuse(status, "%s; got %s of shape %s, %s", ec_status_message(status), call.schema->inputs[0].name,
-                         ShapeText(call.input(0).shape).text, FactorText(call).text);
+  return message->Refuse(status, "%s; got %s of shape %s%s%s", ec_status_message(status), call.schema->inputs[0].name,
+                         ShapeText(call.input(0).shape).text, call.schema->factor_attribute_count > 0 ? ", " : "",
+                         FactorText(call).text);
 }
 
-uintptr_t BytesOf(const Tensor& tensor) {
-  const auto elements = static_cast<uintptr_t>(tensor.shape.Elements());
-  switch (tensor.type) {
-    case EC_TYPE_UINT8:
-    case EC_TYPE_INT8:
-      return elements;
-    case EC_TYPE_UINT16:
-      return 2 * elements;
-    case EC_TYPE_FLOAT32:
-    case EC_TYPE_INT32:
-      return 4 * elements;
-    case EC_TYPE_INT64:
-      return 8 * elements;
-    case EC_TYPE_NONE:
-    case EC_TYPE_OTHER:
-      break;
-  }
-  return 0;
-}
+uintptr_t BytesOf(ec_type type, const Shape& shape) { return ElementBytes(type) * static_cast<uintptr_t>(shape.Elements()); }
 
 // Kernels read their inputs, whose values were checked, while they write: a damaged memory plan may lay the output over one of
 // them.
-bool CheckOverlap(const OpCall& call, const Shape& output, const float* y, Message* message) {
+bool CheckOverlap(const OpCall& call, const Shape& output, const void* y, Message* message) {
   const auto from = reinterpret_cast<uintptr_t>(y);
-  const uintptr_t end = from + sizeof(float) * static_cast<uintptr_t>(output.Elements());
+  const uintptr_t end = from + BytesOf(call.schema->output_type, output);
   for (size_t i = 0; i < call.schema->input_count; ++i) {
     const Tensor& input = call.input(i);
     if (input.absent()) continue;
-    const uintptr_t start = reinterpret_cast<uintptr_t>(input.data), bytes = BytesOf(input);
+    const uintptr_t start = reinterpret_cast<uintptr_t>(input.data), bytes = BytesOf(input.type, input.shape);
     if (bytes == 0 || end <= start || start + bytes <= from) continue;
-    if (i != 0 && i == call.schema->in_place && input.data == y && input.shape == output) continue;
+    if (i == call.schema->in_place && input.data == y && input.shape == output) continue;
     return message->Refuse(EC_ERR_TENSOR, "the output must have memory of its own, but lies over %s", call.schema->inputs[i].name);
   }
   return true;
@@ -78,6 +61,7 @@ bool CheckOverlap(const OpCall& call, const Shape& output, const float* y, Messa
 }  // namespace
 
 bool BindFactor(const Op& op, const OpCall& call, Host* host, Factor* factor, Message* message) {
+  if (op.binder == nullptr) return true;
   if (!CheckArrayTypes(call, message) || !op.binder->bind(call, factor, message)) return false;
   const bool known = host->WasChecked(*factor);
   ec_status status;
@@ -107,7 +91,7 @@ bool RunOp(const Op& op, const OpCall& call, const Factor* bound, Host* host, Me
   if (!op.prepare(call, *bound, parallel, &plan, message)) {
     return message->text[0] != '\0' ? false : RefuseWithInput(call, message->status, message);
   }
-  float* y = host->Output(plan.output);
+  void* y = host->Output(plan.output);
   if (y == nullptr && plan.output.Elements() != 0) return false;
   if (plan.output.Elements() != 0 && !CheckOverlap(call, plan.output, y, message)) return false;
   void* workspace = plan.workspace_bytes == 0 ? nullptr : host->Temporary(plan.workspace_bytes);

@@ -54,14 +54,15 @@ struct OpKernel {
 
 struct Op {
   const OpSchema* schema;
-  const Binder* binder;
+  const Binder* binder;  // null where there is no factor
   // The shape of the output. A dimension of `first`, the first input's shape, is negative where it is not known; such a one may be
-  // copied to the output. False where the shape is refused or depends on what is not known.
+  // copied to the output. False where the shape is refused or depends on what is not known; types of inputs were checked where the
+  // call has them.
   bool (*output_shape)(const OpCall& call, const Shape& first, Shape* output, Message* message);
   // Checks the inputs that are not the factor's, and plans; plan->output is set already.
   bool (*prepare)(const OpCall& call, const Factor& factor, const ec_parallel* parallel, OpPlan* plan, Message* message);
   ec_status (*run)(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace,
-                   float* y);
+                   void* y);
   const OpKernel* kernels = nullptr;
   size_t kernel_count = 0;  // none: plain C++, under the operator's name
 };
@@ -77,8 +78,8 @@ OpList AllOps();
 class Host {
  public:
   virtual const ec_parallel* parallel() = 0;
-  // Memory for the output.
-  virtual float* Output(const Shape& shape) = 0;
+  // Memory for the output, of the type that the schema says.
+  virtual void* Output(const Shape& shape) = 0;
   // Memory until the end of the call; not asked for no bytes.
   virtual void* Temporary(size_t bytes) = 0;
   // Whether all values of this factor were checked before, in which case its bounds are checked alone.

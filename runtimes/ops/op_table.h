@@ -18,6 +18,11 @@ enum : size_t { kCodes, kCodebook, kRowScale, kArrays };
 enum : size_t { kN, kK, kBits, kExponent, kAttributes };
 }  // namespace lut_narrow
 
+namespace attention {
+enum : size_t { kArrays };
+enum : size_t { kAttributes };
+}  // namespace attention
+
 // Inputs and attributes of each operator.
 namespace lut_matmul {
 enum : size_t { kX, kCodes, kCodebooks, kTileBook, kScales, kRowScale, kRowIndex, kBias, kAddend, kInputs };
@@ -43,13 +48,55 @@ enum : size_t { kN, kK, kBits, kExponent, kActivation, kKernelShape, kStrides, k
 extern const OpSchema kSchema;
 }  // namespace lut_narrow_conv2d
 
+namespace kv_append_float32 {
+enum : size_t { kPast, kX, kBefore, kTotal, kCos, kSin, kInputs };
+enum : size_t { kFirst, kAttributes };
+extern const OpSchema kSchema;
+}  // namespace kv_append_float32
+
+namespace kv_append_float16 {
+enum : size_t { kPast, kX, kBefore, kTotal, kCos, kSin, kInputs };
+enum : size_t { kFirst, kAttributes };
+extern const OpSchema kSchema;
+}  // namespace kv_append_float16
+
+namespace kv_append_int8 {
+enum : size_t { kPast, kX, kBefore, kTotal, kCos, kSin, kInputs };
+enum : size_t { kFirst, kAttributes };
+extern const OpSchema kSchema;
+}  // namespace kv_append_int8
+
+namespace kv_attention_float32 {
+enum : size_t { kX, kKeys, kValues, kBefore, kCos, kSin, kInputs };
+enum : size_t { kHeads, kHeadSize, kWindow, kScale, kCap, kAttributes };
+extern const OpSchema kSchema;
+}  // namespace kv_attention_float32
+
+namespace kv_attention_float16 {
+enum : size_t { kX, kKeys, kValues, kBefore, kCos, kSin, kInputs };
+enum : size_t { kHeads, kHeadSize, kWindow, kScale, kCap, kAttributes };
+extern const OpSchema kSchema;
+}  // namespace kv_attention_float16
+
+namespace kv_attention_int8 {
+enum : size_t { kX, kKeys, kValues, kBefore, kCos, kSin, kInputs };
+enum : size_t { kHeads, kHeadSize, kWindow, kScale, kCap, kAttributes };
+extern const OpSchema kSchema;
+}  // namespace kv_attention_int8
+
 // What the operators do: each is defined beside its format's binder.
 extern const Op kLutMatMul;
 extern const Op kLutGather;
 extern const Op kLutConv2D;
 extern const Op kLutNarrowConv2D;
+extern const Op kKVAppendFloat32;
+extern const Op kKVAppendFloat16;
+extern const Op kKVAppendInt8;
+extern const Op kKVAttentionFloat32;
+extern const Op kKVAttentionFloat16;
+extern const Op kKVAttentionInt8;
 
-constexpr size_t kOpCount = 4;
+constexpr size_t kOpCount = 10;
 
 }  // namespace edgecomp
 

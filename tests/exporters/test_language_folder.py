@@ -14,6 +14,7 @@ import pytest
 
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ConfigError, ExportError, OutputError
+from edgecomp.exported.language_folder import ATTENTIONS, Attention
 from edgecomp.exporters import ExportOptions, export
 from edgecomp.native import get_library_path
 
@@ -33,9 +34,9 @@ class Runner:
             options.register_custom_ops_library(get_library_path())
         self.session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
         self.names = [spec.name for spec in self.session.get_inputs()[2:]]
-        shapes = [spec.shape for spec in self.session.get_inputs()[2:]]
+        types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
         self.cache = {
-            name: np.zeros((rows, shape[1], 0, shape[3]), np.float32) for name, shape in zip(self.names, shapes, strict=True)
+            spec.name: np.zeros((rows, spec.shape[1], 0, spec.shape[3]), types[spec.type]) for spec in self.session.get_inputs()[2:]
         }
 
     def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -63,7 +64,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return language_models.compressed(tmp_path_factory.mktemp("model"), request.param)
 
 
-@pytest.fixture(scope="module", params=["fused", *_long("portable")])
+@pytest.fixture(scope="module", params=["fused", *_long("gqa", "portable")])
 def folder(request: pytest.FixtureRequest, model: CompressedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "model"
     export(model, "onnx", folder, options=ExportOptions(attention=request.param))
@@ -136,23 +137,53 @@ def nodes_at_run_time(folder: Path, target: Path) -> Counter[str]:
 
 
 @pytest.mark.long
-def test_seven_nodes_a_layer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("attention", "nodes"), [("fused", {"KVAppendFloat32": 4, "KVAttentionFloat32": 2}), ("gqa", {"GroupQueryAttention": 2})]
+)
+def test_few_nodes_a_layer(tmp_path: Path, attention: Attention, nodes: dict[str, int]) -> None:
     """Products of q, k and v, of the output, of gate and up, and down; attention and two norms."""
     counts = []
     for layers in (1, 3):
         place = tmp_path / str(layers)
         place.mkdir()
         model = language_models.compressed(place, "llama", num_hidden_layers=layers)
-        export(model, "onnx", place / "out")
+        export(model, "onnx", place / "out", options=ExportOptions(attention=attention))
         counts.append(nodes_at_run_time(place / "out", place / "optimised.onnx"))
-    added = counts[1] - counts[0]
-    assert added == {"LutMatMul": 8, "GroupQueryAttention": 2, "SimplifiedLayerNormalization": 4}
+    assert counts[1] - counts[0] == {"LutMatMul": 8, "SimplifiedLayerNormalization": 4, **nodes}
+
+
+@pytest.mark.parametrize(("cache", "row", "error"), [("float16", 16, 1e-3), ("int8", 18, 0.05)])
+def test_smaller_caches_are_near(cache: str, row: int, error: float, tmp_path: Path) -> None:
+    """Rows of other lengths, in two parts: by our library, and without it the same."""
+    model = language_models.compressed(tmp_path, "llama")
+    export(model, "onnx", tmp_path / "out", options=ExportOptions(cache=cache))
+    ids, mask = np.array([[0, 0, 5, 17], [40, 3, 66, 21]]), np.array([[0, 0, 1, 1], [1, 1, 1, 1]])
+    new = np.array([[7], [9]])
+    longer = np.concatenate([mask, np.ones((2, 1), np.int64)], 1)
+    expected = language_models.logits(model, np.concatenate([ids, new], 1), longer)[:, -1]
+    found = []
+    for library in (True, False):
+        runner = Runner(tmp_path / "out", library, rows=2)
+        runner(ids, mask)
+        found.append(runner(new, longer)[:, -1])
+        assert next(iter(runner.cache.values())).shape == (2, 2, 5, row)
+    assert_close(found[0], found[1])
+    assert 0 < np.abs(found[0] - expected).max() <= error * np.abs(expected).max()
+    genai = json.loads((tmp_path / "out" / "genai_config.json").read_text())["model"]
+    assert genai["decoder"]["head_size"] == row
+
+
+def test_other_attention_keeps_float32() -> None:
+    with pytest.raises(ConfigError, match="gqa attention keeps a float32 cache, got int8"):
+        ExportOptions(attention="gqa", cache="int8")
+    with pytest.raises(ConfigError, match="cache must be one of float32, float16, int8, got 'int4'"):
+        ExportOptions(cache="int4")
 
 
 @pytest.mark.long
 def test_last_logits_and_a_shorter_context(tmp_path: Path) -> None:
     model = language_models.compressed(tmp_path, "llama")
-    for attention in ("fused", "portable"):
+    for attention in ATTENTIONS:
         folder = tmp_path / attention
         export(model, "onnx", folder, options=ExportOptions(attention=attention, last_logits=True, context=32))
         ids, mask = np.array([[0, 0, 5, 17], [40, 3, 66, 21]]), np.array([[0, 0, 1, 1], [1, 1, 1, 1]])

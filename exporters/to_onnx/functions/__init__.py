@@ -16,7 +16,7 @@ from importlib import import_module
 
 import onnx
 
-from edgecomp.ops import OPERATORS, Operator
+from edgecomp.ops import ATTENTION, OPERATORS, Operator
 
 
 def function_protos(op_types: Collection[str], opset: int) -> list[onnx.FunctionProto]:
@@ -31,6 +31,10 @@ def function_protos(op_types: Collection[str], opset: int) -> list[onnx.Function
 
 
 def _built(operator: Operator, opset: int) -> onnx.FunctionProto:
-    """By the function of the operator's name in the module of that name."""
-    function: onnx.FunctionProto = getattr(import_module(f"{__name__}.{operator.name}"), operator.name)(opset)
+    """By the function of the operator's name in the module of that name; those of a cache's types are one, and told the type."""
+    name, cache = operator.name, []
+    if operator.factor is ATTENTION:
+        name, _, last = name.rpartition("_")
+        cache = [last]
+    function: onnx.FunctionProto = getattr(import_module(f"{__name__}.{name}"), name)(opset, *cache)
     return function

@@ -20,6 +20,8 @@ ec_type TypeOf(ScalarType type) {
   switch (type) {
     case ScalarType::Float:
       return EC_TYPE_FLOAT32;
+    case ScalarType::Half:
+      return EC_TYPE_FLOAT16;
     case ScalarType::Byte:
       return EC_TYPE_UINT8;
     case ScalarType::Char:
@@ -78,6 +80,10 @@ bool ReadAttribute(const EValue& value, const AttributeSchema& declared, Attribu
       return true;
     case AttributeKind::kInts:
       return ReadInts(value, declared, read, message);
+    case AttributeKind::kFloat:
+      if (!value.isDouble()) return message->Refuse(EC_ERR_ATTRIBUTE, "%s must be a float", declared.name);
+      read->real = static_cast<float>(value.toDouble());
+      return true;
     case AttributeKind::kChoice:
       break;
   }
@@ -86,7 +92,7 @@ bool ReadAttribute(const EValue& value, const AttributeSchema& declared, Attribu
   return ReadChoice(declared, text.data(), text.size(), read, message);
 }
 
-// Reads the arguments before the output.
+// Reads the arguments before the output, which of the variant in place is the first argument again.
 bool ReadArguments(const OpSchema& schema, Stack stack, Tensor* tensors, AttributeValue* attributes, Message* message) {
   const size_t count = schema.input_count + schema.attribute_count + 1;
   if (stack.size() < count) return message->Refuse(EC_ERR_TENSOR, "a call must have %zu arguments, got %zu", count, stack.size());
@@ -101,16 +107,16 @@ bool ReadArguments(const OpSchema& schema, Stack stack, Tensor* tensors, Attribu
 
 class CallHost final : public Host {
  public:
-  CallHost(Context* context, const EValue& output, Message* message)
-      : context_(context), output_(output), message_(message), parallel_(PoolThreads()) {}
+  CallHost(Context* context, ec_type type, const EValue& output, Message* message)
+      : context_(context), type_(type), output_(output), message_(message), parallel_(PoolThreads()) {}
 
   const ec_parallel* parallel() override { return parallel_.threads > 1 ? &parallel_ : nullptr; }
   bool WasChecked(const Factor& factor) override { return et::WasChecked(factor); }
   void RememberChecked(const Factor& factor) override { et::RememberChecked(factor); }
 
-  float* Output(const Shape& shape) override {
-    if (!output_.isTensor() || output_.toTensor().scalar_type() != ScalarType::Float || !IsContiguous(output_.toTensor())) {
-      message_->Refuse(EC_ERR_TENSOR, "the output must be a float32 tensor in row-major order");
+  void* Output(const Shape& shape) override {
+    if (!output_.isTensor() || TypeOf(output_.toTensor().scalar_type()) != type_ || !IsContiguous(output_.toTensor())) {
+      message_->Refuse(EC_ERR_TENSOR, "the output must be a %s tensor in row-major order", TypeName(type_));
       return nullptr;
     }
     EtTensor output = output_.toTensor();
@@ -125,7 +131,7 @@ class CallHost final : public Host {
                        ShapeText(shape).text, ShapeText(ShapeOf(output)).text);
       return nullptr;
     }
-    auto* data = output.mutable_data_ptr<float>();
+    void* data = output.mutable_data_ptr();
     if (data == nullptr && shape.Elements() > 0) message_->Refuse(EC_ERR_NULL_POINTER, "the output must have memory");
     return data;
   }
@@ -139,6 +145,7 @@ class CallHost final : public Host {
 
  private:
   Context* context_;
+  ec_type type_;
   const EValue& output_;
   Message* message_;
   ec_parallel parallel_;
@@ -151,17 +158,18 @@ Error ErrorOf(ec_status status) {
 
 }  // namespace
 
-void RunCall(const Op& op, Context& context, Stack stack) {
+void RunCall(const Op& op, bool in_place, Context& context, Stack stack) {
   Message message;
   Tensor tensors[kMaxInputs];
   AttributeValue attributes[kMaxAttributes];
   OpCall call = {op.schema, {}, attributes};
   for (size_t i = 0; i < op.schema->input_count; ++i) call.inputs[i] = &tensors[i];
   if (ReadArguments(*op.schema, stack, tensors, attributes, &message)) {
-    CallHost host(&context, *stack[op.schema->input_count + op.schema->attribute_count], &message);
+    const size_t output = in_place ? 0 : op.schema->input_count + op.schema->attribute_count;
+    CallHost host(&context, op.schema->output_type, *stack[output], &message);
     if (RunOp(op, call, nullptr, &host, &message)) return;
   }
-  ET_LOG(Error, "%s: %s", op.schema->executorch_name, message.text);
+  ET_LOG(Error, "%s: %s", in_place ? op.schema->executorch_in_place_name : op.schema->executorch_name, message.text);
   context.fail(ErrorOf(message.status));
 }
 

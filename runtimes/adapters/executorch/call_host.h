@@ -17,8 +17,9 @@ namespace edgecomp::et {
 using Context = executorch::runtime::KernelRuntimeContext;
 using Stack = executorch::runtime::Span<executorch::runtime::EValue*>;
 
-// Runs a call of `op`, or fails it with a message "edgecomp::lut_matmul.out: ...".
-void RunCall(const Op& op, Context& context, Stack stack);
+// Runs a call of `op`, or fails it with a message "edgecomp::lut_matmul.out: ...". `in_place`: of the variant that writes to the
+// first input.
+void RunCall(const Op& op, bool in_place, Context& context, Stack stack);
 
 // Whether a factor with this view was checked before. Another program may later lie at the same addresses.
 bool WasChecked(const Factor& factor);

@@ -13,18 +13,6 @@
 namespace edgecomp::et {
 namespace {
 
-// ExecuTorch calls a plain function, which cannot say for which operator: one for each.
-template <size_t kIndex>
-void RunOpAt(Context& context, Stack stack) {
-  RunCall(*AllOps().ops[kIndex], context, stack);
-}
-
-template <size_t... kIndices>
-executorch::runtime::OpFunction FunctionAt(size_t index, std::index_sequence<kIndices...>) {
-  static constexpr executorch::runtime::OpFunction kFunctions[] = {RunOpAt<kIndices>...};
-  return kFunctions[index];
-}
-
 std::mutex registration;
 
 bool IsRegistered(const char* name) {  // registry_has_op_function would log every operator that it does not find
@@ -34,6 +22,28 @@ bool IsRegistered(const char* name) {  // registry_has_op_function would log eve
   return false;
 }
 
+// ExecuTorch calls a plain function, which cannot say for which operator: one for each, and each variant.
+template <size_t kIndex, bool kInPlace>
+void RunOpAt(Context& context, Stack stack) {
+  RunCall(*AllOps().ops[kIndex], kInPlace, context, stack);
+}
+
+template <bool kInPlace, size_t... kIndices>
+executorch::runtime::OpFunction FunctionAt(size_t index, std::index_sequence<kIndices...>) {
+  static constexpr executorch::runtime::OpFunction kFunctions[] = {RunOpAt<kIndices, kInPlace>...};
+  return kFunctions[index];
+}
+
+// Registers operator `index`, one variant; gives how many were added.
+template <bool kInPlace>
+int32_t Register(size_t index) {
+  const OpSchema& schema = *AllOps().ops[index]->schema;
+  const char* name = kInPlace ? schema.executorch_in_place_name : schema.executorch_name;
+  if (name == nullptr || IsRegistered(name)) return 0;
+  const auto function = FunctionAt<kInPlace>(index, std::make_index_sequence<kOpCount>());
+  return executorch::runtime::register_kernel(executorch::runtime::Kernel(name, function)) == executorch::runtime::Error::Ok;
+}
+
 }  // namespace
 }  // namespace edgecomp::et
 
@@ -41,11 +51,7 @@ int32_t ec_executorch_register(void) {
   const std::lock_guard<std::mutex> lock(edgecomp::et::registration);
   int32_t added = 0;
   for (size_t i = 0; i < edgecomp::kOpCount; ++i) {
-    const char* name = edgecomp::AllOps().ops[i]->schema->executorch_name;
-    if (edgecomp::et::IsRegistered(name)) continue;
-    const auto function = edgecomp::et::FunctionAt(i, std::make_index_sequence<edgecomp::kOpCount>());
-    const auto error = executorch::runtime::register_kernel(executorch::runtime::Kernel(name, function));
-    if (error == executorch::runtime::Error::Ok) ++added;
+    added += edgecomp::et::Register<false>(i) + edgecomp::et::Register<true>(i);
   }
   return added;
 }

@@ -76,6 +76,13 @@ OrtStatus* Kernel::ReadAttribute(const OrtKernelInfo* info, const AttributeSchem
     message.Refuse(EC_ERR_ATTRIBUTE, "the attribute %s must be an integer", attribute.name);
     return Fail(nullptr, message);
   }
+  if (attribute.kind == AttributeKind::kFloat) {
+    OrtStatus* status = GetFloatAttribute::Call(api_, info, attribute.name, &value->real);
+    if (status == nullptr) return nullptr;
+    ReleaseStatus::Call(api_, status);
+    message.Refuse(EC_ERR_ATTRIBUTE, "the attribute %s must be a float", attribute.name);
+    return Fail(nullptr, message);
+  }
   if (attribute.kind == AttributeKind::kInts) {
     size_t found = attribute.count;
     OrtStatus* status = GetIntsAttribute::Call(api_, info, attribute.name, value->ints, &found);
@@ -148,11 +155,11 @@ OrtStatus* CreateKernel(const OrtCustomOp* op, Api api, const OrtKernelInfo* inf
   return status;
 }
 
-// Reads the attributes of a node whose shapes are inferred. A choice has no part in a shape, and stays 0.
+// Reads the attributes of a node whose shapes are inferred. A choice or a float has no part in a shape, and stays 0.
 OrtStatus* ReadInferenceAttributes(Api api, const OrtShapeInferContext* context, const OpSchema& schema, AttributeValue* values) {
   for (size_t i = 0; i < schema.attribute_count; ++i) {
     const AttributeSchema& attribute = schema.attributes[i];
-    if (attribute.kind == AttributeKind::kChoice) continue;
+    if (attribute.kind == AttributeKind::kChoice || attribute.kind == AttributeKind::kFloat) continue;
     const OrtOpAttr* found = nullptr;
     EC_ORT_RETURN_IF_ERROR(InferenceAttribute::Call(api, context, attribute.name, &found));
     size_t used = 0;
@@ -198,7 +205,7 @@ OrtStatus* InferOutputShape(const OrtCustomOp* op, OrtShapeInferContext* context
     if (output.dims[i] < 0) output.dims[i] = -1;
   }
   EC_ORT_RETURN_IF_ERROR(CreateTensorTypeAndShapeInfo::Call(api, &info));
-  status = SetTensorElementType::Call(api, info, kFloat);
+  status = SetTensorElementType::Call(api, info, OrtTypeOf(schema.output_type));
   if (status == nullptr) status = SetDimensions::Call(api, info, output.dims, output.rank);
   if (status == nullptr) status = SetSymbolicDimensions::Call(api, info, output_symbols, output.rank);
   if (status == nullptr) status = InferenceSetOutput::Call(api, context, 0, info);
@@ -236,7 +243,7 @@ void DescribeOp(const Op& described, Api api, OpDescription* description) {
   };
   op->GetInputMemoryType = [](const OrtCustomOp*, size_t) { return kDefaultMemory; };
   op->GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
-  op->GetOutputType = [](const OrtCustomOp*, size_t) -> int { return kFloat; };
+  op->GetOutputType = [](const OrtCustomOp* self, size_t) -> int { return OrtTypeOf(SchemaOf(self).output_type); };
   op->GetOutputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return kRequired; };
   op->GetStartVersion = [](const OrtCustomOp*) { return 1; };
   op->GetEndVersion = [](const OrtCustomOp*) { return INT32_MAX; };
@@ -249,7 +256,7 @@ void DescribeOp(const Op& described, Api api, OpDescription* description) {
     std::free(kernel);
   };
   op->InferOutputShape = InferOutputShape;
-  if (described.schema->in_place != 0) {
+  if (described.schema->has_in_place()) {
     op->GetMayInplace = InPlaceOfInput(described.schema->in_place, std::make_integer_sequence<int, kMaxInputs>{});
     op->ReleaseMayInplace = [](int*, int*) {};
   }

@@ -69,7 +69,7 @@ namespace edgecomp::ort {
 constexpr uint32_t kApiVersion = 18;
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2, kRuntimeException = 6, kNotImplemented = 9 };
-enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kUint16 = 4, kInt32 = 6, kInt64 = 7 };
+enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kUint16 = 4, kInt32 = 6, kInt64 = 7, kFloat16 = 10 };
 enum Characteristic : int { kRequired = 0, kOptional = 1 };
 enum AttributeType : int { kIntAttribute = 1, kIntsAttribute = 2 };
 constexpr int kDefaultMemory = 0;  // OrtMemTypeDefault
@@ -118,6 +118,7 @@ using CreateCpuMemoryInfo = Entry<69, OrtStatus*, int, int, OrtMemoryInfo**>;
 using AllocatorAlloc = Entry<75, OrtStatus*, OrtAllocator*, size_t, void**>;
 using AllocatorFree = Entry<76, OrtStatus*, OrtAllocator*, void*>;
 using GetAllocatorWithDefaultOptions = Entry<78, OrtStatus*, OrtAllocator**>;
+using GetFloatAttribute = Entry<85, OrtStatus*, const OrtKernelInfo*, const char*, float*>;
 using GetIntAttribute = Entry<86, OrtStatus*, const OrtKernelInfo*, const char*, int64_t*>;
 using GetStringAttribute = Entry<87, OrtStatus*, const OrtKernelInfo*, const char*, char*, size_t*>;
 using GetInputCount = Entry<88, OrtStatus*, const OrtKernelContext*, size_t*>;

@@ -7,7 +7,7 @@ constexpr struct {
   ec_type type;
   int ort;
 } kTypes[] = {{EC_TYPE_FLOAT32, kFloat}, {EC_TYPE_UINT8, kUint8}, {EC_TYPE_INT8, kInt8},
-              {EC_TYPE_UINT16, kUint16}, {EC_TYPE_INT32, kInt32}, {EC_TYPE_INT64, kInt64}};
+              {EC_TYPE_UINT16, kUint16}, {EC_TYPE_INT32, kInt32}, {EC_TYPE_INT64, kInt64}, {EC_TYPE_FLOAT16, kFloat16}};
 
 ec_type TypeOf(int ort) {
   for (const auto& known : kTypes) {
@@ -56,12 +56,12 @@ SessionHost::~SessionHost() {
   if (error_ != nullptr) ReleaseStatus::Call(api_, error_);
 }
 
-float* SessionHost::Output(const Shape& shape) {
+void* SessionHost::Output(const Shape& shape) {
   OrtValue* value = nullptr;
   void* data = nullptr;
   error_ = GetOutput::Call(api_, context_, 0, shape.dims, shape.rank, &value);
   if (error_ == nullptr) error_ = GetTensorMutableData::Call(api_, value, &data);
-  return static_cast<float*>(data);
+  return data;
 }
 
 void* SessionHost::Temporary(size_t bytes) {

@@ -21,7 +21,7 @@ class SessionHost final : public Host {
   SessionHost& operator=(const SessionHost&) = delete;
 
   const ec_parallel* parallel() override { return context_ != nullptr ? &parallel_ : nullptr; }
-  float* Output(const Shape& shape) override;
+  void* Output(const Shape& shape) override;
   void* Temporary(size_t bytes) override;
 
   // Why the host failed, given away; null where it did not.

@@ -1,4 +1,4 @@
-/* The C interface of the edgecomp kernels: packed factors in, float32 out.
+/* The C interface of the edgecomp kernels: packed factors in, float32 out; and attention with a cache.
  *
  * The packed formats are specified in edgecomp/formats/lut.md and lut_narrow.md. No function throws, prints, allocates or aborts;
  * each returns a status. Pointers need the alignment of their element type and no more; what has no elements may be null, and no
@@ -206,11 +206,11 @@ typedef struct ec_op_call {
   const char* op;          /* "lut_matmul" */
   const ec_tensor* inputs; /* in the operator's order */
   size_t input_count;
-  const int64_t* attributes;   /* the integers of all attributes, one after the other; a choice is its enumerator */
+  const int64_t* attributes;   /* the integers of all attributes, one after the other: of a choice its enumerator, of a float its bits */
   size_t attribute_count;      /* of those integers */
   const ec_parallel* parallel; /* null: one thread */
   void* context;               /* of the next two */
-  float* (*output)(void* context, const int64_t* dims, int32_t rank); /* memory for the output, called once; null: none to be had */
+  void* (*output)(void* context, const int64_t* dims, int32_t rank);  /* memory for the output, called once; null: none to be had */
   void* (*temporary)(void* context, size_t bytes);                    /* memory for the length of the call, called twice at most */
   char* message; /* says what must hold and what was got where the call fails, null or so many bytes */
   size_t message_bytes;

@@ -12,7 +12,8 @@ typedef enum ec_type {
   EC_TYPE_UINT16 = 4,
   EC_TYPE_INT32 = 5,
   EC_TYPE_INT64 = 6,
-  EC_TYPE_OTHER = 7,
+  EC_TYPE_FLOAT16 = 7,
+  EC_TYPE_OTHER = 8,
 } ec_type;
 
 /* The attribute `compute`. */
