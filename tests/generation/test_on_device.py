@@ -222,7 +222,7 @@ def test_ctrl_c_ends_the_program(board: Board, fused_folder: Path) -> None:
 
 def test_memory_that_ends(board: Board, fused_folder: Path) -> None:
     """Wherever the runtime is when it asks for too much."""
-    board.before = "ulimit -v 60000; "  # kilobytes, of which the libraries alone take most
+    board.before = "ulimit -v 45000; "  # kilobytes, of which the libraries alone take most
     with pytest.raises((DeviceError, RuntimeUnavailableError), match=r"no memory is left|failed to map|cannot allocate memory"):
         on_board(board, endless(fused_folder), lambda _: None)
 
