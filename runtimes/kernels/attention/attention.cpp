@@ -130,10 +130,14 @@ class Unit {
     }
   }
 
+  // The row of a place.
+  const char* Row(const void* cache, int64_t place) const {
+    return At(cache, ((row_ * a_.kv_heads + head_) * a_.places + place) * a_.type.RowBytes(a_.size));
+  }
+
   // Rows of the cache as float32: the cache's own where they are so.
-  const float* Decoded(const void* cache, int64_t first, int64_t places, float* to) const {
+  const float* Decoded(const char* rows, int64_t places, float* to) const {
     const int64_t bytes = a_.type.RowBytes(a_.size);
-    const char* rows = At(cache, ((row_ * a_.kv_heads + head_) * a_.places + first) * bytes);
     if (a_.type.element == EC_TYPE_FLOAT32 && cut_.padded == a_.size) return reinterpret_cast<const float*>(rows);
     for (int64_t j = 0; j < places; ++j) {
       float* row = to + j * cut_.padded;
@@ -156,15 +160,44 @@ class Unit {
   }
 
   void RunChunk(int64_t first, int64_t places, const Sums& sums) {
-    const int64_t rows = count_ * cut_.group;
-    const float* keys = Decoded(a_.keys, first, places, keys_);
-    kernels_.scores(queries_, rows, keys, places, cut_.padded, scores_);
+    const int64_t rows = count_ * cut_.group, bytes = a_.type.RowBytes(a_.size);
+    // Few rows are added up straight from the cache, many from rows that are decoded once for all of them.
+    const bool few = rows <= kFewRows && cut_.padded == a_.size;
+    const char* keys = Row(a_.keys, first);
+    const char* values = Row(a_.values, first);
+    if (few) {
+      Few().scores(queries_, rows, keys, bytes, places, a_.size, scores_);
+      if (a_.type.element == EC_TYPE_INT8) Scale(keys, rows, places);
+    } else {
+      kernels_.scores(queries_, rows, Decoded(keys, places, keys_), places, cut_.padded, scores_);
+    }
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t position = a_.before[row_] + first_ + r / cut_.group;
       const int64_t seen = FirstSeen(position) - first;
       Weigh(r, seen > 0 ? seen : 0, Least(position + 1 - first, places), places, sums);
     }
-    kernels_.mix(scores_, rows, Decoded(a_.values, first, places, values_), places, cut_.padded, sums.values);
+    if (few) {
+      if (a_.type.element == EC_TYPE_INT8) Scale(values, rows, places);
+      Few().mix(scores_, rows, values, bytes, places, a_.size, sums.values);
+    } else {
+      kernels_.mix(scores_, rows, Decoded(values, places, values_), places, cut_.padded, sums.values);
+    }
+  }
+
+  const FewRowsKernels& Few() const {
+    return a_.type.element == EC_TYPE_FLOAT16 ? kernels_.float16
+           : a_.type.element == EC_TYPE_INT8  ? kernels_.int8
+                                              : kernels_.float32;
+  }
+
+  // Rows in int8 were added up without their scales, or will be: these come to their scores, or weights.
+  void Scale(const char* cache, int64_t rows, int64_t places) {
+    const int64_t bytes = a_.type.RowBytes(a_.size);
+    for (int64_t j = 0; j < places; ++j) {
+      const auto* row = reinterpret_cast<const int8_t*>(cache + j * bytes);
+      const float scale = ScaleOf(row[a_.size], row[a_.size + 1]);
+      for (int64_t r = 0; r < rows; ++r) scores_[r * kChunk + j] *= scale;
+    }
   }
 
   // The scores [from, to) of a row become weights, and what was found before is brought to the same largest score.
@@ -230,8 +263,8 @@ void RunKvAppend(const KvAppend& a, Isa isa, const ec_parallel* parallel) {
   const int64_t heads = a.batch * a.heads, row_bytes = a.type.RowBytes(a.size);
   const bool moved = a.present != a.past;
   // Some rows are less work than to ask for threads.
-  constexpr int64_t kFewRows = 64;
-  const bool little = !moved && heads * a.sequence < kFewRows;
+  constexpr int64_t kLittle = 64;
+  const bool little = !moved && heads * a.sequence < kLittle;
   ParallelFor(little ? nullptr : parallel, heads, [&](int64_t index) {
     if (moved) {
       char* to = At(a.present, index * a.room * row_bytes);

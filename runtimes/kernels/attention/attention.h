@@ -51,7 +51,17 @@ struct KvAttention {
 ec_status KvAttentionWorkspace(const KvAttention& attention, const ec_parallel* parallel, size_t* bytes);
 void RunKvAttention(const KvAttention& attention, Isa isa, const ec_parallel* parallel, void* workspace);
 
+// Sums of few rows straight from a cache: `rows` is kFewRows at most, `size` a multiple of kRowMultiple, rows of the cache are
+// `bytes` apart. Rows in int8 count without their scales.
+constexpr int64_t kFewRows = 4;
+struct FewRowsKernels {
+  // As AttentionKernels' scores and mix.
+  void (*scores)(const float* queries, int64_t rows, const void* keys, int64_t bytes, int64_t places, int64_t size, float* scores);
+  void (*mix)(const float* weights, int64_t rows, const void* values, int64_t bytes, int64_t places, int64_t size, float* sums);
+};
+
 struct AttentionKernels {
+  FewRowsKernels float32, float16, int8;
   // Any number of values.
   void (*encode_half)(const float* values, int64_t count, uint16_t* to);
   // `size` values as float32, zeros up to a multiple of kRowMultiple behind them.

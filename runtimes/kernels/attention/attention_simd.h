@@ -69,6 +69,26 @@ struct CacheVector {
 #endif
 };
 
+// What rows of a cache are made of: Load gives a vector of values from the i-th on.
+template <class Tag>
+struct FloatRows {
+  static EC_INLINE typename FloatVector<Tag>::Floats Load(const void* row, int64_t i) {
+    return FloatVector<Tag>::Load(static_cast<const float*>(row) + i);
+  }
+};
+template <class Tag>
+struct HalfRows {
+  static EC_INLINE typename FloatVector<Tag>::Floats Load(const void* row, int64_t i) {
+    return CacheVector<Tag>::OfHalf(static_cast<const uint16_t*>(row) + i);
+  }
+};
+template <class Tag>
+struct Int8Rows {
+  static EC_INLINE typename FloatVector<Tag>::Floats Load(const void* row, int64_t i) {
+    return CacheVector<Tag>::OfInt8(static_cast<const int8_t*>(row) + i);
+  }
+};
+
 template <class Tag>
 class AttentionLoops {
   using V = FloatVector<Tag>;
@@ -100,12 +120,32 @@ class AttentionLoops {
   }
 
   static void Scores(const float* queries, int64_t rows, const float* keys, int64_t places, int64_t size, float* scores) {
+    const auto bytes = static_cast<int64_t>(sizeof(float)) * size;
+    for (int64_t r = 0; r < rows; r += 2) {
+      const int64_t count = rows - r < 2 ? rows - r : 2;
+      ScoresOfFew<FloatRows<Tag>>(queries + r * size, count, keys, bytes, places, size, scores + r * kChunk);
+    }
+  }
+
+  template <class Rows>
+  static void ScoresOfFew(const float* queries, int64_t rows, const void* keys, int64_t bytes, int64_t places, int64_t size,
+                          float* scores) {
     for (int64_t j = 0; j < places; j += 4) {
-      const float* four[4];  // the last place again behind the last: its scores lie in the row's padding
-      for (int64_t i = 0; i < 4; ++i) four[i] = keys + (j + i < places ? j + i : places - 1) * size;
-      int64_t r = 0;
-      for (; r + 2 <= rows; r += 2) ScoresOf<2>(queries + r * size, four, size, scores + r * kChunk + j);
-      if (r < rows) ScoresOf<1>(queries + r * size, four, size, scores + r * kChunk + j);
+      const char* four[4];  // the last place again behind the last: its scores lie in the row's padding
+      for (int64_t i = 0; i < 4; ++i) four[i] = static_cast<const char*>(keys) + (j + i < places ? j + i : places - 1) * bytes;
+      switch (rows) {
+        case 1:
+          ScoresOf<1, Rows>(queries, four, size, scores + j);
+          break;
+        case 2:
+          ScoresOf<2, Rows>(queries, four, size, scores + j);
+          break;
+        case 3:
+          ScoresOf<3, Rows>(queries, four, size, scores + j);
+          break;
+        default:
+          ScoresOf<4, Rows>(queries, four, size, scores + j);
+      }
     }
   }
 
@@ -151,16 +191,25 @@ class AttentionLoops {
   }
 
   static void Mix(const float* weights, int64_t rows, const float* values, int64_t places, int64_t size, float* sums) {
-    constexpr int64_t kWide = 4 * kLanes;
+    const auto bytes = static_cast<int64_t>(sizeof(float)) * size;
     for (int64_t r = 0; r < rows; r += 2) {
-      int64_t i = 0;
-      if (r + 2 <= rows) {
-        for (; i + kWide <= size; i += kWide) MixOf<2, 4>(weights + r * kChunk, values + i, places, size, sums + r * size + i);
-        for (; i < size; i += kLanes) MixOf<2, 1>(weights + r * kChunk, values + i, places, size, sums + r * size + i);
-      } else {
-        for (; i + kWide <= size; i += kWide) MixOf<1, 4>(weights + r * kChunk, values + i, places, size, sums + r * size + i);
-        for (; i < size; i += kLanes) MixOf<1, 1>(weights + r * kChunk, values + i, places, size, sums + r * size + i);
-      }
+      const int64_t count = rows - r < 2 ? rows - r : 2;
+      MixOfFew<FloatRows<Tag>>(weights + r * kChunk, count, values, bytes, places, size, sums + r * size);
+    }
+  }
+
+  template <class Rows>
+  static void MixOfFew(const float* weights, int64_t rows, const void* values, int64_t bytes, int64_t places, int64_t size,
+                       float* sums) {
+    switch (rows) {
+      case 1:
+        return MixRows<1, Rows>(weights, values, bytes, places, size, sums);
+      case 2:
+        return MixRows<2, Rows>(weights, values, bytes, places, size, sums);
+      case 3:
+        return MixRows<3, Rows>(weights, values, bytes, places, size, sums);
+      default:
+        return MixRows<4, Rows>(weights, values, bytes, places, size, sums);
     }
   }
 
@@ -169,8 +218,8 @@ class AttentionLoops {
     for (; i % kRowMultiple != 0; ++i) to[i] = 0;
   }
 
-  template <int kRows>
-  static EC_INLINE void ScoresOf(const float* queries, const float* const (&keys)[4], int64_t size, float* scores) {
+  template <int kRows, class Rows>
+  static EC_INLINE void ScoresOf(const float* queries, const char* const (&keys)[4], int64_t size, float* scores) {
     Floats sums[kRows][4];
     for (auto& row : sums) {
       for (Floats& sum : row) sum = V::Set(0.0f);
@@ -179,29 +228,40 @@ class AttentionLoops {
       Floats q[kRows];
       for (int r = 0; r < kRows; ++r) q[r] = V::Load(queries + r * size + i);
       for (int p = 0; p < 4; ++p) {
-        const Floats k = V::Load(keys[p] + i);
+        const Floats k = Rows::Load(keys[p], i);
         for (int r = 0; r < kRows; ++r) sums[r][p] = V::MultiplyAdd(q[r], k, sums[r][p]);
       }
     }
     for (int r = 0; r < kRows; ++r) C::Sums(sums[r], scores + r * kChunk);
   }
 
-  template <int kRows, int kVectors>
-  static EC_INLINE void MixOf(const float* weights, const float* values, int64_t places, int64_t size, float* sums) {
+  template <int kRows, class Rows>
+  static void MixRows(const float* weights, const void* values, int64_t bytes, int64_t places, int64_t size, float* sums) {
+    // As many sums as registers hold.
+    constexpr int kVectors = kRows <= 2 || kLanes != 8 ? 4 : 2;
+    int64_t i = 0;
+    for (; i + kVectors * kLanes <= size; i += kVectors * kLanes)
+      MixOf<kRows, kVectors, Rows>(weights, values, bytes, places, size, i, sums);
+    for (; i < size; i += kLanes) MixOf<kRows, 1, Rows>(weights, values, bytes, places, size, i, sums);
+  }
+
+  template <int kRows, int kVectors, class Rows>
+  static EC_INLINE void MixOf(const float* weights, const void* values, int64_t bytes, int64_t places, int64_t size, int64_t first,
+                              float* sums) {
     Floats totals[kRows][kVectors];
     for (int r = 0; r < kRows; ++r) {
-      for (int v = 0; v < kVectors; ++v) totals[r][v] = V::Load(sums + r * size + v * kLanes);
+      for (int v = 0; v < kVectors; ++v) totals[r][v] = V::Load(sums + r * size + first + v * kLanes);
     }
     for (int64_t j = 0; j < places; ++j) {
       Floats w[kRows];
       for (int r = 0; r < kRows; ++r) w[r] = V::Set(weights[r * kChunk + j]);
       for (int v = 0; v < kVectors; ++v) {
-        const Floats value = V::Load(values + j * size + v * kLanes);
+        const Floats value = Rows::Load(static_cast<const char*>(values) + j * bytes, first + v * kLanes);
         for (int r = 0; r < kRows; ++r) totals[r][v] = V::MultiplyAdd(w[r], value, totals[r][v]);
       }
     }
     for (int r = 0; r < kRows; ++r) {
-      for (int v = 0; v < kVectors; ++v) V::Store(sums + r * size + v * kLanes, totals[r][v]);
+      for (int v = 0; v < kVectors; ++v) V::Store(sums + r * size + first + v * kLanes, totals[r][v]);
     }
   }
 };
@@ -209,7 +269,16 @@ class AttentionLoops {
 template <class Tag>
 constexpr AttentionKernels MakeAttentionKernels() {
   using Loops = AttentionLoops<Tag>;
-  return {Loops::EncodeHalf, Loops::DecodeHalf, Loops::DecodeInt8, Loops::Scores, Loops::Largest, Loops::Weights, Loops::Mix};
+  return {{Loops::template ScoresOfFew<FloatRows<Tag>>, Loops::template MixOfFew<FloatRows<Tag>>},
+          {Loops::template ScoresOfFew<HalfRows<Tag>>, Loops::template MixOfFew<HalfRows<Tag>>},
+          {Loops::template ScoresOfFew<Int8Rows<Tag>>, Loops::template MixOfFew<Int8Rows<Tag>>},
+          Loops::EncodeHalf,
+          Loops::DecodeHalf,
+          Loops::DecodeInt8,
+          Loops::Scores,
+          Loops::Largest,
+          Loops::Weights,
+          Loops::Mix};
 }
 
 }  // namespace edgecomp

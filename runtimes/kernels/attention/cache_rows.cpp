@@ -45,8 +45,6 @@ uint16_t HalfOfFloat(float value) {
   return static_cast<uint16_t>(half | sign);
 }
 
-float ScaleOf(int8_t exponent, int8_t mantissa) { return std::ldexp(1.0f + static_cast<float>(mantissa) * (1.0f / 128), exponent); }
-
 void EncodeInt8(const float* values, int64_t size, int8_t* row) {
   float largest = 0, check = 0;
   for (int64_t i = 0; i < size; ++i) {

@@ -3,6 +3,7 @@
 #define EDGECOMP_KERNELS_ATTENTION_CACHE_ROWS_H_
 
 #include <cstdint>
+#include <cstring>
 
 #include "core/isa.h"
 #include "edgecomp/edgecomp.h"
@@ -25,7 +26,13 @@ float FloatOfHalf(uint16_t half);
 uint16_t HalfOfFloat(float value);  // to the nearest, half to even; too large ones become infinite
 
 // (1 + m / 128) 2^e of a row's last two int8, e and m: a float for any of their values.
-float ScaleOf(int8_t exponent, int8_t mantissa);
+inline float ScaleOf(int8_t exponent, int8_t mantissa) {
+  // The smallest two powers are no normal floats.
+  const uint32_t bits = exponent >= -126 ? static_cast<uint32_t>(exponent + 127) << 23 : 1u << (149 + exponent);
+  float power;
+  std::memcpy(&power, &bits, sizeof(power));
+  return (1.0f + static_cast<float>(mantissa) * (1.0f / 128)) * power;
+}
 
 // The row of `size` values in int8: the smallest scale of that form with which the largest value is 127 or less, values rounded
 // half to even. One that is not finite makes all of the row infinite.
