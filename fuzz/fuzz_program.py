@@ -18,7 +18,9 @@ with harness.instrumented("edgecomp"):
 
 import numpy as np
 
-SOURCES = [(Path(__file__).parent / "corpus" / "executorch_file" / name).read_bytes() for name in ("small", "operators")]
+SOURCES = [
+    (Path(__file__).parent / "corpus" / "executorch_file" / name).read_bytes() for name in ("small", "operators", "attention")
+]
 FOLDER = harness.scratch_folder()
 SESSION = Session(LocalDevice(urlsplit("local://")))
 INPUTS = (
@@ -28,6 +30,7 @@ INPUTS = (
         "x": np.ones((2, 32), np.float32),
         "image": np.ones((1, 4, 5, 5), np.float32),
     },
+    {"x": np.ones((1, 2, 32), np.float32), "before": np.ones(1, np.int32), "total": np.zeros((), np.int32)},
 )
 
 

@@ -29,7 +29,9 @@ import edgecomp
 from edgecomp.checkpoint import MANIFEST, WEIGHTS
 from edgecomp.devices import open_device
 from edgecomp.devices.session import Session
+from edgecomp.models.bound import Bound, ByName
 from edgecomp.modules import PackedFactor, PackedLayer
+from edgecomp.ops import CACHES, KV_APPEND, KV_ATTENTION
 from edgecomp.recipe import builtin_recipes, load_recipe
 from edgecomp.tensor import ConvParams, TensorSpec
 
@@ -126,6 +128,35 @@ def _every_operator() -> edgecomp.CompressedModel:
     return replace(made, outputs=tuple(stages))
 
 
+class _Kept(nn.Module):
+    """Each operator of attention, of each cache: keys go into a buffer, values behind others that stay as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for cache, (dtype, extra) in CACHES.items():
+            for kind in ("keys", "values"):
+                self.register_buffer(f"{kind}_{cache}", torch.zeros(1, 1, 4, 8 + extra, dtype=getattr(torch, dtype)))
+        self.register_buffer("angles", torch.ones(4, 2))
+
+    def forward(self, x: torch.Tensor, before: torch.Tensor, total: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = []
+        for cache in CACHES:
+            append, attend = (getattr(torch.ops.edgecomp, table[cache].name) for table in (KV_APPEND, KV_ATTENTION))
+            buffer = self.get_buffer(f"keys_{cache}")
+            keys = append(buffer, x, before, total, self.angles, self.angles, first=16)
+            values = append(self.get_buffer(f"values_{cache}"), x, before, total, self.angles, self.angles, first=24)
+            turns = {"heads": 2, "head_size": 8, "window": 3, "scale": 0.5, "cap": 9.0}
+            found.append(attend(x, keys, values, before, self.angles, self.angles, **turns))
+            buffer.copy_(keys)
+        return tuple(found)
+
+
+def _attention() -> edgecomp.CompressedModel:
+    inputs = [TensorSpec("x", "float32", (1, 2, 32)), TensorSpec("before", "int32", (1,)), TensorSpec("total", "int32", ())]
+    made = packed_models.compressed(_Kept(), {}, {}, inputs)
+    return replace(made, module=Bound(_Kept().eval(), ByName(3, ()), keeps=True), outputs=tuple(CACHES))
+
+
 def _programs() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sample = {"x": np.ones((1, 32), np.float32)}
@@ -134,6 +165,8 @@ def _programs() -> None:
         _write("executorch_file", "small", (Path(folder) / "m.pte").read_bytes())
         edgecomp.export(_every_operator(), "executorch", Path(folder) / "operators.pte")
         _write("executorch_file", "operators", (Path(folder) / "operators.pte").read_bytes())
+        edgecomp.export(_attention(), "executorch", Path(folder) / "attention.pte")
+        _write("executorch_file", "attention", (Path(folder) / "attention.pte").read_bytes())
 
 
 def _answers() -> None:

@@ -219,6 +219,28 @@ def test_calls_that_attend_wrongly_are_refused(others: dict[str, Any], message: 
             run_onnx(*call)
 
 
+@pytest.mark.parametrize("name", ["heads", "head_size", "window", "first"])
+@pytest.mark.parametrize("size", [0, -1, -3, -(10**6), -(2**63), 2**63 - 1])
+def test_no_size_of_a_damaged_node_ends_the_process(name: str, size: int) -> None:
+    """Sizes of the output are inferred before the node is checked; open ones of the input have symbols there."""
+    calls = Calls(TOKEN, "float32")
+    call = changed(calls.append(values=False) if name == "first" else calls.attention(*calls.past), **{name: size})
+    if name == "window" or (name, size) == ("first", 0):
+        run_onnx(*call)
+    else:
+        with pytest.raises(Exception, match="node 'the_node'"):
+            run_onnx(*call)
+
+
+def test_every_attribute_and_input_is_needed() -> None:
+    calls = Calls(TOKEN, "float32")
+    for call in (calls.append(values=False), calls.attention(*calls.past)):
+        operator, inputs, attributes = call
+        for name in attributes:
+            with pytest.raises(Exception, match=name):
+                run_onnx(operator, inputs, {key: value for key, value in attributes.items() if key != name})
+
+
 def test_a_result_does_not_depend_on_the_cache_behind_the_tokens() -> None:
     case = CASES["a token in a larger cache"]
     calls = Calls(case, "float32")

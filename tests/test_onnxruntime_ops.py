@@ -252,7 +252,11 @@ def test_one_session_from_several_threads(factor: Factor, rng: np.random.Generat
         assert_close(y, lut.matmul(x, factor, compute="int8"), 1e-5, len(x))
 
 
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.onnx_name)
+# Those of attention, which have none, are in test_attention_ops.py.
+WITH_FACTORS = [operator for operator in OPERATORS.values() if operator.factor.arrays]
+
+
+@pytest.mark.parametrize("operator", WITH_FACTORS, ids=lambda operator: operator.onnx_name)
 def test_names_inputs_and_attributes_are_those_of_the_table(operator: Operator, factor: Factor, conv_factor: Factor) -> None:
     factor = {LUT_CONV2D: conv_factor, LUT_NARROW_CONV2D: narrow_factor(6, NARROW_CONV)}.get(operator, factor)
     names = [i.name for i in operator.inputs]
@@ -311,7 +315,7 @@ def test_bad_factors_are_refused_at_load(factor: Factor) -> None:
 
 @pytest.mark.parametrize("size", [0, -1, -3, -17, -(10**6), -(2**63), 2**63 - 1])
 @pytest.mark.parametrize("name", ["N", "K"])
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)
+@pytest.mark.parametrize("operator", WITH_FACTORS, ids=lambda operator: operator.name)
 def test_no_size_of_a_damaged_node_ends_the_process(operator: Operator, name: str, size: int, factor: Factor) -> None:
     """Sizes of the output are inferred before the node is checked; open ones of the input have symbols there."""
     given = narrow_factor(6, NARROW_CONV) if operator is LUT_NARROW_CONV2D else factor

@@ -95,7 +95,7 @@ def test_the_rest_of_a_model_is_converted_to_float16(exported: Path, monkeypatch
     monkeypatch.chdir(exported.parent)
     scope: dict[str, Any] = {"onnx": onnx}
     exec(block("op_block_list"), scope)
-    assert set(scope["ours"]) == {operator.onnx_name for operator in OPERATORS.values()}
+    assert set() < scope["ours"] <= {operator.onnx_name for operator in OPERATORS.values()}
     onnx.save(scope["half"], "half.onnx")
     expected = outputs("model.onnx", options_with_library())
     for options in (options_with_library(), ort.SessionOptions()):

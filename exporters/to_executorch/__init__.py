@@ -72,7 +72,8 @@ def _export_folder(model: CompressedModel, output: Path, progress: ProgressBar, 
         begin("cache")
         decoder = with_buffers(model, DecoderOptions("fused", options.cache, last=True, context=options.context))
         tokens = write_assets(model, folder)
-        context, vocabulary = decoder.limits[SEQUENCE], int(body_of(model.module).config.vocab_size)
+        config: Any = body_of(model.module).config
+        context, vocabulary = decoder.limits[SEQUENCE], int(config.vocab_size)
         chunk = bounded_sizes(decoder.inputs, options.max_sizes, decoder.limits)[SEQUENCE]
         methods = {
             "get_max_seq_len": chunk,

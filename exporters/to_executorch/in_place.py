@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from executorch.exir.dialects._ops import ops
 from executorch.exir.passes.reinplace import reinplace_pass
 from torch.export import ExportedProgram
@@ -35,7 +37,7 @@ def _drop_copies(program: ExportedProgram) -> None:
     """A buffer becomes the value that is copied into it, and not the copy."""
     graph = program.graph_module.graph
     output = graph.output_node()
-    values = list(output.args[0])  # type: ignore[arg-type]
+    values: list[Any] = list(output.args[0])
     for index, spec in enumerate(program.graph_signature.output_specs):
         node = values[index]
         if spec.kind is not OutputKind.BUFFER_MUTATION or node.target is not ops.edge.aten.copy.default:

@@ -92,7 +92,7 @@ def _genai(
     options: ExportOptions,
     with_library: bool,
 ) -> dict[str, Any]:
-    config = body_of(model.module).config
+    config: Any = body_of(model.module).config
     path = folder / "generation_config.json"
     generation: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "pad_token_id" not in tokens and stop_tokens(tokens):

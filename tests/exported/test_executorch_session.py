@@ -100,7 +100,7 @@ assert method.execute([]) == ["ids"]
 def test_loading_the_library_twice_registers_once(tied_program: Path, tmp_path: Path) -> None:
     library = native.get_library_path("executorch")
     copy = shutil.copy(library, tmp_path / "copy.so")
-    names = [operator.executorch_name for operator in OPERATORS.values()]
+    names = [name for operator in OPERATORS.values() for name in operator.executorch_names]
     result = subprocess.run(
         [sys.executable, "-P", "-c", SECOND_LOAD, library, str(copy), str(tied_program), *names],
         capture_output=True,

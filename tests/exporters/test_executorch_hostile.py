@@ -1,8 +1,8 @@
 """Calls of our operators that no exporter writes, in ExecuTorch: each is refused by a message, and none ends the process.
 
-The program is a seed of the fuzzer with a call of every operator. One of its fields is another each time: an argument is another
-value, an integer, a size, a type or a text is another, a call has fewer arguments. `make test-sanitized` runs a part of them with
-sanitizers in the adapter and the kernels, and `make test-long` all.
+The programs are seeds of the fuzzer, with a call of every operator. One of their fields is another each time: an argument is
+another value, an integer, a size, a type or a text is another, a call has fewer arguments. `make test-sanitized` runs a part of
+them with sanitizers in the adapter and the kernels, and `make test-long` all.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from edgecomp.exported.flatbuffer import Table
 from edgecomp.native import get_library_path
 from edgecomp.ops import OPERATORS
 
-PROGRAM = Path(__file__).parents[2] / "fuzz" / "corpus" / "executorch_file" / "operators"
+PROGRAMS = Path(__file__).parents[2] / "fuzz" / "corpus" / "executorch_file"
 COUNT = int(os.environ.get("EDGECOMP_TEST_HOSTILE", "120"))  # 0 is all
-INPUTS = {"ids": np.zeros(3, np.int64), "x": np.ones((2, 32), np.float32), "image": np.ones((1, 4, 5, 5), np.float32)}
+INPUTS = {
+    "operators": {"ids": np.zeros(3, np.int64), "x": np.ones((2, 32), np.float32), "image": np.ones((1, 4, 5, 5), np.float32)},
+    "attention": {"x": np.ones((1, 2, 32), np.float32), "before": np.ones(1, np.int32), "total": np.zeros((), np.int32)},
+}
 INTEGERS = (0, -1, 1, 3, 2**31 - 1, -(2**31), 2**62, -(2**63))
 
 Change = tuple[int, bytes]  # where, what
@@ -79,27 +82,16 @@ def tensor_changes(tensor: Table) -> Iterator[Change]:
         yield order, bytes(reversed(range(count)))
 
 
-@pytest.fixture(scope="module")
-def hostile() -> tuple[bytes, list[Change]]:
-    data = PROGRAM.read_bytes()
+@pytest.mark.parametrize("name", INPUTS)
+def test_hostile_calls_end_in_messages(name: str, tmp_path: Path) -> None:
+    data = (PROGRAMS / name).read_bytes()
     found = [change for change in changes(data) if data[change[0] : change[0] + len(change[1])] != change[1]]
-    chosen = np.random.default_rng(0).permutation(len(found))[: COUNT or len(found)]
-    return data, [found[i] for i in chosen]
-
-
-def test_the_program_calls_every_operator(tmp_path: Path) -> None:
-    path = tmp_path / "m.pte"
-    path.write_bytes(PROGRAM.read_bytes())
-    assert read_executorch(path).operators == {operator.executorch_name for operator in OPERATORS.values()}
-
-
-def test_hostile_calls_end_in_messages(hostile: tuple[bytes, list[Change]], tmp_path: Path) -> None:
-    data, chosen = hostile
+    chosen = [found[i] for i in np.random.default_rng(0).permutation(len(found))[: COUNT or len(found)]]
     path = tmp_path / "m.pte"
     lines = [("artifact", path), ("file", path), ("library", get_library_path("executorch")), ("threads", 1)]
-    for name, array in INPUTS.items():
-        np.save(tmp_path / f"{name}.npy", array)
-        lines.append(("input", f"{name}={tmp_path / name}.npy"))
+    for input_name, array in INPUTS[name].items():
+        np.save(tmp_path / f"{input_name}.npy", array)
+        lines.append(("input", f"{input_name}={tmp_path / input_name}.npy"))
     died, ended = [], {"ran": 0, "refused": 0}
     with open_device("local") as device:
         session = Session(device)
@@ -116,3 +108,13 @@ def test_hostile_calls_end_in_messages(hostile: tuple[bytes, list[Change]], tmp_
     assert died == []
     assert ended["ran"] > 0
     assert ended["refused"] > len(chosen) // 3
+
+
+def test_the_programs_call_every_operator(tmp_path: Path) -> None:
+    called = set()
+    for name in INPUTS:
+        (tmp_path / "m.pte").write_bytes((PROGRAMS / name).read_bytes())
+        called |= read_executorch(tmp_path / "m.pte").operators
+    assert {name for name in called if name.startswith("edgecomp::")} == {
+        name for operator in OPERATORS.values() for name in operator.executorch_names
+    }

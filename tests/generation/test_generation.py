@@ -193,6 +193,12 @@ def test_another_tokenizer(path: Path, tmp_path: Path) -> None:
         {"format": None},
         {"files": {}},
         {"attention": "strange"},
+        {"runtime": "strange"},
+        {"context": "many"},
+        {"context": float("inf")},
+        {"vocabulary": []},
+        {"stop": 3},
+        {"stop": [{}]},
     ],
 )
 def test_a_damaged_description(path: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
@@ -214,11 +220,6 @@ def redescribed(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        (GENAI, "{"),
-        (GENAI, "[]"),
-        (GENAI, '{"model": []}'),
-        (GENAI, '{"model": {"context_length": Infinity, "vocab_size": 79}}'),
-        (GENAI, '{"model": {"context_length": 64, "vocab_size": 79, "eos_token_id": {}}}'),
         (TOKENIZER, "{}"),
         ("tokenizer_config.json", "["),
         ("tokenizer_config.json", "[]"),
