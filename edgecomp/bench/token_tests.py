@@ -42,8 +42,9 @@ class FolderTest:
         return self.folder.path.resolve().name
 
     def options(self, options: BenchOptions) -> BenchOptions:
-        """The options for such tests: a sample is a repetition, of which there are few."""
-        return replace(options, warmup=min(options.warmup, 1), min_iterations=options.repetitions, min_duration_s=0.0)
+        """The options for such tests: a sample is a repetition, of which there are few; a slow board takes minutes for them."""
+        few = replace(options, warmup=min(options.warmup, 1), min_iterations=options.repetitions, min_duration_s=0.0)
+        return replace(few, max_duration_s=max(options.max_duration_s, options.timeout_s))
 
     def inputs(self, seed: int) -> dict[str, np.ndarray]:
         """Random tokens, as llama-bench takes them: those that the cache holds first."""

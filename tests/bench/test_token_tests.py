@@ -66,6 +66,13 @@ def test_a_row_for_each_test(fused_folder: Path, tmp_path: Path, capsys: pytest.
     assert "pp16 @ d4" in (tmp_path / "report.html").read_text()
 
 
+def test_a_slow_board_has_time_for_all_repetitions(fused_folder: Path) -> None:
+    """Five of 128 tokens at two a second are more than the minute that other models have."""
+    test = next(folder_tests(fused_folder, QUICK))
+    assert test.options(replace(QUICK, timeout_s=3000.0)).max_duration_s == 3000
+    assert test.options(replace(QUICK, warmup=5)).warmup == 1
+
+
 def test_limits_of_an_inference_do_not_judge_hundreds_of_tokens(fused_folder: Path) -> None:
     records = run_benches([fused_folder], replace(QUICK, depths=(0,)), quiet=True)
     assert {found.figure for found in evidence_of(records, [])} == {"bytes", "load_ms", "peak_memory_bytes"}
