@@ -35,7 +35,7 @@ def unsorted_factor(n: int = 12, exponent: int = -20, seed: int = 0) -> Factor:
     return lut_narrow.pack(rng.integers(0, 4, (n, 9)), np.array([50, -60, 127, 50], np.int8), scale, bits=2, exponent=exponent)
 
 
-def started(*factors: Factor, map_gradient: MapGradient = "straight-through") -> LearnedNarrow:
+def started(*factors: Factor, map_gradient: MapGradient = "scores") -> LearnedNarrow:
     return LearnedNarrow(factors, [torch.from_numpy(unpack(factor)) for factor in factors], CPU, map_gradient)
 
 
@@ -50,7 +50,7 @@ def test_what_is_learned_starts_as_the_factors_and_packs_to_them(bits: int) -> N
         assert packed.attributes == factor.attributes
 
 
-@pytest.mark.parametrize("map_gradient", ["straight-through", "proximal", "naive", "none"])
+@pytest.mark.parametrize("map_gradient", ["straight-through", "proximal", "scores", "none"])
 def test_any_order_of_entries_and_rows_of_zeros(map_gradient: MapGradient) -> None:
     factors = unsorted_factor(), unsorted_factor(20, -120, seed=1)
     learned = started(*factors, map_gradient=map_gradient)
