@@ -45,9 +45,9 @@ from edgecomp.models import LoadedModel, load_model
 from edgecomp.passes import PASSES, PassContext
 from edgecomp.passes.lut_kmeans import LutKmeans
 from edgecomp.progress import ProgressBar
-from edgecomp.resume import Work
+from edgecomp.resume import Work, open_work
 from edgecomp.verify import VerifyOptions, verify
-from edgecomp.written import written_windows
+from edgecomp.written import self_key, written_windows
 
 SENTENCES = Path(__file__).parent / "data"
 HELD_SENTENCES = 22  # of the calibration sentences, for the choice of settings
@@ -172,7 +172,8 @@ def causal(arguments: argparse.Namespace) -> tuple[LoadedModel, list[Sample], Me
     calibration = model.samples(str(text / "sotu-train.txt.gz"), count=(arguments.samples or 64) - own, sequence_length=512)
     if own:
         device = torch.device(arguments.device)
-        written = written_windows(model, count=own, length=512, seed=0, device=device, progress=ProgressBar(True), work=Work())
+        work = open_work(arguments.written, self_key({"model": model.files[0].name})).work if arguments.written else Work()
+        written = written_windows(model, count=own, length=512, seed=0, device=device, progress=ProgressBar(True), work=work)
         calibration += [{"input_ids": window[None], "attention_mask": np.ones_like(window)[None]} for window in written]
     windows = text_windows(model, text / f"sotu-{arguments.split}.txt.gz", 512, arguments.windows)
     reference = of_module(model.module, arguments.device)
@@ -225,6 +226,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the order of the samples, a row each")
     parser.add_argument("--self-share", type=float, default=0.0, help="of a language model's calibration, what it writes itself")
+    parser.add_argument("--written", type=Path, metavar="FOLDER", help="keeps what it writes, for other runs")
     parser.add_argument("--weighting", default="hessian", help="of the start's errors")
     parser.add_argument("--position-rate", type=float, default=1e-2)
     parser.add_argument("--calibration", help="sentences for an encoder, one a line")

@@ -63,7 +63,7 @@ def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, fold
             quiet=False,
             device=arguments.device,
             self_share=arguments.self_share if 0 < arguments.self_share < 1 else None,
-            written_folder=folder / "written",
+            written_folder=arguments.written or folder / "written",
         )
     seconds = time.monotonic() - started
     size = inspect_model(compressed, recipe).size
@@ -107,7 +107,7 @@ def by_text(model: LoadedModel, artifact: Path, arguments: argparse.Namespace) -
         name, _, file = given.partition("=")
         windows = text_windows(model, Path(file), arguments.window, arguments.windows)
         rows.append({"text": name, "windows": len(windows), **fidelity(reference, compressed, windows, arguments.device)})
-        print(artifact.name, rows[-1], file=sys.stderr, flush=True)
+        print(artifact.name, artifact.stat().st_size, rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
@@ -141,6 +141,7 @@ def main() -> None:
         "--texts", nargs="+", default=[], metavar="NAME=FILE", help="measure on these texts, a row each with an interval"
     )
     parser.add_argument("--self-share", type=float, default=0.0, help="of the calibration windows, what the model writes itself")
+    parser.add_argument("--written", type=Path, metavar="FOLDER", help="keeps what the model writes, for other runs")
     parser.add_argument("--pytorch", action="store_true", help="also the perplexity of the packed model in PyTorch, which is slow")
     parser.add_argument("--device", default="cpu", help="where methods that learn do so")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
