@@ -182,7 +182,7 @@ def causal(arguments: argparse.Namespace) -> tuple[LoadedModel, list[Sample], Me
         with tempfile.TemporaryDirectory() as folder:
             files = export(compressed, "onnx", Path(folder) / "model.onnx").files
             compared = fidelity(reference, of_file(files[0], arguments.threads or 2), windows, arguments.device)
-            return {**compared, "file_bytes": files[0].stat().st_size}
+            return {**compared, "file_bytes": sum(path.stat().st_size for path in files)}
 
     return model, calibration, measure
 

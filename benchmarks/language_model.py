@@ -107,7 +107,7 @@ def by_text(model: LoadedModel, artifact: Path, arguments: argparse.Namespace) -
         name, _, file = given.partition("=")
         windows = text_windows(model, Path(file), arguments.window, arguments.windows)
         rows.append({"text": name, "windows": len(windows), **fidelity(reference, compressed, windows, arguments.device)})
-        print(artifact.name, artifact.stat().st_size, rows[-1], file=sys.stderr, flush=True)
+        print(artifact.name, rows[-1], file=sys.stderr, flush=True)
     return rows
 
 

@@ -37,6 +37,7 @@ _AT_ONCE = {"cpu": 32, "cuda": 512}  # windows
 _GRAM = 4
 _MOST_REPEATED = 0.5  # share of a window's 4-grams
 _TRIES = 3  # times the windows that are asked for
+_SEEDS_APART = 1_000_003  # parts of a seed, which count up
 
 
 def written_windows(
@@ -119,7 +120,7 @@ class _Writer:
     @torch.no_grad()
     def write(self, count: int, length: int, seed: int, number: int) -> np.ndarray:
         """Windows `[count, length]`; part `number` of the seed's."""
-        generator = torch.Generator(self._device).manual_seed((seed << 32) + number)
+        generator = torch.Generator(self._device).manual_seed((seed * _SEEDS_APART + number) % 2**32)  # a processor's takes 32 bits
         drawn = torch.randint(len(self._starts), (count,), generator=generator, device=self._device)
         tokens, past = self._starts[drawn][:, None], None
         try:

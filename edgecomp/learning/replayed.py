@@ -1,11 +1,11 @@
-"""A step's gradients as a CUDA graph: recorded once and replayed, since thousands of small kernels run faster than they are started.
+"""A step's gradients as a CUDA graph: recorded once and replayed, since thousands of small kernels run faster than they start.
 
 A model of 30 narrow layers spends more of a step on the processor, which starts its kernels, than on the GPU. A graph starts them
 at once. It reads and writes the same memory each time: what is learned stays where it is (`Student.place`), and a step's samples
 and targets are copied to where the first ones were.
 
-Only the built-in divergence with kept targets can be recorded: its loss asks the device for nothing in between. Batches whose shapes
-differ from the recorded ones, or with padding, run as they would without.
+Only the built-in divergence with kept targets can be recorded: its loss asks the device for nothing in between. Batches of other
+shapes than the recorded ones, or with padding, run as they would without.
 """
 
 from __future__ import annotations

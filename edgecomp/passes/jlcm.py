@@ -73,7 +73,7 @@ class Jlcm:
         require_memory(
             sum(count * self._bytes_a_weight(draft.factors.get(name)) for name, count in weights.items()),
             f"learning {len(names)} factors of {sum(weights.values()):,} weights end to end",
-            "learn block by block alone (--set passes.N.steps=0), by fewer candidates or by positions "
+            "learn block by block alone (--set passes.N.steps=0), by fewer candidates, or by positions "
             "(--set passes.N.map_gradient=straight-through), or leave layers out of the passes before with skip",
             self._device,
         )

@@ -35,7 +35,7 @@ def unsorted_factor(n: int = 12, exponent: int = -20, seed: int = 0) -> Factor:
     return lut_narrow.pack(rng.integers(0, 4, (n, 9)), np.array([50, -60, 127, 50], np.int8), scale, bits=2, exponent=exponent)
 
 
-def started(*factors: Factor, map_gradient: MapGradient = "scores") -> LearnedNarrow:
+def started(*factors: Factor, map_gradient: MapGradient = "straight-through") -> LearnedNarrow:
     return LearnedNarrow(factors, [torch.from_numpy(unpack(factor)) for factor in factors], CPU, map_gradient)
 
 
