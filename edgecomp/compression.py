@@ -119,7 +119,7 @@ def compress(
         if loaded.tokenizer is not None and loaded.fitting_length(sequence_length) < sequence_length:
             progress.say(f"samples of text have {loaded.fitting_length(sequence_length)} tokens at most: the model takes no more")
         own = _own_samples(calibration, self_share, samples)
-        given = None if calibration == SELF else calibration
+        given = None if _is_self(calibration) else calibration
         inputs = _samples(loaded, given, samples - own, sequence_length)
         if own:
             text = Work()
@@ -267,9 +267,13 @@ def _samples(loaded: LoadedModel, calibration: Any, count: int, sequence_length:
     return calibration_inputs.given_samples(calibration, count)
 
 
+def _is_self(calibration: Any) -> bool:
+    return isinstance(calibration, str) and calibration == SELF
+
+
 def _own_samples(calibration: Any, share: float | None, samples: int) -> int:
     """How many samples the model writes itself."""
-    alone = isinstance(calibration, str) and calibration == SELF
+    alone = _is_self(calibration)
     if share is None:
         return samples if alone else 0
     if alone or calibration is None or not 0 < share < 1:
