@@ -8,8 +8,8 @@ Every row is one recipe: `method` below, with the settings that the row's name s
 file with the library: of the network of cnn.py the accuracy, calibrated and chosen as there; of an encoder the mean cosine of
 sentence embeddings to the original's, calibrated on data/calibration-sentences.txt and the lines of `--calibration`, reported on
 data/verification-sentences.txt (`--split valid`: on the last 22 of the calibration sentences, which are left out of calibration
-then); of a language model what language_model.py measures, on the same texts. Rows that start alike share the start, and count its
-seconds each.
+then); of a language model what language_model.py measures on sotu-test (`--split valid`: sotu-valid), with an interval. Rows that
+start alike share the start, and count its seconds each.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import cnn
 import language_model
+import numpy as np
 import torch
+from language_fidelity import fidelity, of_file, of_module, text_windows
 from records import add_json_option, print_rows
 
 from edgecomp.calibration import Sample
@@ -42,7 +44,10 @@ from edgecomp.inspect.model import inspect_model
 from edgecomp.models import LoadedModel, load_model
 from edgecomp.passes import PASSES, PassContext
 from edgecomp.passes.lut_kmeans import LutKmeans
+from edgecomp.progress import ProgressBar
+from edgecomp.resume import Work, open_work
 from edgecomp.verify import VerifyOptions, verify
+from edgecomp.written import self_key, written_windows
 
 SENTENCES = Path(__file__).parent / "data"
 HELD_SENTENCES = 22  # of the calibration sentences, for the choice of settings
@@ -51,9 +56,23 @@ CONTROLS: dict[str, list[str]] = {
     "the whole method": [],
     "rows regrouped, four codebooks a matrix": ["passes.0.books=4"],
     "start: k-means weighted by activations": ["passes.0.weighting=activations"],
+    "start: k-means weighted by the Hessian": ["passes.0.weighting=hessian"],
+    "map gradient: straight-through": ["passes.1.map_gradient=straight-through"],
     "map gradient: proximal": ["passes.1.map_gradient=proximal"],
-    "map gradient: naive": ["passes.1.map_gradient=naive"],
+    "map gradient: naive": ["passes.1.candidates=64"],
     "maps fixed": ["passes.1.map_gradient=none"],
+    "maps fixed, rates of 30 times": [
+        "passes.1.map_gradient=none",
+        "passes.1.book_rate=0.9",
+        "passes.1.scale_rate=0.9",
+        "passes.1.dense_rate=3e-3",
+    ],
+    "maps fixed, rates of 10 times": [
+        "passes.1.map_gradient=none",
+        "passes.1.book_rate=0.3",
+        "passes.1.scale_rate=0.3",
+        "passes.1.dense_rate=1e-3",
+    ],
     "codebooks and scales fixed": ["passes.1.book_rate=0.0", "passes.1.scale_rate=0.0"],
     "no block-wise stage": ["passes.1.block_steps=0"],
     "no end-to-end stage": ["passes.1.steps=0"],
@@ -93,11 +112,14 @@ Measure = Callable[[CompressedModel], dict[str, float]]
 def method(bits: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """The whole method's recipe."""
     learned = {"block_steps": arguments.block_steps, "steps": arguments.steps, "batch": arguments.batch}
+    learned |= {"top_tokens": 64} if arguments.kind == "language-model" else {}
+    # As the recipe jlcm-2bit has it.
+    gather = {"layers": [{"ops": ["gather"], "bits": 3}]} if arguments.kind == "language-model" and bits == 2 else {}
     return {
         "version": 1,
         "name": f"ablation-{bits}bit",
         "passes": [
-            {"method": "lut-kmeans", "bits": bits, "weighting": "hessian"},
+            {"method": "lut-kmeans", "bits": bits, "weighting": arguments.weighting, **gather},
             {"method": "jlcm", "position_rate": arguments.position_rate, **learned},
         ],
     }
@@ -146,13 +168,21 @@ def causal(arguments: argparse.Namespace) -> tuple[LoadedModel, list[Sample], Me
     """The model of language_model.py."""
     model = load_model(arguments.model or str(language_model.packaged_model()))
     text = arguments.data_dir / "text"
-    calibration = model.samples(str(text / "sotu-train.txt.gz"), count=arguments.samples or 64, sequence_length=512)
-    options = argparse.Namespace(threads=arguments.threads or 2, window=512, windows=arguments.windows)
+    own = round((arguments.samples or 64) * arguments.self_share)
+    calibration = model.samples(str(text / "sotu-train.txt.gz"), count=(arguments.samples or 64) - own, sequence_length=512)
+    if own:
+        device = torch.device(arguments.device)
+        work = open_work(arguments.written, self_key({"model": model.files[0].name})).work if arguments.written else Work()
+        written = written_windows(model, count=own, length=512, seed=0, device=device, progress=ProgressBar(True), work=work)
+        calibration += [{"input_ids": window[None], "attention_mask": np.ones_like(window)[None]} for window in written]
+    windows = text_windows(model, text / f"sotu-{arguments.split}.txt.gz", 512, arguments.windows)
+    reference = of_module(model.module, arguments.device)
 
     def measure(compressed: CompressedModel) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             files = export(compressed, "onnx", Path(folder) / "model.onnx").files
-            return language_model.quality(model, files[0], text / f"sotu-{arguments.split}.txt.gz", options, "")
+            compared = fidelity(reference, of_file(files[0], arguments.threads or 2), windows, arguments.device)
+            return {**compared, "file_bytes": sum(path.stat().st_size for path in files)}
 
     return model, calibration, measure
 
@@ -164,20 +194,22 @@ def ablate(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each width and control."""
     model, calibration, measure = MODELS[arguments.kind](arguments)
     rows = []
-    for bits in arguments.bits:
-        for control in arguments.controls or CONTROLS:
-            started = time.monotonic()
-            saved.clear()
-            overrides = [*CONTROLS[control], *arguments.overrides]
-            compressed = compress(
-                model, method(bits, arguments), calibration, overrides=overrides, device=arguments.device, samples=len(calibration)
-            )
-            seconds = round(time.monotonic() - started + sum(saved), 1)
-            row = {"bits": bits, "control": control, "split": arguments.split}
-            row["calibration_samples"] = len(calibration)
-            row["bits_per_weight"] = round(inspect_model(compressed, control).size.bits_per_weight, 3)
-            rows.append({**row, **measure(compressed), "compress_seconds": seconds})
-            print(rows[-1], file=sys.stderr, flush=True)
+    cases = [
+        (bits, control, seed) for bits in arguments.bits for seed in arguments.seeds for control in arguments.controls or CONTROLS
+    ]
+    for bits, control, seed in cases:
+        started = time.monotonic()
+        saved.clear()
+        overrides = [f"passes.1.seed={seed}", *CONTROLS[control], *arguments.overrides]
+        compressed = compress(
+            model, method(bits, arguments), calibration, overrides=overrides, device=arguments.device, samples=len(calibration)
+        )
+        seconds = round(time.monotonic() - started + sum(saved), 1)
+        row = {"bits": bits, "control": control, "split": arguments.split, "seed": seed}
+        row["calibration_samples"] = len(calibration)
+        row["bits_per_weight"] = round(inspect_model(compressed, control).size.bits_per_weight, 3)
+        rows.append({**row, **measure(compressed), "compress_seconds": seconds})
+        print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
@@ -192,6 +224,10 @@ def main() -> None:
     parser.add_argument("--block-steps", type=int, default=100)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the order of the samples, a row each")
+    parser.add_argument("--self-share", type=float, default=0.0, help="of a language model's calibration, what it writes itself")
+    parser.add_argument("--written", type=Path, metavar="FOLDER", help="keeps what it writes, for other runs")
+    parser.add_argument("--weighting", default="hessian", help="of the start's errors")
     parser.add_argument("--position-rate", type=float, default=1e-2)
     parser.add_argument("--calibration", help="sentences for an encoder, one a line")
     parser.add_argument("--samples", type=int, help="calibration windows of a language model, or sentences, at most")

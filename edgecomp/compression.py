@@ -37,6 +37,7 @@ from edgecomp.support import TARGETS
 from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
 from edgecomp.trust import NOBODY, Trust
 from edgecomp.weights import trim_heap
+from edgecomp.written import SELF, self_key, written_windows
 
 DEFAULT_SAMPLES = 128
 DEFAULT_SEQUENCE_LENGTH = 512
@@ -58,6 +59,9 @@ def compress(
     state: bool = False,
     targets: Sequence[str] = (),
     trust: Trust = NOBODY,
+    self_share: float | None = None,
+    self_seed: int = 0,
+    written_folder: str | Path | None = None,
 ) -> CompressedModel:
     """Compress a model; the original is left as it is.
 
@@ -66,7 +70,8 @@ def compress(
             that makes it, alone or with its `TensorSpec`s.
         recipe: what `edgecomp.recipe.load_recipe` takes.
         calibration: a text file, an `.npz`, `package.module:factory`, or dictionaries of input name to array or tensor: a list, a
-            DataLoader, a generator, or a function that returns them; for models of text also a list of texts.
+            DataLoader, a generator, or a function that returns them; for models of text also a list of texts; `self` for a language
+            model that writes its own (`edgecomp.written`).
         overrides: settings such as `passes.0.bits=3` on top of the recipe.
         samples: how many calibration samples to use at most.
         sequence_length: tokens of a sample, where text is cut into samples.
@@ -86,6 +91,10 @@ def compress(
         targets: that the model must be exportable to as far as a trace can tell, of `edgecomp.exporters.TARGETS`; what another one
             lacks is said.
         trust: whether code of the model's makers may run; nothing of it does otherwise.
+        self_share: of the samples, how many a language model writes itself beside those of `calibration`, above 0 and below 1.
+        self_seed: of what it writes.
+        written_folder: keeps what it writes here, for an interrupted run and for other recipes of the same model; remove it as
+            `work_folder`.
 
     Raises:
         EdgecompError: `ConfigError`, `ModelError`, `CalibrationError` or `ExportError`, each saying how to mend it; `OutputError`
@@ -109,7 +118,17 @@ def compress(
         progress = ProgressBar(quiet)
         if loaded.tokenizer is not None and loaded.fitting_length(sequence_length) < sequence_length:
             progress.say(f"samples of text have {loaded.fitting_length(sequence_length)} tokens at most: the model takes no more")
-        inputs = _samples(loaded, calibration, samples, sequence_length)
+        own = _own_samples(calibration, self_share, samples)
+        given = None if _is_self(calibration) else calibration
+        inputs = _samples(loaded, given, samples - own, sequence_length)
+        if own:
+            text = Work()
+            if written_folder is not None:
+                text, message = open_work(Path(written_folder), self_key(_describe_source(loaded.module, files)))
+                progress.say(message)
+            length = loaded.fitting_length(sequence_length)
+            windows = written_windows(loaded, count=own, length=length, seed=self_seed, device=where, progress=progress, work=text)
+            inputs += [{"input_ids": window[None], MASK: np.ones_like(window)[None]} for window in windows]
         loaded = loaded.described(inputs, sizes)
         if state:
             loaded, inputs = _carrying(loaded, inputs, progress)
@@ -122,7 +141,8 @@ def compress(
             "edgecomp": edgecomp.__version__,
             "torch": torch.__version__,
             "source": _describe_source(loaded.module, files),
-            "calibration": _describe_calibration(calibration, inputs),
+            "calibration": _describe_calibration(calibration, inputs)
+            | ({"self_written": own, "self_share": self_share, "self_seed": self_seed} if own else {}),
         }
         work = Work()
         if work_folder is not None:
@@ -245,6 +265,28 @@ def _samples(loaded: LoadedModel, calibration: Any, count: int, sequence_length:
         lines = "\n".join(" ".join(text.split()) for text in calibration)
         return loaded.text_samples(lines, "calibration", count=count, sequence_length=sequence_length)
     return calibration_inputs.given_samples(calibration, count)
+
+
+def _is_self(calibration: Any) -> bool:
+    return isinstance(calibration, str) and calibration == SELF
+
+
+def _own_samples(calibration: Any, share: float | None, samples: int) -> int:
+    """How many samples the model writes itself."""
+    alone = _is_self(calibration)
+    if share is None:
+        return samples if alone else 0
+    if alone or calibration is None or not 0 < share < 1:
+        raise ConfigError(
+            "self_share (--self-share) is the part of the samples that the model writes beside those of a calibration file, above "
+            f'0 and below 1, got {share} with calibration {calibration!r}; calibration "{SELF}" alone has the model write all'
+        )
+    own = round(samples * share)
+    if not 0 < own < samples:
+        raise ConfigError(
+            f"self_share (--self-share) {share} of {samples} samples must leave both kinds one, got {own} self-written"
+        )
+    return own
 
 
 def _carrying(loaded: LoadedModel, inputs: Sequence[Sample], progress: ProgressBar) -> tuple[LoadedModel, list[Sample]]:

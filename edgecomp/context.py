@@ -48,6 +48,7 @@ class Batch:
         inputs: the module's arguments.
         labels: what a loss compares outputs with, where the samples bring labels.
         mask: which of the inputs is `attention_mask [batch, sequence]`, 0 where a position does not count; None for no such input.
+        parts: the samples that this one was joined of, as they were given; empty where it is one of these.
 
     """
 
@@ -55,6 +56,7 @@ class Batch:
     inputs: Sequence[Tensor]
     labels: Tensor | None = None
     mask: int | None = None
+    parts: Sequence[Batch] = ()
 
 
 @dataclass(frozen=True)

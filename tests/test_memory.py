@@ -141,11 +141,13 @@ def test_hidden_states_that_do_not_fit_are_refused_at_the_first_sample() -> None
 def test_learning_that_does_not_fit_is_refused_before_the_first_pass() -> None:
     model, learning = Wide(), {"method": "jlcm", "steps": 2, "batch": 1}
     with pytest.raises(
-        ConfigError, match=r"learning 2 factors of 32,768 weights end to end needs 3\.4 MB of .*steps=0.*naive.*skip"
+        ConfigError,
+        match=r"learning 2 factors of 32,768 weights end to end needs 3\.4 MB of .*steps=0.*candidates.*straight-through.*skip",
     ):
-        edgecomp.compress(model, {"version": 1, "passes": [*QUICK, {**learning, "map_gradient": "naive"}]}, [X])
+        edgecomp.compress(model, {"version": 1, "passes": [*QUICK, {**learning, "candidates": 64}]}, [X])
     assert model.runs <= 3  # for the names of its outputs, and for its blocks
-    edgecomp.compress(model, {"version": 1, "passes": [*QUICK, learning]}, [X])
+    positions = {**learning, "map_gradient": "straight-through"}
+    edgecomp.compress(model, {"version": 1, "passes": [*QUICK, positions]}, [X])
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change a setting, such as passes.0.bits=3",
     )
-    parser.add_argument("--calibration", metavar="FILE", help="text (.txt, .txt.gz), .npz, or package.module:factory")
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="text (.txt, .txt.gz), .npz, package.module:factory, or self: a language model writes its own text",
+    )
+    parser.add_argument(
+        "--self-share",
+        type=float,
+        metavar="SHARE",
+        help="part of the samples that a language model writes itself, beside those of --calibration, such as 0.5",
+    )
+    parser.add_argument("--self-seed", type=int, default=0, metavar="N", help="of what it writes (default: %(default)s)")
+    parser.add_argument(
+        "--written",
+        type=Path,
+        metavar="FOLDER",
+        help="keep what the model writes here, for other recipes (default: beside the output, until that is saved)",
+    )
     parser.add_argument("--samples", type=int, default=128, metavar="N", help="calibration samples at most (default: %(default)s)")
     parser.add_argument(
         "--sequence-length",
@@ -87,6 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
     # Before the work, not after it.
     require_checkpoint_target(arguments.output, overwrite=arguments.force)
     work_folder = arguments.output.parent / f".{arguments.output.name}.work"
+    written = arguments.written or arguments.output.parent / f".{arguments.output.name}.written"
     try:
         with interruptible():
             model = compress(
@@ -104,6 +122,9 @@ def run(arguments: argparse.Namespace) -> None:
                 state=arguments.state,
                 targets=arguments.targets,
                 trust=trust_of(arguments),
+                self_share=arguments.self_share,
+                self_seed=arguments.self_seed,
+                written_folder=written,
             )
             model.save(arguments.output, overwrite=arguments.force)
     except KeyboardInterrupt as interrupt:
@@ -111,6 +132,8 @@ def run(arguments: argparse.Namespace) -> None:
             raise
         raise KeyboardInterrupt(f"what is finished is in {work_folder}: run the same command again to continue") from interrupt
     discard(work_folder)
+    if arguments.written is None:
+        discard(written)
     inspection = inspect_model(model, arguments.output.name, arguments.output)
     if arguments.json:
         print_json(inspection.to_json())
@@ -134,6 +157,7 @@ def _like(arguments: argparse.Namespace) -> tuple[Mapping[str, Any], str | None]
     from edgecomp.compression import require_no_code
     from edgecomp.errors import CalibrationError, ConfigError
     from edgecomp.recipe import load_recipe
+    from edgecomp.written import SELF
 
     if arguments.recipe is not None:
         raise ConfigError(f"--like repeats the recipe of {arguments.like}: leave --recipe out, and change settings by --set")
@@ -144,6 +168,10 @@ def _like(arguments: argparse.Namespace) -> tuple[Mapping[str, Any], str | None]
     told = manifest.get("provenance", {}).get("calibration") or {}
     source = told.get("source")
     if arguments.calibration is None and told.get("samples"):
+        if arguments.self_share is None:
+            arguments.self_share, arguments.self_seed = told.get("self_share"), told.get("self_seed", arguments.self_seed)
+        if source == SELF:
+            return recipe, SELF
         if source is None or not Path(source).is_file():
             raise CalibrationError(
                 f"{arguments.like} was calibrated on {source or 'samples in memory'}, which is not here: give --calibration FILE"

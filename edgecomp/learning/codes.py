@@ -1,27 +1,27 @@
 """Codes and codebooks while they are learned by gradients: what the learners of formats with codebooks share.
 
-A value is `codebook[code]`. Learned are
+A value is `codebook[code]`, its entries ascending. The forward value is the one that is stored: entries are rounded to int8, and
+codebooks get the gradient of the rounded value (straight-through). Codes are learned by scores, or by positions:
 
-| what | held as | stored as |
+| map gradient | held of a weight, float32 | code |
 | --- | --- | --- |
-| code | a position p on the line of the ascending codebook's entries, float32 | round(p) |
-| codebook entry | float32 | round(entry), int8 |
+| `scores` | a score I[k] for each of the nearest codewords, 3 by default | the candidate with the largest score |
+| `straight-through`, `proximal` | a position p on the line of the codebook's entries | round(p) |
 
-The forward value rounds both; codebooks get the gradient of the rounded value (straight-through). For the map from weights to codes
-there are three gradients, with `g` the gradient of a value and `c` the codebook:
+With `g` the gradient of a value and `c` the codebook:
 
+    scores:            dL/dI[k] = g softmax(I)[k] (c[k] - c[code])
     straight-through:  dL/dp = g
     proximal:          dL/dp = g / (|c[j] - c[p]| + 1),   j the neighbour of p in the direction of descent, 0 where there is none
-    naive:             dL/dI[k] = g softmax(I)[k] (c[k] - c[code]),   a score I[k] for each codeword k; the code is argmax I
 
-The last is what the method improves on, kept to measure by how much: it grows with the distance of a codeword, and takes as many
-numbers a weight as there are codewords.
+A score starts as minus the distance of the weight's place on that line from the codeword. With as many candidates as there are
+codewords `scores` is the naive gradient, which grows with a codeword's distance and takes as many numbers a weight as there are
+codewords: what the source improves on. Which codewords are candidates is decided at the start.
 
 Source: E. Yvinec, A. Dapogny, K. Bailly, "Network Memory Footprint Compression Through Jointly Learnable Codebooks and Mappings",
-ICLR 2024, arXiv:2309.17361: codebooks and mappings learned together, a map gradient that falls with the distance of the codeword,
-so that the search stays local. The exact function was not to be found; both forms above are ours: of all codewords only the
-neighbours are candidates, which takes one number a weight instead of one for each codeword. Adam divides a weight's gradient by its
-own size, so that the distance hardly counts; what differs is the end of the line, and straight-through learns better.
+ICLR 2024, arXiv:2309.17361: codebooks and mappings learned together, by a map gradient that falls with the distance of the
+codeword, so that the search stays local. The exact function was not to be found. Here the candidates keep it local; `proximal` is
+our reading of the function, on positions. Adam divides a weight's gradient by its own size, so that its distance hardly counts.
 """
 
 from __future__ import annotations
@@ -43,11 +43,14 @@ class LearnedCodes:
         books: ascending entries, float32 `[books, entries]`; changed in place.
         row_book: the codebook of each row, int64 `[N]`.
         targets: what the values stand for, `[N, K]`: they place a weight between its codeword and the next.
-        map_gradient: how codes learn; `none` leaves them. For `naive`, `positions` are scores `[N, K, entries]`.
+        map_gradient: how codes learn; `none` leaves them. For `scores`, `positions` are scores `[candidates, N, K]`.
+        candidates: the nearest codewords that have a score; all of them where there are fewer.
 
     """
 
-    def __init__(self, codes: Tensor, books: Tensor, row_book: Tensor, targets: Tensor, map_gradient: MapGradient) -> None:
+    def __init__(
+        self, codes: Tensor, books: Tensor, row_book: Tensor, targets: Tensor, map_gradient: MapGradient, candidates: int = 3
+    ) -> None:
         self.books = books
         self.map_gradient = map_gradient
         self._row_book = row_book
@@ -57,12 +60,18 @@ class LearnedCodes:
         self._largest_entry = torch.where(largest <= 31, 31.0, torch.where(largest <= 63, 63.0, 127.0))
         distance = targets - self._values_of(codes)
         self.positions = codes + (distance * self._nearness(codes, descending=distance < 0)).clamp(-0.49, 0.49)
-        if map_gradient == "naive":
-            self.positions = -(self.positions[..., None] - torch.arange(books.shape[1], device=books.device)).abs()
+        if map_gradient == "scores":
+            count = min(candidates, books.shape[1])
+            # The window of codewords whose middle is nearest; with an even number the place lies between the two in the middle.
+            first = (self.positions - (count - 1) / 2).round() if count % 2 else self.positions.floor() - (count / 2 - 1)
+            self._first = first.clamp(0, books.shape[1] - count).to(torch.uint8)
+            self.positions = torch.stack([-(self.positions - self._first - k).abs() for k in range(count)])
 
     def codes(self) -> Tensor:
         """The codes as they are stored: int64 `[N, K]`."""
-        return self.positions.argmax(dim=-1) if self.map_gradient == "naive" else self.positions.round().to(torch.int64)
+        if self.map_gradient == "scores":
+            return self._first + self.positions.argmax(dim=0)
+        return self.positions.round().to(torch.int64)
 
     def values(self) -> Tensor:
         """The values as they are stored: float32 `[N, K]`."""
@@ -71,21 +80,29 @@ class LearnedCodes:
     def set_gradients(self, of_values: Tensor) -> None:
         """Set `.grad` of positions and codebooks from the gradients of the values, `[N, K]`."""
         codes = self.codes()
-        by_row = torch.stack([torch.where(codes == code, of_values, 0).sum(dim=1) for code in range(self.books.shape[1])], dim=1)
-        self.books.grad = self._owners @ by_row
+        self.books.grad = self._owners @ self._sums_by_code(codes, of_values)
         if self.map_gradient == "straight-through":
             self.positions.grad = of_values
         elif self.map_gradient == "proximal":
             self.positions.grad = of_values * self._nearness(codes, descending=of_values > 0)
-        elif self.map_gradient == "naive":
-            distance = self.books.round()[self._row_book][:, None, :] - self._values_of(codes)[..., None]
-            self.positions.grad = of_values[..., None] * self.positions.softmax(dim=-1) * distance
+        elif self.map_gradient == "scores":
+            own = self._values_of(codes)
+            gradient = self.positions.softmax(dim=0)
+            for k, of_score in enumerate(gradient):
+                of_score.mul_(self._values_of(self._first.long() + k) - own).mul_(of_values)
+            self.positions.grad = gradient
 
     def clamp(self) -> None:
         """Keep codes within the codebook, and its entries ascending and within their bound."""
-        if self.map_gradient != "naive":
+        if self.map_gradient != "scores":
             self.positions.clamp_(0, self.books.shape[1] - 1)
         self.books.copy_(self.books.clamp(-self._largest_entry, self._largest_entry).sort(dim=1).values)
+
+    def _sums_by_code(self, codes: Tensor, of_values: Tensor) -> Tensor:
+        """The gradients of each row's weights, added up by code: `[N, entries]`."""
+        narrow = codes.to(torch.uint8)
+        sums = [torch.where(narrow == code, of_values, 0).sum(dim=1) for code in range(self.books.shape[1])]
+        return torch.stack(sums, dim=1)
 
     def _values_of(self, codes: Tensor) -> Tensor:
         return self.books.round()[self._row_book].gather(1, codes)

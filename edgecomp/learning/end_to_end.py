@@ -16,6 +16,7 @@ from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError
 from edgecomp.learning.objectives import Objective
 from edgecomp.learning.optimise import hold_back, optimise, sample_order
+from edgecomp.learning.replayed import Replayed
 from edgecomp.learning.running import RunningDraft
 from edgecomp.learning.student import LearningSettings, Student, reached, say_unreached, spread
 
@@ -65,7 +66,9 @@ def learn_end_to_end(
                 unit="step",
             ),
             steps=settings.steps,
-            backward=samples.backward,
+            backward=Replayed(student, running, objective, context.progress.say).wrapped(samples.joined, samples.backward)
+            if context.device.type == "cuda"
+            else samples.backward,
             judge=(lambda: samples.judge(held)) if held else None,
             work=context.work,
             state="state" if batches is context.samples else f"state, {_digest(batches)}",
@@ -89,6 +92,11 @@ class _Samples:
             loss = self._loss(part) * share
             if loss.requires_grad:
                 loss.backward()
+
+    def joined(self, numbers: Sequence[int]) -> Batch | None:
+        """Some samples as one batch on the device, if their shapes allow it."""
+        parts = list(self._parts(numbers))
+        return _joined(parts[0][0], self.device) if len(parts) == 1 else None
 
     def loss(self, numbers: Sequence[int]) -> Tensor:
         """The mean over the rows of some samples."""
@@ -158,7 +166,7 @@ def _joined(samples: Sequence[Batch], device: torch.device) -> Batch:
         for parts in zip(*(s.inputs for s in samples), strict=True)
     ]
     labels = None if first.labels is None else torch.cat([s.labels for s in samples if s.labels is not None]).to(device)
-    return Batch(_names(samples), inputs, labels, first.mask)
+    return Batch(_names(samples), inputs, labels, first.mask, parts=tuple(samples))
 
 
 def _shapes(sample: Batch) -> list[tuple[int, ...]]:

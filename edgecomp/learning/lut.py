@@ -29,7 +29,8 @@ class LearnedLut:
         originals: the weights that they stand for, `[N, K]` each: they place a weight between its codeword and the next. A column
             of zeros, such as padding, keeps the code nearest 0.
         device: where to learn.
-        map_gradient: how codes learn; `none` leaves them. For `naive`, `positions` are scores `[N, K, entries]`.
+        map_gradient: how codes learn; see `edgecomp.learning.codes`.
+        candidates: codewords that have a score, of the map gradient `scores`.
 
     """
 
@@ -44,7 +45,8 @@ class LearnedLut:
         factors: Sequence[Factor],
         originals: Sequence[Tensor],
         device: torch.device,
-        map_gradient: MapGradient = "straight-through",
+        map_gradient: MapGradient = "scores",
+        candidates: int = 3,
     ) -> None:
         self.factors = factors
         self._sizes = [factor.shape[0] for factor in factors]
@@ -62,7 +64,7 @@ class LearnedLut:
         steps = self._steps()
         targets = self._by_block(torch.cat([original.to(device) for original in originals]), torch.where(steps == 0, 0, 1 / steps))
         codes, books = joined([start.codes for start in starts], torch.int64), joined([start.books for start in starts])
-        self.coded = LearnedCodes(codes, books, torch.from_numpy(row_book).to(device), targets, map_gradient)
+        self.coded = LearnedCodes(codes, books, torch.from_numpy(row_book).to(device), targets, map_gradient, candidates)
 
     @staticmethod
     def learns(factor: Factor) -> bool:

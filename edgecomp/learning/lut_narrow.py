@@ -36,6 +36,7 @@ class LearnedNarrow:
         originals: the weights that they stand for, `[N, K]` each: they place a weight between its codeword and the next.
         device: where to learn.
         map_gradient: how codes learn; see `edgecomp.learning.codes`.
+        candidates: codewords that have a score, of the map gradient `scores`.
 
     """
 
@@ -50,7 +51,8 @@ class LearnedNarrow:
         factors: Sequence[Factor],
         originals: Sequence[Tensor],
         device: torch.device,
-        map_gradient: MapGradient = "straight-through",
+        map_gradient: MapGradient = "scores",
+        candidates: int = 3,
     ) -> None:
         self.factors = factors
         self._sizes = [factor.shape[0] for factor in factors]
@@ -68,6 +70,7 @@ class LearnedNarrow:
             torch.from_numpy(row_book).to(device),
             torch.cat([original.to(device) for original in originals]) * torch.where(steps == 0, 0, 1 / steps)[:, None],
             map_gradient,
+            candidates,
         )
 
     @staticmethod

@@ -3,6 +3,7 @@
 | name | loss of a batch |
 | --- | --- |
 | `divergence` | of language models the mean over positions of KL(original || learned) of the next-token distributions |
+| | (with `top_tokens` of the original's likeliest ones one by one, and of all others as one) |
 | | of others mean((y' - y)²) / mean(y²), y the original's first output |
 | `hidden-states` | mean over blocks and rows of |h' - h|² / |h|², h what the original's block gives |
 | `cross-entropy` | of the first output and the labels; of language models without labels, of each position and the next token |
@@ -27,6 +28,7 @@ from edgecomp.walk import first_tensor
 from edgecomp.weights import streamed
 
 _IGNORED = -100  # a label that does not count, as in PyTorch
+_LEAST_REST = 1e-6  # of a distribution: float32 tells no less from 1
 
 
 class Objective:
@@ -74,10 +76,57 @@ class Objective:
 
 
 class Divergence(Objective):
-    """How far the outputs are from the original's."""
+    """How far the outputs are from the original's.
+
+    Args:
+        context: as of every objective.
+        top_tokens: of language models the original's likeliest tokens that are compared one by one, the others together as one;
+            these targets are kept on the device, 6 bytes a token, and the original runs once for each sample. 0: all tokens.
+
+    """
+
+    def __init__(self, context: PassContext, top_tokens: int = 0) -> None:
+        super().__init__(context)
+        self._top_tokens = top_tokens
+        self._kept: dict[int, tuple[Batch, Tensor, Tensor]] = {}  # by sample: log-probabilities and tokens [sequence, top]
+
+    def check(self) -> None:
+        """Refuse likeliest tokens of a model that is no language model."""
+        if self._top_tokens and self.context.kind != "causal-lm":
+            raise ConfigError(
+                f"top_tokens is for language models, and this model is of kind {self.context.kind}: set top_tokens = 0 "
+                "(--set passes.N.top_tokens=0)"
+            )
+
+    def targets(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Log-probabilities float32 and tokens int64 `[batch, sequence, top]` of the original; None where all are compared.
+
+        Args:
+            batch: one sample, or several joined, on the device.
+
+        """
+        if not self._top_tokens:
+            return None
+        parts = batch.parts or [batch]
+        missing = [number for number, part in enumerate(parts) if id(part) not in self._kept]
+        if missing:
+            rows = [len(part.inputs[0]) for part in parts]
+            with torch.no_grad():
+                scores = first_tensor(self.context.placed_module(*copies(batch.inputs)))
+                for number, part_scores in enumerate(scores.split(rows)):
+                    if number in missing:
+                        likely = torch.log_softmax(part_scores.float(), dim=-1)
+                        found, tokens = likely.topk(min(self._top_tokens, likely.shape[-1]), dim=-1)
+                        self._kept[id(parts[number])] = parts[number], found.half(), tokens.int()
+        kept = [self._kept[id(part)] for part in parts]
+        return torch.cat([found for _, found, _ in kept]).float(), torch.cat([tokens for _, _, tokens in kept]).long()
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """KL divergence of language models, relative mean square of others."""
+        targets = self.targets(batch)
+        if targets is not None:
+            output = first_tensor(module(*copies(batch.inputs)))
+            return coarse_divergence(output, *targets, counted(batch, output))
         with torch.no_grad():
             target = first_tensor(self.context.placed_module(*copies(batch.inputs)))
         output = first_tensor(module(*copies(batch.inputs)))
@@ -193,8 +242,8 @@ NEEDS_BLOCKS = (
 )
 
 
-def make_objective(name: str, context: PassContext) -> Objective:
-    """The objective of that name for a model, its samples checked.
+def make_objective(name: str, context: PassContext, *, top_tokens: int = 0) -> Objective:
+    """The objective of that name for a model, its samples checked; `top_tokens` is for `divergence`.
 
     Raises:
         ConfigError: no such objective, or one that does not suit the model.
@@ -202,7 +251,7 @@ def make_objective(name: str, context: PassContext) -> Objective:
 
     """
     if name in OBJECTIVES:
-        made: Any = OBJECTIVES[name](context)
+        made: Any = Divergence(context, top_tokens) if top_tokens else OBJECTIVES[name](context)
     elif ":" in name:
         made = _of_factory(name, context)
     else:
@@ -290,6 +339,25 @@ def _kullback_leibler(output: Tensor, target: Tensor, rows: Tensor | None) -> Te
     log_target = torch.log_softmax(target.float(), dim=-1)
     log_output = torch.log_softmax(output.float(), dim=-1)
     divergence = (log_target.exp() * (log_target - log_output)).sum(dim=-1)
+    return (divergence if rows is None else divergence[rows]).mean()
+
+
+def coarse_divergence(output: Tensor, likely: Tensor, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Mean over positions of the divergence of some tokens one by one and of all others as one, a lower bound of the whole.
+
+    Args:
+        output: what is learned gives: logits `[batch, sequence, vocabulary]`.
+        likely: log-probabilities that the original gives to some tokens, float32 `[batch, sequence, top]`.
+        tokens: these tokens, int64.
+        rows: which positions count (`counted`); None for all.
+
+    """
+    scores = output.float()
+    log_output = scores.gather(-1, tokens) - scores.logsumexp(dim=-1, keepdim=True)
+    one_by_one = (likely.exp() * (likely - log_output)).sum(dim=-1)
+    # What is left of 1 is a difference of sums in float32, and nothing is where all tokens are likely ones.
+    rest, rest_output = [(1 - logs.exp().sum(dim=-1)).clamp_min(_LEAST_REST) for logs in (likely, log_output)]
+    divergence = one_by_one + rest * (rest.log() - rest_output.log())
     return (divergence if rows is None else divergence[rows]).mean()
 
 

@@ -97,11 +97,20 @@ class Student:
 
     @torch.no_grad()
     def place(self) -> None:
-        """Have the draft run with the weights as they are now, leaves of autograd; within `learning`."""
+        """Have the draft run with the weights as they are now, leaves of autograd that stay where they are; within `learning`."""
         for names, learned in self.groups:
             for name, weights in zip(names, learned.weights(), strict=True):
-                self._leaves[name] = weights.detach().requires_grad_()
+                if name in self._leaves:
+                    self._leaves[name].copy_(weights)
+                    self._leaves[name].grad = None
+                else:
+                    self._leaves[name] = weights.clone().requires_grad_()
         self._running.hold(self._leaves)
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        """What gets gradients: the weights that are placed, and the dense tensors; always the same tensors."""
+        return [*self._leaves.values(), *self.tensors.values()]
 
     @torch.no_grad()
     def set_gradients(self) -> None:

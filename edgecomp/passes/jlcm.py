@@ -54,7 +54,7 @@ class Jlcm:
             )
         self._device = context.device
         # The objective has a context of its own: a copy of the model that this makes goes with it.
-        self._objective = make_objective(self.config.objective, replace(context))
+        self._objective = self._make_objective(replace(context))
 
     def requires(self, draft: Draft) -> None:
         """Refuse a draft without anything to learn, and one with more than fits into memory."""
@@ -73,8 +73,8 @@ class Jlcm:
         require_memory(
             sum(count * self._bytes_a_weight(draft.factors.get(name)) for name, count in weights.items()),
             f"learning {len(names)} factors of {sum(weights.values()):,} weights end to end",
-            "learn block by block alone (--set passes.N.steps=0), by another map_gradient if "
-            'it is "naive", or leave layers out of the passes before with skip',
+            "learn block by block alone (--set passes.N.steps=0), by fewer candidates, or by positions "
+            "(--set passes.N.map_gradient=straight-through), or leave layers out of the passes before with skip",
             self._device,
         )
 
@@ -82,7 +82,8 @@ class Jlcm:
         """What is held of a weight at least: its value and gradient as the model runs, and what is learned, with two moments."""
         numbers = 1
         if factor is not None and "bits" in factor.attributes:  # its codes are learned
-            numbers = {"naive": 2 ** factor.attributes["bits"], "none": 0}.get(self.config.map_gradient, 1)
+            candidates = min(self.config.candidates, 2 ** factor.attributes["bits"])
+            numbers = {"scores": candidates, "none": 0}.get(self.config.map_gradient, 1)
         return 4 * (2 + 3 * numbers)
 
     def foretell(self, draft: Draft) -> None:
@@ -106,8 +107,16 @@ class Jlcm:
         if self.config.block_steps:
             learn_blocks(draft, context, names, self._settings(self.config.block_steps))
         if self.config.steps:
-            objective, self._objective = self._objective or make_objective(self.config.objective, context), None
+            objective, self._objective = self._objective or self._make_objective(context), None
             learn_end_to_end(draft, context, names, objective, self._settings(self.config.steps))
+
+    def _make_objective(self, context: PassContext) -> Objective:
+        if self.config.top_tokens and self.config.objective != "divergence":
+            raise ConfigError(
+                f"top_tokens is a setting of the objective divergence, and the objective is {self.config.objective}: set "
+                "top_tokens = 0 (--set passes.N.top_tokens=0)"
+            )
+        return make_objective(self.config.objective, context, top_tokens=self.config.top_tokens)
 
     def _learnable(self, draft: Draft) -> list[str]:
         return learnable(draft, dense=self.config.dense_rate > 0)
@@ -121,5 +130,5 @@ class Jlcm:
             "values": config.dense_rate,
             "dense": config.dense_rate,
         }
-        coded = {"map_gradient": config.map_gradient}
+        coded = {"map_gradient": config.map_gradient, "candidates": config.candidates}
         return LearningSettings(steps, config.batch, rates, config.seed, {"lut": coded, "lut_narrow": coded})

@@ -9,7 +9,7 @@ from pydantic import Field
 from edgecomp.config import PassConfig
 
 # How codes learn (`edgecomp.learning.codes`).
-MapGradient = Literal["proximal", "straight-through", "naive", "none"]
+MapGradient = Literal["scores", "straight-through", "proximal", "none"]
 
 
 class JlcmConfig(PassConfig):
@@ -19,11 +19,15 @@ class JlcmConfig(PassConfig):
         objective: what the end-to-end stage minimises: `divergence` (from the original's outputs), `hidden-states` (of its blocks),
             `cross-entropy` (of labels, or next tokens), or `package.module:factory` that returns an
             `edgecomp.learning.objectives.Objective`.
-        map_gradient: how codes learn: `straight-through`, `proximal`, `naive`, or `none`, which leaves the map as it was.
+        top_tokens: of `divergence` of a language model: the original's likeliest tokens of each position that are compared one by
+            one, the others as one; they are kept, so that the original runs once for each sample. 0 compares all tokens, each time.
+        map_gradient: how codes learn: `scores`, or for comparison `straight-through` or `proximal`, or `none`, which leaves the map
+            as it was.
+        candidates: of `scores`: the nearest codewords of a weight that it may move to.
         block_steps: steps of the block-wise stage for each block; 0 leaves it out.
         steps: steps of the end-to-end stage; 0 leaves it out.
         batch: calibration samples of a step.
-        position_rate: learning rate of the codes, in codewords a step.
+        position_rate: learning rate of the codes, in codewords a step, or of their scores.
         book_rate: of codebook entries, in int8 steps.
         scale_rate: of block scales, in int8 steps, and of the row scales of `lut_narrow`, in sixteenths of an octave.
         dense_rate: of dense factors, norms, biases and other dense tensors; 0 leaves them.
@@ -33,7 +37,9 @@ class JlcmConfig(PassConfig):
 
     method: Literal["jlcm"] = "jlcm"
     objective: str = "divergence"
-    map_gradient: MapGradient = "straight-through"
+    top_tokens: int = Field(default=0, ge=0)
+    map_gradient: MapGradient = "scores"
+    candidates: int = Field(default=3, ge=2, le=64)
     block_steps: int = Field(default=0, ge=0)
     steps: int = Field(default=1000, ge=0)
     batch: int = Field(default=16, ge=1)

@@ -64,7 +64,7 @@ def tokens() -> list[dict[str, np.ndarray]]:
 def recipe(**settings: Any) -> dict[str, Any]:
     passes = [
         {"method": "lut-kmeans", "bits": 2, "refits": 1, "compute": "float", "layers": [{"ops": ["gather"], "bits": 6}]},
-        {"method": "jlcm", "block_steps": 20, "steps": 0, "batch": 2, **settings},
+        {"method": "jlcm", "block_steps": 20, "steps": 0, "batch": 2, "map_gradient": "straight-through", **settings},
     ]
     return {"version": 1, "dense_dtype": "float32", "passes": passes}
 

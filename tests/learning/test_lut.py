@@ -24,8 +24,8 @@ def fitted(matrix: Tensor, bits: int = 3, block_size: int = 32) -> Factor:
     return fit_lut(matrix, None, bits=bits, block_size=block_size, refits=1).factor
 
 
-def learned(*matrices: Tensor, bits: int = 3, map_gradient: MapGradient = "straight-through") -> LearnedLut:
-    return LearnedLut([fitted(matrix, bits) for matrix in matrices], matrices, CPU, map_gradient)
+def learned(*matrices: Tensor, bits: int = 3, map_gradient: MapGradient = "straight-through", candidates: int = 3) -> LearnedLut:
+    return LearnedLut([fitted(matrix, bits) for matrix in matrices], matrices, CPU, map_gradient, candidates)
 
 
 def permuted_factor() -> tuple[Factor, Tensor]:
@@ -100,9 +100,36 @@ def test_proximal_gradients_look_at_the_neighbour_in_the_direction_of_descent() 
     torch.testing.assert_close(start.coded.positions.grad[0, :4], -torch.tensor([1 / 61, 1 / 51, 1 / 118, 0]))
 
 
-def test_naive_gradients_grow_with_the_distance_of_the_codeword() -> None:
+@pytest.mark.parametrize("bits", [1, 2, 3, 6])
+@pytest.mark.parametrize("candidates", [2, 3, 4, 64])
+def test_scores_start_as_the_factor_and_stay_among_the_nearest_codewords(bits: int, candidates: int) -> None:
+    matrices = normal(24, 96), normal(40, 96, seed=1)
+    start = learned(*matrices, bits=bits, map_gradient="scores", candidates=candidates)
+    for weight, matrix in zip(start.weights(), matrices, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), unpack(fitted(matrix, bits)))
+    count = min(candidates, 2**bits)
+    assert start.coded.positions.shape == (count, 64, 96)
+    before = start.coded.codes()
+    start.coded.positions.copy_(normal(count * 64, 96, seed=2).reshape(count, 64, 96))
+    after = start.coded.codes()
+    assert (after != before).any() and (after - before).abs().max() < count
+    assert after.min() >= 0 and after.max() < 2**bits
+
+
+def test_scores_move_codes_against_the_gradient_and_no_farther_than_their_candidates() -> None:
+    start = learned(normal(16, 32), bits=3, map_gradient="scores")
+    before = start.coded.codes()
+    for _ in range(50):
+        start.set_gradients([torch.ones(16, 32)])  # every weight wants to be smaller; a negative scale turns that round
+        start.coded.positions -= start.coded.positions.grad.sign()
+    moved = start.coded.codes() - before
+    scales = start.scales.round().repeat_interleave(32, dim=1)
+    assert (moved * scales.sign() <= 0).all() and moved.abs().max() <= 2 and (moved != 0).float().mean() > 0.5
+
+
+def test_scores_of_all_codewords_grow_with_the_distance_of_the_codeword() -> None:
     factor, weights = permuted_factor()
-    start = LearnedLut([factor], [weights], CPU, "naive")
+    start = LearnedLut([factor], [weights], CPU, "scores", 4)
     np.testing.assert_array_equal(start.weights()[0].numpy(), weights.numpy())
     gradient = normal(40, 64, seed=2)
     start.set_gradients([gradient])
@@ -112,10 +139,10 @@ def test_naive_gradients_grow_with_the_distance_of_the_codeword() -> None:
         start.scales.round().repeat_interleave(32, dim=1) * torch.from_numpy(factor.arrays["row_scale"]).reshape(-1)[lanes, None]
     )
     books = start.coded.books[torch.from_numpy(factor.arrays["tile_book"].astype(np.int64))[lanes // 16]]
-    hard = books.gather(1, start.coded.positions.argmax(dim=-1))
-    expected = (gradient * steps)[..., None] * start.coded.positions.softmax(dim=-1) * (books[:, None, :] - hard[..., None])
+    hard = books.gather(1, start.coded.positions.argmax(dim=0))
+    expected = gradient * steps * start.coded.positions.softmax(dim=0) * (books.T[..., None] - hard)
     torch.testing.assert_close(start.coded.positions.grad, expected)
-    start.coded.positions += torch.tensor([0.0, 0.0, 0.0, 100.0])
+    start.coded.positions[3] += 100
     start.clamp()
     assert (lut.unpack_codes(start.to_factors()[0])[lanes.numpy(), :64] == 3).all()
 

@@ -50,7 +50,7 @@ def test_what_is_learned_starts_as_the_factors_and_packs_to_them(bits: int) -> N
         assert packed.attributes == factor.attributes
 
 
-@pytest.mark.parametrize("map_gradient", ["straight-through", "proximal", "naive", "none"])
+@pytest.mark.parametrize("map_gradient", ["straight-through", "proximal", "scores", "none"])
 def test_any_order_of_entries_and_rows_of_zeros(map_gradient: MapGradient) -> None:
     factors = unsorted_factor(), unsorted_factor(20, -120, seed=1)
     learned = started(*factors, map_gradient=map_gradient)

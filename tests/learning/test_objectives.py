@@ -24,7 +24,7 @@ from edgecomp.errors import CalibrationError, ConfigError
 from edgecomp.formats import unpack
 from edgecomp.layers import find_layers
 from edgecomp.learning.end_to_end import _Samples
-from edgecomp.learning.objectives import Objective, make_objective, require_usable
+from edgecomp.learning.objectives import Objective, coarse_divergence, make_objective, require_usable
 from edgecomp.learning.running import RunningDraft
 from edgecomp.passes import PASSES
 from edgecomp.progress import ProgressBar
@@ -93,7 +93,7 @@ def loss(objective: Objective, model: CompressedModel) -> float:
         return sum(float(objective.loss(model.module, batch)) for batch in objective.batches)
 
 
-@pytest.mark.parametrize(("name", "share"), [("divergence", 0.5), ("cross-entropy", 0.96)])
+@pytest.mark.parametrize(("name", "share"), [("divergence", 0.5), ("cross-entropy", 0.985)])
 def test_the_loss_falls(name: str, share: float) -> None:
     original, inputs = heads(), samples()
     start, learned = before_and_after(original, recipe(name), inputs)
@@ -298,6 +298,44 @@ def test_padding_does_not_count(name: str, kind: str) -> None:
     assert unmasked != pytest.approx(whole, rel=1e-2)
     with pytest.raises(CalibrationError, match="the attention mask of empty must have a position that counts"):
         require_usable(Batch("empty", [ids, 0 * mask], mask=1))
+
+
+def test_likely_tokens_bound_the_divergence_from_below_and_the_original_runs_once() -> None:
+    torch.manual_seed(0)
+    original, other = Tokens().eval(), Tokens().eval()
+    ids, mask = torch.randint(1, 24, (2, 9)), torch.ones(2, 9, dtype=torch.int64)
+    mask[1, :4] = 0
+    batches = [Batch("one", [ids[:1], mask[:1]], mask=1), Batch("two", [ids[1:], mask[1:]], mask=1)]
+    joined = Batch("one, two", [ids, mask], mask=1, parts=batches)
+    context = PassContext(original, find_layers(original), batches, ProgressBar(quiet=True), "causal-lm")
+    runs: list[int] = []
+    original.register_forward_hook(lambda *_: runs.append(1))
+    whole = make_objective("divergence", context).loss(other, joined).item()
+    size = original(ids, mask).shape[-1]
+    losses = []
+    for top in (1, 4, size):
+        objective = make_objective("divergence", context, top_tokens=top)
+        runs.clear()
+        losses += [objective.loss(other, joined).item() for _ in range(2)][:1]
+        assert len(runs) == 1
+        objective.loss(other, batches[1])  # kept since it was one of those joined
+        assert len(runs) == 1
+    assert 0 <= losses[0] <= losses[1] <= losses[2] + 1e-4
+    assert losses[2] == pytest.approx(whole, rel=0.02)  # targets are kept in half precision
+    leaf = original(ids, mask).detach().requires_grad_()
+    targets = make_objective("divergence", context, top_tokens=4).targets(joined)  # type: ignore[attr-defined]
+    coarse_divergence(leaf, *targets).backward()
+    assert leaf.grad is not None and leaf.grad.abs().max() < 1e-2  # least where the original is
+
+
+def test_likely_tokens_are_for_the_divergence_of_language_models() -> None:
+    learning = recipe("divergence")["passes"][1]
+    passes = [recipe()["passes"][0], learning | {"top_tokens": 4}]
+    with pytest.raises(ConfigError, match=r"top_tokens is for language models.*kind generic.*passes\.1\.top_tokens=0"):
+        edgecomp.compress(heads(), recipe() | {"passes": passes}, samples())
+    passes = [recipe()["passes"][0], learning | {"top_tokens": 4, "objective": "hidden-states"}]
+    with pytest.raises(ConfigError, match=r"top_tokens is a setting of the objective divergence.*hidden-states"):
+        edgecomp.compress(heads(), recipe() | {"passes": passes}, samples())
 
 
 def test_padding_counts_nowhere_in_a_whole_run() -> None:

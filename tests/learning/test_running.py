@@ -115,8 +115,8 @@ def test_a_student_s_gradients_are_those_of_its_weights() -> None:
         assert all(p.grad is not None for _, learned in student.groups for p in learned.parameters.values())
         assert all(tensor.grad is not None for tensor in tensors.values())
         codes = {names[0]: learned.parameters["positions"].grad for names, learned in student.groups if len(names) == 1}
-        assert codes["depthwise"].shape == (48, 9) and codes["depthwise"].any()  # type: ignore[union-attr]
-        assert codes["last"][:, :48].any() and not codes["last"][:, 48:].any()  # type: ignore[index]
+        assert codes["depthwise"].shape == (3, 48, 9) and codes["depthwise"].any()  # type: ignore[union-attr]
+        assert codes["last"][..., :48].any() and not codes["last"][..., 48:].any()  # type: ignore[index]
         with torch.no_grad():
             tensors["left.bias"] += 1
         student.take()

@@ -58,7 +58,7 @@ def test_padding_channels_keep_the_padding_code() -> None:
     assert (codes[:, :, 24:] == lut.padding_codes(factor.arrays["codebooks"], 2)[0]).all()
 
 
-@pytest.mark.parametrize("map_gradient", ["straight-through", "none"])
+@pytest.mark.parametrize("map_gradient", ["scores", "straight-through", "none"])
 def test_a_depthwise_layer_is_learned_by_the_same_settings(map_gradient: str) -> None:
     torch.manual_seed(0)
     original = nn.Sequential(nn.Conv2d(24, 24, 3, groups=24), nn.ReLU(), nn.Flatten(), nn.Linear(24, 8))

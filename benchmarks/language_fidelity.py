@@ -1,0 +1,84 @@
+"""How near a compressed language model stays to the original on a text, each figure with an interval over the text's windows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgecomp.calibration import read_text
+from edgecomp.exported.session import AUTO, OnnxModel
+from edgecomp.models import LoadedModel
+from edgecomp.text import token_windows
+from edgecomp.verify.bootstrap import resampled_sums
+
+Logits = Callable[[np.ndarray], Tensor]  # of tokens [T] the logits [T, vocabulary]
+
+
+def of_module(module: nn.Module, device: str) -> Logits:
+    """What a model gives in float32, from a copy on the device."""
+    placed = copy.deepcopy(module).to(device=device, dtype=torch.float32).eval()
+
+    @torch.inference_mode()
+    def logits(window: np.ndarray) -> Tensor:
+        ids = torch.from_numpy(window[None]).to(device)
+        given: Tensor = placed(ids, torch.ones_like(ids))[0][0]
+        return given.float()
+
+    return logits
+
+
+def of_file(path: Path, threads: int) -> Logits:
+    """What an exported ONNX file gives with the library."""
+    session = OnnxModel(path, AUTO, threads)
+
+    def logits(window: np.ndarray) -> Tensor:
+        ids = window[None]
+        return torch.from_numpy(session.run({"input_ids": ids, "attention_mask": np.ones_like(ids)})["logits"][0])
+
+    return logits
+
+
+def text_windows(model: LoadedModel, text: Path, window: int, windows: int) -> np.ndarray:
+    """The first windows of a text; the text must hold as many."""
+    assert model.tokenizer is not None
+    found = token_windows(np.asarray(model.tokenizer(read_text(text), verbose=False)["input_ids"], np.int64), window, windows)
+    assert len(found) == windows, f"{text} must hold {windows} windows of {window} tokens, and holds {len(found)}"
+    return found
+
+
+def fidelity(reference: Logits, compressed: Logits, windows: np.ndarray, device: str) -> dict[str, float]:
+    """Perplexity, that of the reference, and the divergence from it, with 95 % intervals by the bootstrap over windows.
+
+    Args:
+        reference: the original.
+        compressed: what is judged.
+        windows: int64 `[windows, tokens]`; tokens 2 to the last of each are predicted.
+        device: where distributions are compared.
+
+    """
+    sums = []
+    for window in windows:
+        target = torch.from_numpy(window[1:, None]).to(device)
+        expected, got = (torch.log_softmax(run(window).to(device), dim=-1)[:-1] for run in (reference, compressed))
+        divergence = (expected.exp() * (expected - got)).sum(dim=-1)
+        losses = [-scores.gather(-1, target).double().sum() for scores in (expected, got)]
+        sums.append([float(value) for value in (divergence.double().sum(), *losses)])
+    rows = np.array(sums) / (windows.shape[1] - 1)
+    drawn = resampled_sums(rows) / len(rows)
+    kl, nll_reference, nll = rows.mean(axis=0)
+    kl_low, kl_high = np.quantile(drawn[:, 0], [0.025, 0.975])
+    low, high = np.exp(np.quantile(drawn[:, 2], [0.025, 0.975]))
+    return {
+        "perplexity": round(float(np.exp(nll)), 4),
+        "perplexity_low": round(float(low), 4),
+        "perplexity_high": round(float(high), 4),
+        "perplexity_float32": round(float(np.exp(nll_reference)), 4),
+        "divergence": round(float(kl), 5),
+        "divergence_low": round(float(kl_low), 5),
+        "divergence_high": round(float(kl_high), 5),
+    }
