@@ -2,8 +2,7 @@
 
     pip install lm_eval onnxruntime-genai transformers torch       # in an environment of their own: --python its interpreter
     edgecomp export smol4.ec -o smol4
-    python benchmarks/lm_eval_local.py --folders smol4 --original SmolLM2.gguf --texts speeches.txt.gz novel.txt \\
-        --python lm-eval/bin/python [--json]
+    python benchmarks/lm_eval_local.py --folders smol4 --original SmolLM2.gguf --texts a.txt.gz b.txt --python lm-eval/bin/python
 
 | task | what |
 | --- | --- |

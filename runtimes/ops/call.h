@@ -66,7 +66,7 @@ struct OpSchema {
   const char* onnx_name;
   const char* executorch_name;
   const char* executorch_in_place_name;  // of a variant that writes to the first input; null where there is none
-  const InputSchema* inputs;  // the first one, the factor's arrays, the others
+  const InputSchema* inputs;             // the first one, the factor's arrays, the others
   size_t input_count;
   size_t array_count;
   const AttributeSchema* attributes;  // the factor's, then the operator's own

@@ -67,8 +67,7 @@ bool Prepare(const OpCall& call, const Factor& factor, const ec_parallel* parall
   return Planned(ec_lut_narrow_conv2d_workspace_bytes(&NarrowOf(factor), &conv, parallel, &plan->workspace_bytes), message);
 }
 
-ec_status Run(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace,
-              void* y) {
+ec_status Run(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace, void* y) {
   const ec_conv2d conv = GeometryOf(call);
   const ec_epilogue epilogue =
       EpilogueOf(call, lut_narrow_conv2d::kBias, lut_narrow_conv2d::kAddend, lut_narrow_conv2d::kActivation, /*gated=*/0);

@@ -6,8 +6,8 @@ namespace {
 constexpr struct {
   ec_type type;
   int ort;
-} kTypes[] = {{EC_TYPE_FLOAT32, kFloat}, {EC_TYPE_UINT8, kUint8}, {EC_TYPE_INT8, kInt8},
-              {EC_TYPE_UINT16, kUint16}, {EC_TYPE_INT32, kInt32}, {EC_TYPE_INT64, kInt64}, {EC_TYPE_FLOAT16, kFloat16}};
+} kTypes[] = {{EC_TYPE_FLOAT32, kFloat}, {EC_TYPE_UINT8, kUint8}, {EC_TYPE_INT8, kInt8},      {EC_TYPE_UINT16, kUint16},
+              {EC_TYPE_INT32, kInt32},   {EC_TYPE_INT64, kInt64}, {EC_TYPE_FLOAT16, kFloat16}};
 
 ec_type TypeOf(int ort) {
   for (const auto& known : kTypes) {

@@ -206,12 +206,13 @@ typedef struct ec_op_call {
   const char* op;          /* "lut_matmul" */
   const ec_tensor* inputs; /* in the operator's order */
   size_t input_count;
-  const int64_t* attributes;   /* the integers of all attributes, one after the other: of a choice its enumerator, of a float its bits */
-  size_t attribute_count;      /* of those integers */
-  const ec_parallel* parallel; /* null: one thread */
-  void* context;               /* of the next two */
-  void* (*output)(void* context, const int64_t* dims, int32_t rank);  /* memory for the output, called once; null: none to be had */
-  void* (*temporary)(void* context, size_t bytes);                    /* memory for the length of the call, called twice at most */
+  const int64_t*
+      attributes;         /* the integers of all attributes, one after the other: of a choice its enumerator, of a float its bits */
+  size_t attribute_count; /* of those integers */
+  const ec_parallel* parallel;                                       /* null: one thread */
+  void* context;                                                     /* of the next two */
+  void* (*output)(void* context, const int64_t* dims, int32_t rank); /* memory for the output, called once; null: none to be had */
+  void* (*temporary)(void* context, size_t bytes);                   /* memory for the length of the call, called twice at most */
   char* message; /* says what must hold and what was got where the call fails, null or so many bytes */
   size_t message_bytes;
 } ec_op_call;
