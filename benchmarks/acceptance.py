@@ -109,9 +109,7 @@ def rows_of(artifact: Path, model: LoadedModel, examples: Examples, metric: Metr
         told.append((worst.name, "", worst))
     for part, perturbation, score in told:
         row = {**common, "metric": metric.name, "slice": part, "perturbation": perturbation, **figures_of(score)}
-        yield row
-        if isinstance(metric, LogLikelihood):
-            yield row | as_perplexity(score)
+        yield row | as_perplexity(score) if isinstance(metric, LogLikelihood) else row
 
 
 def figures_of(score: Score) -> Row:
@@ -131,7 +129,7 @@ def figures_of(score: Score) -> Row:
 
 
 def as_perplexity(score: Score) -> Row:
-    """Mean log-likelihoods as perplexities; the difference as the ratio less 1, of a perturbation beyond the original's own."""
+    """Mean log-likelihoods as perplexities; the difference as the ratio less 1."""
     value, low, high, original = (math.exp(-x) for x in (score.value, score.high, score.low, score.original))
     between = (score.difference, score.difference_high, score.difference_low)
     ratio, ratio_low, ratio_high = (math.exp(-x) - 1 for x in between)
