@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -240,12 +242,17 @@ def test_a_slow_counter_is_refused(meter: StandInMeter, tmp_path: Path) -> None:
 
 
 def test_a_meter_that_goes_in_the_middle_is_no_figure(meter: StandInMeter, tmp_path: Path) -> None:
-    """Its file is a pipe, which tells three numbers, whenever they are asked for, and then none."""
+    """Its file is a pipe, which tells three numbers, whenever they are asked for, and then none, however often it is asked."""
     meter.write("class/powercap/intel-rapl:0/name", "package-0")
     pipe = meter.root / "class/powercap/intel-rapl:0/energy_uj"
     os.mkfifo(pipe)
-    telling = threading.Thread(target=lambda: [pipe.write_text(f"{text}\n") for text in (1, 2, 3, "gone")], daemon=True)
-    telling.start()
+
+    def tell() -> None:
+        for text in itertools.chain((1, 2, 3), itertools.repeat("gone")):
+            with contextlib.suppress(BrokenPipeError):  # whoever asked has gone
+                pipe.write_text(f"{text}\n")
+
+    threading.Thread(target=tell, daemon=True).start()
     model = save_encoder(tmp_path / "m.onnx", embedding_table())
     record = run_benches([model], replace(QUICK, energy_s=0.1), devices=["metered"])[0]
     assert record.energy is None
