@@ -255,7 +255,7 @@ def smollm(data: Path, folder: Path, source: Path, limit: int) -> Iterator[Row]:
         count = min(map(len, both))
         told += both[0][:count]
         mistyped += both[1][:count]
-        slices += [(f"speeches {number // 3 * 3 + 1} to {number // 3 * 3 + 3}",)] * count
+        slices += [("the earlier half" if 2 * number < len(speeches) else "the later half",)] * count
     for metric in (Classes("next-token"), LogLikelihood()):
         yield from rows_of(artifact, model.run, Examples(told, None, slices, {TYPOS: mistyped}), metric, common)
     yield from rows_of(artifact, model.run, last_words(speeches, tokenizer, limit), LastWord(), common)
