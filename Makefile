@@ -27,7 +27,7 @@ WERROR := -DEDGECOMP_WERROR=ON
 SECONDS ?= 300
 FUZZERS := recipe checkpoint factor calibration onnx_file ort_file executorch_file answer records configuration gguf attributes program
 
-.PHONY: help demo test check test-cpp test-clang test-sanitized test-long test-confined test-arm test-device test-python test-compat fuzz install clean
+.PHONY: help demo test check test-cpp test-clang test-sanitized test-long test-confined test-arm test-device test-pages-16k test-python test-compat fuzz install clean
 
 help:
 	@echo "make demo   compress a real sentence encoder, export, verify, bench; writes demo/report.html"
@@ -38,6 +38,7 @@ help:
 	@echo "make test-confined  that hostile files make commands touch nothing outside of their folders; needs apt-get install strace"
 	@echo "make test-arm  C++ tests on emulated ARM CPUs; needs apt-get install g++-aarch64-linux-gnu qemu-user"
 	@echo "make test-device  on an emulated Raspberry Pi and a stand-in for a phone; needs apt-get install $(DEVICE_PACKAGES)"
+	@echo "make test-pages-16k  on an emulated machine with pages of 16 KiB, as a Raspberry Pi 5 has them; part of make test-long"
 	@echo "make check  ruff, mypy, import-linter, clang-format, what is generated from the operator table, the tables of benchmarks/README.md"
 	@echo "make fuzz   each fuzz target for SECONDS=300, for every night; needs Clang"
 	@echo "make clean  remove what make built"
@@ -123,9 +124,11 @@ test-sanitized: $(VENV)/dependencies
 # What takes longer than CI should: tests marked so, every hostile call of the adapters under sanitizers, programs changed at random.
 test-long: install
 	@mkdir -p build/empty
-	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests -m long
+	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests -m long \
+	    --ignore $(CHECKOUT)/tests/device
 	EDGECOMP_TEST_HOSTILE=0 $(MAKE) test-sanitized SANITIZED_TESTS="$(SANITIZED_TESTS) tests/exporters/test_executorch_damaged.py \
 	    tests/exporters/test_executorch_empty.py tests/exporters/test_executorch_mutated.py tests/exported/test_executorch_session.py"
+	$(MAKE) test-pages-16k
 
 # Cross-compiled, on emulated CPUs with and without a dot product.
 test-arm: $(VENV)/dependencies
@@ -147,7 +150,16 @@ test-device: install | demo/minilm.onnx
 	@mkdir -p build/empty
 	cd build/empty && EDGECOMP_TEST_BUNDLE=$(CHECKOUT)/build/bundle EDGECOMP_TEST_PI=$(CHECKOUT)/build/pi \
 	    EDGECOMP_TEST_PACKED=$(CHECKOUT)/demo/minilm.onnx EDGECOMP_TEST_DENSE=$(CHECKOUT)/demo/run/peers/fp32.onnx \
-	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests/device
+	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests/device -m 'not long'
+
+# The stand-in with pages of 16 KiB: 90 MB of a kernel of a newer Debian, and a slow boot.
+test-pages-16k: install | demo/minilm.onnx
+	PATH="$(BIN):$$PATH" $(BIN)/edgecomp device-bundle --output build/bundle --force
+	$(BIN)/python tests/device/raspberry_pi.py build/pi5 16k
+	@mkdir -p build/empty
+	cd build/empty && EDGECOMP_TEST_BUNDLE=$(CHECKOUT)/build/bundle EDGECOMP_TEST_PI5=$(CHECKOUT)/build/pi5 \
+	    EDGECOMP_TEST_PACKED=$(CHECKOUT)/demo/minilm.onnx \
+	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests/device -m long
 
 demo/minilm.onnx:
 	$(MAKE) demo

@@ -46,6 +46,13 @@ def test_each_line_is_passed_failed_or_not_judged() -> None:
         raise_on_failure(verdict, complete=True)
 
 
+def test_a_limit_that_is_reached_but_for_rounding_holds() -> None:
+    asked = requirements({"figure": "quality_loss", "max": 0.05})
+    assert judge(asked, [evidence("quality_loss", 0.35 - 0.3)]).outcome == "passed"
+    assert judge(asked, [evidence("quality_loss", 0.0501)]).outcome == "failed"
+    assert judge(asked, [evidence("quality_loss", float("nan"))]).outcome == "failed"
+
+
 def test_the_worst_of_several_devices_decides() -> None:
     found = [
         Evidence("p90_ms", "m.onnx", "ssh://a", 10.0),

@@ -92,6 +92,8 @@ def test_a_program_of_executorch_carries_it_too(tmp_path: Path) -> None:
     assert program.load_method("edgecomp_identity").execute([]) == [str(model.identity)]
     write_golden(tmp_path / "m.pte", 2)
     assert selftest(tmp_path / "m.pte").passed
+    for name in ("m.pte", "m.pte.golden.json"):
+        require_found(tmp_path / name, tmp_path / "m.pte")
 
 
 def test_what_the_identity_depends_on() -> None:
@@ -121,15 +123,18 @@ def test_golden_outputs_repeat_and_cost_little(folder: Path, capsys: pytest.Capt
 @pytest.mark.parametrize("name", ["m.onnx", "m.onnx.data", "m.onnx.golden.json", "m.ec/manifest.json", "m.ec/weights.safetensors"])
 def test_a_flipped_bit_is_found(folder: Path, name: str) -> None:
     """Wherever it is."""
-    path = folder / name
+    require_found(folder / name, folder / ("m.ec" if name.startswith("m.ec") else "m.onnx"))
+
+
+def require_found(path: Path, artifact: Path) -> None:
+    """Flip bits of a file, one at a time; each must end the self-test with an error of files."""
     whole = path.read_bytes()
-    artifact = folder / ("m.ec" if name.startswith("m.ec") else "m.onnx")
     random = np.random.default_rng(3)
     try:
         for _ in range(25):
             place, bit = int(random.integers(len(whole))), int(random.integers(8))
             path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :])
-            assert main(["selftest", str(artifact)]) in (4, 6, 7), (place, bit)
+            assert main(["selftest", str(artifact)]) in (4, 6, 7), (path.name, place, bit)
     finally:
         path.write_bytes(whole)
 

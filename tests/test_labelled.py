@@ -150,7 +150,7 @@ def test_resampled_sums_are_those_of_drawn_examples() -> None:
     assert sums.mean(axis=0) == pytest.approx(rows.sum(axis=0), rel=0.02)
     assert np.cov(sums.T) == pytest.approx(np.cov(draws.T), rel=0.15, abs=2)
     assert (resampled_sums(rows) == resampled_sums(rows)).all()
-    assert interval(np.array([np.nan, np.nan]))[0] != interval(np.array([1.0]))[0]
+    assert interval(np.array([np.nan, np.nan]), 50)[0] != interval(np.array([1.0]), 50)[0]
 
 
 def test_intervals_cover_what_they_say() -> None:
@@ -164,6 +164,27 @@ def test_intervals_cover_what_they_say() -> None:
         low, high = interval((draws[:, 0] - draws[:, 1]) / 200)
         covered += low <= -0.05 <= high
     assert 0.917 <= covered / 400 <= 0.983
+
+
+@pytest.mark.parametrize("metric", [Classes("accuracy"), Classes("f1"), Own("own", lambda outputs, labels: [1.0] * len(outputs))])
+def test_no_flip_of_few_examples_is_no_proof(metric: Classes | Own) -> None:
+    """An interval of nothing would hold the truth but rarely: a model that flips 5 % of the answers often shows none of 40."""
+    labels = np.arange(40) % 3
+    found = judged(one_hot(labels), one_hot(labels), labels, metric)
+    assert (found.overall.value, found.overall.difference) == (1, 0)
+    assert found.overall.low is not None
+    assert found.overall.low <= 0.95
+    assert found.overall.difference_low is not None
+    assert found.overall.difference_high is not None
+    assert -0.11 < found.overall.difference_low < -0.03
+    assert 0.03 < found.overall.difference_high < 0.11
+
+
+def test_few_examples_have_wider_intervals() -> None:
+    values = np.random.default_rng(0).standard_normal(100_000)
+    plain, few = interval(values), interval(values, 10)
+    assert plain[1] == pytest.approx(1.96, abs=0.03)
+    assert few[1] == pytest.approx(2.262 * (10 / 9) ** 0.5, abs=0.05)  # Student's t of 9 degrees
 
 
 def test_labels_and_slices_from_files(tmp_path: Path) -> None:
@@ -299,5 +320,5 @@ def test_a_result_holds_the_judgement(tmp_path: Path) -> None:
     )
     assert result.judgement is not None
     assert (result.judgement.overall.value, result.judgement.compared, result.against) == (1, "stock runtime", "b")
-    assert "| all | 40 | 1.0000 [1.0000, 1.0000] | 1.0000 | +0.0000 [+0.0000, +0.0000] | 0 | 0 | 0 |" in result.to_markdown()
+    assert "| all | 40 | 1.0000 [0.9250, 1.0000] | 1.0000 | +0.0000 [-0.0500, +0.0500] | 0 | 0 | 0 |" in result.to_markdown()
     assert result.to_json()["judgement"]["overall"]["flips"]["changed"] == 0

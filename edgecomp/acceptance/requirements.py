@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -92,8 +93,9 @@ class Limit(Strict):
         return value
 
     def holds(self, value: float) -> bool:
-        """Whether a value is within the limit; NaN is not."""
-        return value >= self.limit if self.max is None else value <= self.limit
+        """Whether a value is within the limit; NaN is not. One that is the limit but for rounding (0.35 - 0.3 of 0.05) is."""
+        within = value >= self.limit if self.max is None else value <= self.limit
+        return within or math.isclose(value, self.limit, rel_tol=1e-9, abs_tol=1e-12)
 
     def __str__(self) -> str:
         """Such as `p90_ms <= 40 on local`."""

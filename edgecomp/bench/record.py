@@ -271,7 +271,9 @@ class Sessions(_Model):
     sessions: Annotated[int, Field(gt=0)]
     duration_ns: int
     memory: list[SessionMemory] = Field(min_length=1)
-    growth_bytes: int | None = Field(default=None, description="of anonymous memory, by its median slope")
+    growth_bytes: int | None = Field(
+        default=None, description="of anonymous memory, by its median slope: the least of all readings' and both halves'"
+    )
 
 
 class Span(_Model):

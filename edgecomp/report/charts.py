@@ -11,12 +11,14 @@ import plotly.graph_objects as go
 
 from edgecomp.bench.record import Record
 from edgecomp.inspect.result import Inspection
+from edgecomp.report.point_names import name_points
 from edgecomp.report.run_folder import Quality
 
 MEBI = 1024 * 1024
-INK = "#7b7f87"  # contrast of at least 4 to white and to the page's dark background
+INK = "#757a82"  # of what the style sheet does not colour by the scheme: marks, not words
 GRID = "rgba(128,128,128,0.25)"
-BLUE, ORANGE, GREEN, PURPLE, RED = "#3987c9", "#d98a00", "#1a9e77", "#9a6fc0", "#cc5a5a"
+# Of marks: at least 3 to 1 on white and on the page's dark background.
+BLUE, ORANGE, GREEN, PURPLE, RED = "#3987c9", "#c67600", "#1a9e77", "#9a6fc0", "#cc5a5a"
 
 # What the arrays of packed formats are for; arrays that are not named here stand for themselves.
 _PARTS = {
@@ -41,45 +43,6 @@ def size_chart(records: Sequence[Record]) -> go.Figure:
     return _framed(go.Figure(bars), len(names), "MiB", range=[0, max(sizes) * 1.15])
 
 
-def memory_chart(records: Sequence[Record]) -> go.Figure | None:
-    """Steady memory above an empty session, in its two kinds, and the peak; None where no record has memory."""
-    rows = [
-        (label, record.summary.above_empty_session, record.summary.steady)
-        for label, record in zip(labels(records), records, strict=True)
-        if record.summary is not None and record.summary.above_empty_session is not None and record.summary.steady is not None
-    ]
-    if not rows:
-        return None
-    names = [label for label, _, _ in rows]
-    anonymous = [above.anonymous_bytes / MEBI for _, above, _ in rows]
-    mapped = [steady.artifact_file_backed_bytes / MEBI for _, _, steady in rows]
-    peaks = [above.peak_resident_bytes / MEBI for _, above, _ in rows]
-    figure = go.Figure([_bars(names, anonymous, "anonymous", ORANGE), _bars(names, mapped, "file-backed (artifact)", GREEN)])
-    marker = {"symbol": "line-ns", "size": 18, "line": {"width": 3, "color": INK}}
-    figure.add_scatter(x=peaks, y=names, mode="markers", name="peak", marker=marker)
-    figure.update_layout(barmode="stack")
-    return _framed(figure, len(names), "MiB above an empty session")
-
-
-def memory_trace_chart(record: Record) -> go.Figure | None:
-    """The process's memory as it goes on, by kind, in the last round; None where the record has no memory."""
-    if not record.rounds or record.summary is None or record.summary.steady is None:
-        return None
-    trace = record.rounds[-1].measurement.memory
-    moments = [name.replace("_", " ") for name in type(trace).model_fields]
-    readings = [getattr(trace, name) for name in type(trace).model_fields]
-    kinds = {
-        ("anonymous", ORANGE): [reading.anonymous_bytes for reading in readings],
-        ("file-backed, artifact", GREEN): [reading.artifact_file_backed_bytes for reading in readings],
-        ("file-backed, other", BLUE): [reading.file_backed_bytes - reading.artifact_file_backed_bytes for reading in readings],
-    }
-    figure = go.Figure(
-        [go.Bar(x=moments, y=[v / MEBI for v in sizes], name=name, marker_color=color) for (name, color), sizes in kinds.items()]
-    )
-    figure.update_layout(barmode="stack")
-    return _framed(figure, 5, "").update_yaxes(title="MiB resident")
-
-
 def latency_chart(records: Sequence[Record]) -> go.Figure | None:
     """The samples of all rounds; None where no record has times."""
     figure = go.Figure()
@@ -100,19 +63,18 @@ def latency_chart(records: Sequence[Record]) -> go.Figure | None:
 
 def quality_charts(records: Sequence[Record], qualities: Sequence[Quality | None]) -> dict[str, go.Figure]:
     """Quality against file size and against p50, by `size` and `latency`; left out where nothing was verified, or timed."""
-    rows = list(zip(range(1, len(records) + 1), records, labels(records), qualities, strict=True))
-    measured = [(*row, row[3].perplexity) for row in rows if row[3] is not None and row[3].perplexity is not None]
+    rows = list(zip(records, labels(records), qualities, strict=True))
+    measured = [(*row, row[2].perplexity) for row in rows if row[2] is not None and row[2].perplexity is not None]
     title, better = "perplexity (lower is better)", min
     if not measured:
-        measured = [(*row, row[3].cosine) for row in rows if row[3] is not None and row[3].cosine is not None]
-        title, better = "cosine to the reference", max
+        measured = [(*row, row[2].cosine) for row in rows if row[2] is not None and row[2].cosine is not None]
+        title, better = "cosine to the original", max
     sized = [
-        _Point(number, record.artifact.bytes / MEBI, value, label, record.artifact.uses_edgecomp)
-        for number, record, label, _, value in measured
+        _Point(record.artifact.bytes / MEBI, value, label, record.artifact.uses_edgecomp) for record, label, _, value in measured
     ]
     timed = [
-        _Point(number, record.summary.latency.p50_ns / 1e6, value, label, record.artifact.uses_edgecomp)
-        for number, record, label, _, value in measured
+        _Point(record.summary.latency.p50_ns / 1e6, value, label, record.artifact.uses_edgecomp)
+        for record, label, _, value in measured
         if record.summary is not None and record.summary.latency is not None
     ]
     found = {"size": (sized, "MiB of files"), "latency": (timed, "p50 ms per inference")}
@@ -121,9 +83,8 @@ def quality_charts(records: Sequence[Record], qualities: Sequence[Quality | None
 
 @dataclass(frozen=True)
 class _Point:
-    """An artifact in a chart of quality against cost, by its number in the table; `own` where it has nodes of ours."""
+    """An artifact in a chart of quality against cost; `own` where it has nodes of ours."""
 
-    number: int
     cost: float
     quality: float
     label: str
@@ -155,32 +116,14 @@ def _tradeoff(points: Sequence[_Point], x_title: str, y_title: str, better: Call
             ),
         ]
     )
-    # Names beside the points would collide at phone width; the points have the table's numbers instead.
-    for together in _neighbours(points):
-        numbers = ", ".join(str(point.number) for point in together)
-        figure.add_annotation(x=together[0].cost, y=together[0].quality, text=numbers, showarrow=False, yshift=15)
     figure.update_layout(showlegend=False)
     figure = _framed(figure, 7, x_title, rangemode="tozero")
     if better is max:  # a cosine: of one point alone, the axis would go far beyond 1
         worst = min(point.quality for point in points)
         margin = 0.15 * max(1 - worst, 1e-3)
         figure.update_yaxes(range=[worst - margin, 1 + margin])
+    name_points(figure, [(point.cost, point.quality, point.label) for point in points])
     return figure.update_yaxes(title=y_title, showgrid=True)
-
-
-def _neighbours(points: Sequence[_Point]) -> list[list[_Point]]:
-    """The points in groups that lie so close together that their numbers would cover each other."""
-    width = 0.05 * max(point.cost for point in points)
-    height = 0.08 * (max(point.quality for point in points) - min(point.quality for point in points))
-    groups: list[list[_Point]] = []
-    for point in points:
-        for group in groups:
-            if abs(group[0].cost - point.cost) <= width and abs(group[0].quality - point.quality) <= height:
-                group.append(point)
-                break
-        else:
-            groups.append([point])
-    return groups
 
 
 def parts_chart(inspection: Inspection) -> go.Figure:

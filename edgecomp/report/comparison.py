@@ -65,7 +65,7 @@ def _changes(now: Record, before: Record) -> list[Change]:
     if new is None or old is None:
         return changes
     if new.latency is not None and old.latency is not None:
-        low, high = _interval(_rounds(now), _rounds(before))
+        low, high = p50_ratio(now, before)
         p50, p50_before = new.latency.p50_ns, old.latency.p50_ns
         changes.insert(0, Change("p50 ns", p50_before, p50, _ratio(p50, p50_before), low, high))
     if new.steady is not None and old.steady is not None:
@@ -92,8 +92,8 @@ def _rounds(record: Record) -> list[np.ndarray]:
     return [samples[:: -(-len(samples) // _LARGEST_ROUND)] for samples in ordered]
 
 
-def _interval(now: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Bounds of the ratio of medians by a bootstrap in two stages: rounds are drawn, then samples of each drawn round.
+def p50_ratio(now: Record, before: Record) -> tuple[float, float]:
+    """Bounds of the ratio of two records' medians by a bootstrap in two stages: rounds are drawn, then samples of each.
 
     Samples of one process resemble each other more than those of two, so drawing samples alone would promise too much (A. C.
     Davison, D. V. Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
@@ -104,7 +104,8 @@ def _interval(now: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> tuple[
         drawn = [rounds[index] for index in random.integers(0, len(rounds), len(rounds))]
         return float(np.median(np.concatenate([random.choice(samples, len(samples)) for samples in drawn])))
 
-    ratios = [median(now) / median(before) for _ in range(RESAMPLES)]
+    ours, theirs = _rounds(now), _rounds(before)
+    ratios = [median(ours) / median(theirs) for _ in range(RESAMPLES)]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail])
     return float(low), float(high)

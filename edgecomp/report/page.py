@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import shlex
@@ -21,10 +22,29 @@ from edgecomp.bench.record import Record
 from edgecomp.errors import RuntimeUnavailableError
 from edgecomp.files import replace_file, require_writable_target
 from edgecomp.report.comparison import compare_records
+from edgecomp.report.headline import headline
+from edgecomp.report.memory_panels import KINDS, MOMENTS, panels_of
 from edgecomp.report.run_folder import Quality, Runs, load_runs, quality_of
+from edgecomp.report.summary import to_markdown
+from edgecomp.report.table import table_of
 from edgecomp.size import compared
 
 TEMPLATE = "page.html.j2"
+# The button is there where it works: without scripts, and in print, it is not. A browser that gives no clipboard shows the text.
+COPY_SCRIPT = """
+const button = document.getElementById("copy"), text = document.getElementById("markdown");
+button.hidden = false;
+button.addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText(text.textContent);
+    button.textContent = "Copied";
+  } catch {
+    text.hidden = false;
+    getSelection().selectAllChildren(text);
+    button.textContent = "Selected: copy it from here";
+  }
+});
+"""
 _SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)  # of plotly's own markup, in which data has no "<"
 
 
@@ -82,14 +102,16 @@ def render(runs: Runs, baseline: Sequence[Record] = (), requirements: Requiremen
     except ImportError as error:
         raise RuntimeUnavailableError(f"a report needs plotly and jinja2 ({error}): pip install edgecomp[report]") from error
 
+    verdict = None if requirements is None else verdict_on(requirements, runs)
+    first, table, title = headline(runs, requirements, verdict), table_of(runs), _title(runs)
     qualities = [_quality(runs, record) for record in runs.records]
     figures: dict[str, str] = {}
     drawn = {} if not runs.records else _record_charts(runs, qualities)
     figures |= {name: charts.to_html(figure, f"{name}-chart") for name, figure in drawn.items() if figure is not None}
     for index, inspection in enumerate(runs.inspections):
         figures[f"parts-{index}"] = charts.to_html(charts.parts_chart(inspection), f"parts-{index}")
-        for field, title in (("bits_per_weight", "bits per weight"), ("relative_error", "relative error")):
-            chart = charts.layer_chart(inspection, field, title)
+        for field, axis in (("bits_per_weight", "bits per weight"), ("relative_error", "relative error")):
+            chart = charts.layer_chart(inspection, field, axis)
             if chart is not None:
                 figures[f"{field}-{index}"] = charts.to_html(chart, f"{field}-{index}")
 
@@ -99,13 +121,19 @@ def render(runs: Runs, baseline: Sequence[Record] = (), requirements: Requiremen
     plotly_script = get_plotlyjs()
     environment.filters["compared"] = compared
     return environment.get_template(TEMPLATE).render(
-        policy=_policy([plotly_script, *(script for figure in figures.values() for script in _SCRIPT.findall(figure))]),
-        title=_title(runs),
-        verdict=None if requirements is None else verdict_on(requirements, runs),
+        policy=_policy([plotly_script, COPY_SCRIPT, *itertools.chain(*map(_SCRIPT.findall, figures.values()))]),
+        title=title,
+        verdict=verdict,
+        headline=first,
+        table=table,
+        markdown=to_markdown(title, first, verdict, table),
+        copy_script=COPY_SCRIPT,
+        panels=panels_of(runs.records),
+        memory_kinds=KINDS,
+        memory_moments=MOMENTS,
         shown=shown,
         rows=[_row(runs, record, quality) for record, quality in zip(runs.records, qualities, strict=True)],
         devices=_devices(runs.records),
-        has_traces=any(name.startswith("trace-") for name in figures),
         runs=runs,
         comparisons=compare_records(runs.records, baseline),
         compared=bool(baseline),
@@ -156,11 +184,9 @@ def _record_charts(runs: Runs, qualities: Sequence[Quality | None]) -> dict[str,
 
     found = {
         "size": charts.size_chart(runs.records),
-        "memory": charts.memory_chart(runs.records),
         "latency": charts.latency_chart(runs.records),
     }
-    found |= {f"quality-{name}": figure for name, figure in charts.quality_charts(runs.records, qualities).items()}
-    return found | {f"trace-{index}": charts.memory_trace_chart(record) for index, record in enumerate(runs.records)}
+    return found | {f"quality-{name}": figure for name, figure in charts.quality_charts(runs.records, qualities).items()}
 
 
 def _quality(runs: Runs, record: Record) -> Quality | None:

@@ -2,11 +2,22 @@
 
 B. Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7 (1979): percentile intervals. An example is
 drawn whole, so that what is counted inside one (tokens of a text, pixels of an image) may depend on each other.
+
+Plain percentiles hold too little where examples or flips are few, as simulations show (benchmarks/acceptance.py): of 30 examples
+of which 5 % flip, 64 % of the intervals held the truth, since many sets of 30 show no flip. Two remedies:
+- where an example is one answer, right or wrong, two imagined ones among those that are drawn from, half of one for each way that
+  both sides may answer: A. Agresti, Y. Min, "Simple improved confidence intervals for comparing matched proportions", Statistics
+  in Medicine 24 (2005). Without any flip the interval of the difference reaches some 2 / examples to each side, and is not nothing;
+- else percentiles further out, by Student's t: T. C. Hesterberg, "What Teachers Should Know About the Bootstrap", The American
+  Statistician 69 (2015), section 5.3.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -16,11 +27,28 @@ CALLS = 400
 _LARGEST_CHUNK = 1 << 22  # numbers held at once
 
 
-def resampled_sums(rows: np.ndarray, *, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
+@dataclass(frozen=True)
+class Imagined:
+    """Examples that nobody has seen.
+
+    Args:
+        rows: `[kinds, columns]`, what each adds to each sum.
+        weights: `[kinds]`, how many examples each stands for.
+
+    """
+
+    rows: np.ndarray
+    weights: np.ndarray
+
+
+def resampled_sums(
+    rows: np.ndarray, *, imagined: Imagined | None = None, resamples: int = RESAMPLES, seed: int = SEED
+) -> np.ndarray:
     """Sums of rows over `resamples` draws of as many examples as there are, with replacement.
 
     Args:
         rows: `[examples, columns]`, what each example adds to each sum.
+        imagined: drawn with the examples, as often as their weights say; as many are drawn as there are examples, all the same.
         resamples: how many draws.
         seed: of the draws; the same rows and seed give the same sums.
 
@@ -32,10 +60,12 @@ def resampled_sums(rows: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 
     # is right or wrong and no more.
     kinds, counts = np.unique(rows.astype(np.float64), axis=0, return_counts=True)
     random = np.random.default_rng(seed)
-    total = int(counts.sum())
+    total, weights = len(rows), counts.astype(np.float64)
+    if imagined is not None:
+        kinds, weights = np.concatenate([kinds, imagined.rows]), np.concatenate([weights, imagined.weights])
     chunk = max(_LARGEST_CHUNK // len(kinds), 1)
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
-    return np.concatenate([random.multinomial(total, counts / total, size) @ kinds for size in sizes])
+    return np.concatenate([random.multinomial(total, weights / weights.sum(), size) @ kinds for size in sizes])
 
 
 def resampled_values(
@@ -46,10 +76,21 @@ def resampled_values(
     return np.stack([values(random.integers(examples, size=examples)) for _ in range(resamples)])
 
 
-def interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The middle part of resampled values `[resamples]`; draws without a value (NaN) are left out, and without any it is NaN."""
+def interval(values: np.ndarray, examples: int | None = None, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The middle part of resampled values `[resamples]`; draws without a value (NaN) are left out, and without any it is NaN.
+
+    With the number n of examples that the values were drawn from, 2 or more, the ends lie at the normal distribution's value of
+    t(n - 1) sqrt(n / (n - 1)), further out than the plain percentiles.
+    """
     finite = values[np.isfinite(values)]
     if not len(finite):
         return float("nan"), float("nan")
-    low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
+    tail = (1 - confidence) / 2
+    if examples is not None:
+        freedom = max(examples - 1, 1)
+        z = NormalDist().inv_cdf((1 + confidence) / 2)
+        # Student's quantile by the normal one: M. Abramowitz, I. A. Stegun, Handbook of Mathematical Functions, 1964, 26.7.5.
+        t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        tail = NormalDist().cdf(-t * math.sqrt((freedom + 1) / freedom))
+    low, high = np.quantile(finite, [tail, 1 - tail])
     return float(low), float(high)

@@ -14,12 +14,13 @@ from edgecomp.progress import ProgressBar
 from edgecomp.verify import bootstrap
 from edgecomp.verify.label_files import LABELS
 from edgecomp.verify.perturbations import Perturbation
-from edgecomp.verify.scores import IGNORED, Metric
+from edgecomp.verify.scores import IGNORED, Answered, Metric
 
 Arrays = Mapping[str, np.ndarray]
 Runner = Callable[[Arrays], Arrays]
 _Side = list[Any]  # what a metric keeps of each example's outputs of one model
 
+_IMAGINED = 2  # examples; see bootstrap.py
 LEAST_EXAMPLES = 30  # of a slice that is judged: an interval of fewer says little, and the bootstrap's is too short
 
 
@@ -220,56 +221,73 @@ def _run(
 
 def _score(name: str, sides: tuple[_Side, _Side], labels: Sequence[np.ndarray], metric: Metric) -> Score:
     """Both sides' metric over some examples."""
-    values, draws = _values(sides, labels, metric)
-    return _scored(
-        name, values, draws, values[0] - values[1], draws[:, 0] - draws[:, 1], _flips(*sides, labels, metric), len(labels)
-    )
+    drawn = _values(sides, labels, metric)
+    return _scored(name, drawn, np.array([1, -1]), _flips(*sides, labels, metric), len(labels))
 
 
 def _beyond(
     name: str, clean: tuple[_Side, _Side], sides: tuple[_Side, _Side], labels: Sequence[np.ndarray], metric: Metric
 ) -> Score:
     """The perturbed metric, and how much more was lost than without, all four by the same resamples."""
-    values, draws = _values([*sides, *clean], labels, metric)
-    beyond = (draws[:, 0] - draws[:, 1]) - (draws[:, 2] - draws[:, 3])
-    difference = (values[0] - values[1]) - (values[2] - values[3])
-    return _scored(name, values, draws, difference, beyond, _flips(*sides, labels, metric), len(labels))
+    drawn = _values([*sides, *clean], labels, metric)
+    return _scored(name, drawn, np.array([1, -1, -1, 1]), _flips(*sides, labels, metric), len(labels))
 
 
-def _scored(
-    name: str,
-    values: np.ndarray,
-    draws: np.ndarray,
-    difference: float,
-    differences: np.ndarray,
-    flips: Flips | None,
-    examples: int,
-) -> Score:
-    """A score of `values` and of what resamples gave; without intervals where there are too few examples, or nothing counts."""
-    artifact, original, between = (float(value) if np.isfinite(value) else None for value in (values[0], values[1], difference))
+@dataclass(frozen=True)
+class _Drawn:
+    """The metric of each side, `values [sides]`, and in every resample, `draws [resamples, sides]`.
+
+    `short` says whether percentiles of the draws hold too little, since nobody was imagined among them.
+    """
+
+    values: np.ndarray
+    draws: np.ndarray
+    short: bool
+
+
+def _scored(name: str, drawn: _Drawn, signs: np.ndarray, flips: Flips | None, examples: int) -> Score:
+    """A score; the difference is the sum of the sides by their signs. No intervals where examples are few, or nothing counts."""
+    numbers = (drawn.values[0], drawn.values[1], drawn.values @ signs)
+    artifact, original, between = (float(value) if np.isfinite(value) else None for value in numbers)
     judged = examples >= LEAST_EXAMPLES and between is not None
-    low, high = bootstrap.interval(draws[:, 0]) if judged else (None, None)
-    below, above = bootstrap.interval(differences) if judged else (None, None)
+    behind = examples if drawn.short else None
+    low, high = bootstrap.interval(drawn.draws[:, 0], behind) if judged else (None, None)
+    below, above = bootstrap.interval(drawn.draws @ signs, behind) if judged else (None, None)
     return Score(name, examples, artifact, low, high, original, between, below, above, flips, judged)
 
 
-def _values(sides: Sequence[Sequence[Any]], labels: Sequence[np.ndarray], metric: Metric) -> tuple[np.ndarray, np.ndarray]:
-    """The metric of each side, `[sides]`, and of each side in every resample, `[resamples, sides]`."""
+def _values(sides: Sequence[Sequence[Any]], labels: Sequence[np.ndarray], metric: Metric) -> _Drawn:
+    """The metric of all sides by the same resamples."""
     rows = [metric.rows(digests, labels) for digests in sides]
     if any(row.ndim == 0 for row in rows):
 
-        def drawn(chosen: np.ndarray) -> np.ndarray:
+        def chosen_values(chosen: np.ndarray) -> np.ndarray:
             picked = [labels[i] for i in chosen]
             return np.array([float(metric.rows([digests[i] for i in chosen], picked)) for digests in sides])
 
-        return np.array([float(row) for row in rows]), bootstrap.resampled_values(drawn, len(labels))
+        return _Drawn(np.array([float(row) for row in rows]), bootstrap.resampled_values(chosen_values, len(labels)), short=True)
     together = np.concatenate(rows, axis=1)
     columns = together.shape[1] // len(sides)
 
     def value(sums: np.ndarray) -> np.ndarray:
         return np.stack([metric.value(sums[..., i * columns : (i + 1) * columns]) for i in range(len(sides))], axis=-1)
 
-    return value(together.sum(axis=0)), value(bootstrap.resampled_sums(together))
+    imagined = _imagined([metric.answered(digests, row) for digests, row in zip(sides, rows, strict=True)])
+    draws = value(bootstrap.resampled_sums(together, imagined=imagined))
+    return _Drawn(value(together.sum(axis=0)), draws, short=imagined is None)
+
+
+def _imagined(sides: Sequence[Answered | None]) -> bootstrap.Imagined | None:
+    """Examples for every way in which the sides may be right and wrong, two in all; None where answers are not known."""
+    known = [side for side in sides if side is not None]
+    if len(known) < len(sides):
+        return None
+    ways = list(itertools.product((True, False), repeat=len(known)))
+    rows = [
+        np.concatenate([side.right if right else side.wrong for side, right in zip(known, way, strict=True)], axis=1)
+        for way in ways
+    ]
+    return bootstrap.Imagined(np.concatenate(rows), np.tile(known[0].part, len(ways)) * (_IMAGINED / len(ways)))
 
 
 def _flips(artifact: Sequence[Any], original: Sequence[Any], labels: Sequence[np.ndarray], metric: Metric) -> Flips | None:

@@ -6,7 +6,9 @@ ones are functions of sums over examples, which makes resampling quick; a user's
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +41,18 @@ class Metric(Protocol):
 
     def answers(self, digest: Any, label: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """One example's answers and whether each is right; None where the metric knows neither."""
+
+    def answered(self, digests: Sequence[Any], rows: np.ndarray) -> Answered | None:
+        """Rows of a right and of a wrong answer; None where an example is not one answer, or the metric knows neither."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Rows that an example may have, by kinds of examples: `right` and `wrong [kinds, columns]`, and each kind's part of all."""
+
+    right: np.ndarray
+    wrong: np.ndarray
+    part: np.ndarray
 
 
 class Classes:
@@ -129,6 +143,26 @@ class Classes:
         counted = truth != IGNORED
         return answers[counted], answers[counted] == truth[counted]
 
+    def answered(self, digests: Sequence[tuple[np.ndarray, np.ndarray, int]], rows: np.ndarray) -> Answered | None:
+        """Of each class that a label has; wrong is the answer of the most frequent other one."""
+        if any(len(truth) != 1 for _, truth, _ in digests):
+            return None
+        classes = max(count for _, _, count in digests)
+        labels = Counter(int(truth[0]) for _, truth, _ in digests if truth[0] != IGNORED).most_common()
+        if not labels:
+            return None
+
+        def row(answer: int, label: int) -> np.ndarray:
+            rows: np.ndarray = self.rows([(np.array([answer]), np.array([label]), classes)], [])
+            return rows.reshape(-1)
+
+        others = {label: next((other for other, _ in labels if other != label), (label + 1) % classes) for label, _ in labels}
+        return Answered(
+            np.stack([row(label, label) for label, _ in labels]),
+            np.stack([row(others[label], label) for label, _ in labels]),
+            np.array([count for _, count in labels]) / sum(count for _, count in labels),
+        )
+
 
 class Own:
     """A user's function of all examples' outputs and labels.
@@ -160,6 +194,12 @@ class Own:
     def answers(self, digest: Arrays, label: np.ndarray) -> None:
         """A number tells neither."""
         return
+
+    def answered(self, digests: Sequence[Arrays], rows: np.ndarray) -> Answered | None:
+        """Where all numbers are 0 or 1, which are wrong and right."""
+        if not np.isin(rows[:, 0], (0, 1)).all():
+            return None
+        return Answered(np.array([[1.0, 1.0]]), np.array([[0.0, 1.0]]), np.ones(1))
 
     def _call(self, digests: Sequence[Arrays], labels: Sequence[np.ndarray]) -> np.ndarray:
         try:

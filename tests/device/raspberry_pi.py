@@ -3,12 +3,14 @@
 What is real: the AArch64 kernel and its memory figures, the ssh server (dropbear) and the client that reaches it, processes and
 signals. What is not: the board, a disk (files are in memory), and how long anything takes.
 
-    python tests/device/raspberry_pi.py build/pi      makes the kernel and the file system, by Debian's arm64 packages
+    python tests/device/raspberry_pi.py build/pi          makes the kernel and the file system, by Debian's arm64 packages
+    python tests/device/raspberry_pi.py build/pi5 16k     the same with pages of 16 KiB, as a Raspberry Pi 5 has them
 """
 
 from __future__ import annotations
 
 import gzip
+import lzma
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,10 @@ from pathlib import Path
 
 PACKAGES = ("busybox-static", "dropbear-bin", "libc6", "libcrypt1", "libtomcrypt1", "libtommath1", "zlib1g", "libgmp10")
 KERNEL = "linux-image-cloud-arm64"  # names the current kernel's package
+# The same of pages of 16 KiB, and the release that has it where the machine's own does not. Packages are verified by the machine's
+# own keyring.
+KERNEL_16K, RELEASE_16K = "linux-image-arm64-16k", "trixie"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MODULES = (
     "virtio_ring",
     "virtio",
@@ -46,7 +52,7 @@ mount -t tmpfs tmpfs /root/.cache
 mount -t tmpfs -o size=2m tmpfs /small
 mount -t tmpfs -o size=96m tmpfs /filling
 mount -t tmpfs -o noexec tmpfs /noexec
-for module in {modules}; do insmod /modules/$module.ko; done
+for module in {modules}; do test -e /modules/$module.ko && insmod /modules/$module.ko; done
 ip link set lo up
 ip link set eth0 up
 ip addr add 10.0.2.15/24 dev eth0
@@ -56,12 +62,12 @@ exec dropbear -F -E -s -r /etc/host_key -p 22
 """
 
 
-def build(folder: Path, key: Path) -> None:
+def build(folder: Path, key: Path, *, pages_16k: bool = False) -> None:
     """Write `kernel` and `initrd` into the folder; the key's owner may log in as root."""
     folder.mkdir(parents=True, exist_ok=True)
     root = folder / "root"
     shutil.rmtree(root, ignore_errors=True)
-    for package in _fetch(folder / "packages"):
+    for package in _fetch(folder / "packages", pages_16k=pages_16k):
         _run("dpkg-deb", "--extract", package, root)
     (kernel,) = (root / "boot").glob("vmlinuz-*")
     shutil.copyfile(kernel, folder / "kernel")
@@ -72,6 +78,9 @@ def build(folder: Path, key: Path) -> None:
     for path in root.rglob("*.ko"):
         if path.stem in MODULES:
             shutil.copyfile(path, system / "modules" / path.name)
+    for path in root.rglob("*.ko.xz"):  # newer kernels pack them, and busybox does not unpack these
+        if path.name.partition(".")[0] in MODULES:
+            (system / "modules" / path.stem).write_bytes(lzma.decompress(path.read_bytes()))
     shutil.copy(root / "bin" / "busybox", system / "bin" / "busybox")
     for name in ("sbin/dropbear", "bin/dropbearkey"):
         shutil.copy(root / "usr" / name, system / "bin" / Path(name).name)
@@ -97,8 +106,14 @@ def build(folder: Path, key: Path) -> None:
     (folder / "initrd").write_bytes(gzip.compress(archive.stdout, 1))
 
 
-def _fetch(folder: Path) -> list[Path]:
+def _fetch(folder: Path, *, pages_16k: bool) -> list[Path]:
     """The arm64 packages, by the machine's own package sources and a state of our own: the machine's stays as it is."""
+    found = _download(folder, KERNEL_16K if pages_16k else KERNEL, RELEASE_16K if pages_16k else None, ())
+    return [*found, *_download(folder / "system", None, None, PACKAGES)]
+
+
+def _download(folder: Path, kernel: str | None, release: str | None, packages: Sequence[str]) -> list[Path]:
+    """A kernel or packages, of the machine's release or another one."""
     for name in ("state/lists/partial", "cache/archives/partial", "downloads"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "state" / "status").touch()
@@ -114,10 +129,16 @@ def _fetch(folder: Path) -> list[Path]:
     done = sorted((folder / "downloads").glob("*.deb"))
     if done:
         return done
+    if release is not None:
+        origin = _run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").split()[0]
+        (folder / "sources.list").write_text(f"deb [signed-by={KEYRING}] {origin} {release} main\n")
+        options += ["-o", f"Dir::Etc::sourcelist={folder}/sources.list", "-o", "Dir::Etc::sourceparts=-"]
     _run("apt-get", *options, "-qq", "update")
-    depends = _run("apt-cache", *options, "depends", KERNEL)
-    kernel = next(line.split()[1] for line in depends.splitlines() if "Depends: linux-image-" in line)
-    _run("apt-get", *options, "-qq", "download", *PACKAGES, kernel, cwd=folder / "downloads")
+    wanted = list(packages)
+    if kernel is not None:
+        depends = _run("apt-cache", *options, "depends", kernel)
+        wanted.append(next(line.split()[1] for line in depends.splitlines() if "Depends: linux-image-" in line))
+    _run("apt-get", *options, "-qq", "download", *wanted, cwd=folder / "downloads")
     return sorted((folder / "downloads").glob("*.deb"))
 
 
@@ -133,12 +154,13 @@ class RaspberryPi:
 
     Args:
         image: the folder that `build` wrote.
+        processor: that QEMU emulates: a Raspberry Pi 4's, or a 5's, which has pages of 16 KiB.
         folder: for the client's configuration and the console's log.
         key: the private key that may log in.
 
     """
 
-    def __init__(self, image: Path, folder: Path, key: Path) -> None:
+    def __init__(self, image: Path, folder: Path, key: Path, processor: str = "cortex-a72") -> None:
         self._folder, self._key = folder, key
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -153,7 +175,7 @@ class RaspberryPi:
         self._console = (folder / "console.log").open("wb")
         # The emulated machine reaches nothing, and is reached from this machine's loopback address alone.
         network = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22"
-        command = ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", str(MEMORY_MIB), "-nographic"]
+        command = ["qemu-system-aarch64", "-M", "virt", "-cpu", processor, "-smp", "2", "-m", str(MEMORY_MIB), "-nographic"]
         command += ["-kernel", str(image / "kernel"), "-initrd", str(image / "initrd"), "-append", "console=ttyAMA0 quiet panic=-1"]
         command += ["-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=", "-no-reboot"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._console, stderr=subprocess.STDOUT)
@@ -202,10 +224,10 @@ def make_key(folder: Path) -> Path:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Make the image, and the key that may log in."""
+    """Make the image, and the key that may log in; a second argument `16k` is of the pages' size."""
     folder = Path(arguments[0]).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    build(folder, make_key(folder))
+    build(folder, make_key(folder), pages_16k=list(arguments[1:]) == ["16k"])
     for name in ("kernel", "initrd"):
         size = (folder / name).stat().st_size
         sys.stdout.write(f"{name}: {size} bytes\n")

@@ -85,7 +85,7 @@ def test_a_policy_allows_the_pages_own_scripts_and_nothing_else(page: str) -> No
 
 
 def test_the_table_holds_the_records_numbers(page: str, run_folder: Path) -> None:
-    table = page[page.index('<table id="artifacts">') :].split("</table>")[0]
+    table = page[page.index('id="artifacts"') :].split("</table>")[0]
     values = re.findall(r'data-value="([^"]+)">([^<]+)<', table)
     for record in records_of(run_folder):
         latency, above = record.summary.latency, record.summary.above_empty_session
@@ -112,6 +112,54 @@ def test_names_are_escaped_and_invalid_records_marked(page: str) -> None:
     assert "spread of the samples" in page
 
 
+def test_a_button_copies_the_page_as_markdown(page: str, run_folder: Path) -> None:
+    assert '<button type="button" id="copy" hidden>' in page  # a script of the page shows it where it works
+    text = html.unescape(page.split('<pre id="markdown" hidden>')[1].split("</pre>")[0])
+    assert text.startswith("## toy model, compressed\n")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert rows[0].startswith("| artifact | files MiB | bits a weight | cosine |")
+    assert {row.count(" | ") for row in rows} == {rows[0].count(" | ")}
+    for record in records_of(run_folder):
+        assert f"{record.summary.latency.p50_ns / 1e6:.3f}" in text
+    assert "- **Speed: " in text
+
+
+def test_no_table_is_wider_than_a_phone(page: str) -> None:
+    """A figure of a card says which it is; without cards there are three columns at most."""
+    for kind, table in re.findall(r'<table class="([a-z ]+)"[^>]*>(.*?)</table>', page, re.DOTALL):
+        body = table.split("<tbody>")[1]
+        if "cards" in kind.split():
+            assert not re.search(r"<td(?![^>]*data-label)[^>]*>[^<]", body)
+        else:
+            assert max(row.count("<t") for row in body.split("</tr>")) <= 4
+    assert "overflow-x" not in page.split("</style>")[0]
+
+
+def luminance(colour: str) -> float:
+    """Of W3C's Web Content Accessibility Guidelines 2.2."""
+    digits = colour.lstrip("#")
+    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(first: str, second: str) -> float:
+    darker, lighter = sorted((luminance(first), luminance(second)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_words_are_read_well_in_every_scheme(page: str) -> None:
+    schemes = [dict(re.findall(r"--(\w+): (#[0-9a-f]+)", rule)) for rule in re.findall(r":root \{(.*?)\}", page, re.DOTALL)]
+    light, dark, printed = schemes[:3]
+    for scheme in (light, light | dark, light | printed):
+        for word in ("ink", "soft", "warn", "good", "link"):
+            for ground in ("page", "panel"):
+                assert contrast(scheme[word], scheme[ground]) >= 4.5, (word, ground, scheme)
+        for mark in ("anonymous", "own", "other"):  # what is no word needs 3
+            assert contrast(scheme[mark], scheme["page"]) >= 3, (mark, scheme)
+
+
 def test_the_raw_records_can_be_taken_from_the_page(page: str, run_folder: Path) -> None:
     links = dict(re.findall(r'<a download="([^"]+)" href="data:application/json;base64,([^"]+)"', page))
     assert links.keys() == {"bench.json", "verify.json", "inspect.json"}
@@ -121,15 +169,18 @@ def test_the_raw_records_can_be_taken_from_the_page(page: str, run_folder: Path)
 def test_every_chart_is_there(page: str) -> None:
     for name in (
         "size-chart",
-        "memory-chart",
         "latency-chart",
         "quality-size-chart",
         "quality-latency-chart",
-        "trace-0-chart",
         "bits_per_weight-0",
         "relative_error-0",
     ):
         assert f'id="{name}"' in page
+    # One chart of memory: a panel for each record, all to the scale of the tallest bar or peak.
+    heights = [float(height) for height in re.findall(r'<span class="(?:anonymous|own|other)" style="height: ([0-9.]+)%"', page)]
+    peaks = [float(place) for place in re.findall(r'<span class="peak" style="bottom: ([0-9.]+)%"', page)]
+    assert (page.count('<ul class="panels">'), page.count('<span class="stack">'), len(heights), len(peaks)) == (1, 10, 30, 2)
+    assert max(*peaks, *(sum(heights[start : start + 3]) for start in range(0, 30, 3))) == pytest.approx(100, abs=0.1)
 
 
 def test_records_alone_make_a_page(run_folder: Path, tmp_path: Path) -> None:
@@ -262,7 +313,7 @@ def test_time_by_operator_is_shown_with_its_bars(run_folder: Path, tmp_path: Pat
     record = records_of(run_folder)[0]
     timed = record.model_copy(update={"operators": OperatorTimes(inferences=10, total_ns=10_000_000, operators=operators)})
     text = write_report([timed, record], tmp_path / "page.html").read_text(encoding="utf-8")
-    section = text[text.index("<h2>Time by operator</h2>") :].split("<h2>Memory over")[0]
+    section = text[text.index("<h2>Time by operator</h2>") :].split("<h2>How it was measured")[0]
     assert section.count("<section>") == 1  # none for the record without
     assert re.findall(r'<th scope="row">([^<]+)<', section) == ["Mat&lt;Mul", "1 other", "the runtime itself"]
     assert re.findall(r"width: ([0-9.]+)%", section) == ["75.0", "0.0", "25.0"]
