@@ -7,7 +7,7 @@
 | task | what |
 | --- | --- |
 | `last-word` | sentences whose last word is to be the likeliest continuation, greedy (as LAMBADA) |
-| `four-choices` | sentences whose second half is to be likelier than those of three others of the same text (as HellaSwag, by characters) |
+| `four-choices` | sentences whose second half is to be likelier than those of three others (as HellaSwag, by characters) |
 
 A row for each model, text and task: `model`, `backend` (lm-eval's), `text`, `task`, `accuracy`, `stderr` (lm-eval's), `samples`.
 The original runs in PyTorch (`hf`) from its own weights.
