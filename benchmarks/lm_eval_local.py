@@ -95,7 +95,7 @@ def write_task(folder: Path, name: str, task: str, rows: Sequence[dict[str, Any]
 def evaluate(python: str, backend: str, arguments: str, names: Sequence[str], tasks: Path) -> dict[str, dict[str, Any]]:
     """What lm-eval says of each task."""
     output = tasks / f"results-{len(list(tasks.glob('results-*')))}"
-    command = [python, "-m", "lm_eval", "--model", backend, "--model_args", arguments, "--tasks", ",".join(names)]
+    command = [python, "-P", "-m", "lm_eval", "--model", backend, "--model_args", arguments, "--tasks", ",".join(names)]
     command += ["--include_path", str(tasks), "--output_path", str(output), "--batch_size", "1"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
     environment["HF_DATASETS_CACHE"] = str(tasks / "cache")
