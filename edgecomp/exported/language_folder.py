@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from edgecomp.bounded import LARGEST_CONFIGURATION_BYTES, read_json
 from edgecomp.errors import CheckpointError, ModelError
+from edgecomp.ops import CACHES
 
 DESCRIPTION, GENAI, TOKENIZER = "edgecomp.json", "genai_config.json", "tokenizer.json"
 MODEL, PROGRAM = "model.onnx", "model.pte"
@@ -29,6 +30,7 @@ class Description:
     Args:
         runtime: of the model.
         attention: `fused`, `gqa` or `portable` (`edgecomp.language.attention`).
+        cache: the type of keys and values that are kept.
         last_logits: logits of the last token alone.
         context: tokens that a text may have.
         vocabulary: rows of the model's table of tokens.
@@ -40,6 +42,7 @@ class Description:
 
     runtime: LanguageRuntime
     attention: Attention
+    cache: str
     last_logits: bool
     context: int
     vocabulary: int
@@ -79,6 +82,7 @@ def read_description(folder: Path) -> Description:
         return Description(
             _one_of(MODELS, "runtime", content),
             _one_of(ATTENTIONS, "attention", content),
+            _one_of(CACHES, "cache", content),
             content["logits"] == "last",
             int(content["context"]),
             int(content["vocabulary"]),
