@@ -251,11 +251,11 @@ def clock_of(arguments: argparse.Namespace) -> Callable[[], float]:
 
 
 def fill(engine: Engine, depth: int) -> None:
-    """Give the cache `depth` tokens, in parts as long as a prompt."""
+    """Give the cache `depth` tokens: one by one to llama.cpp, whose AMX build ends where it is given many at once."""
     engine.rewind(0)
-    tokens = np.random.default_rng(1).integers(0, 49152, depth).tolist()
-    for start in range(0, depth, 128):
-        engine.feed(tokens[start : start + 128])
+    tokens, part = np.random.default_rng(1).integers(0, 49152, depth).tolist(), 1 if isinstance(engine, LlamaCpp) else 128
+    for start in range(0, depth, part):
+        engine.feed(tokens[start : start + part])
 
 
 def alone(name: str, threads: int, arguments: argparse.Namespace) -> dict[str, Any]:
