@@ -1,4 +1,4 @@
-"""Attention with a cache (`edgecomp.language.attention`) as nodes: one of ONNX Runtime's, or standard ones."""
+"""Attention with a cache (`edgecomp.language.operators`) as nodes: one of ONNX Runtime's, or standard ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx.defs import OpSchema
 from onnxscript import opset21 as op
 from onnxscript.values import Op, Opset
 
-from edgecomp.language import attention as _attention  # noqa: F401  (registers the operators)
+from edgecomp.language import operators as _operators  # noqa: F401  (registers them)
 
 DOMAIN, DOMAIN_VERSION = "com.microsoft", 1
 
@@ -90,7 +90,7 @@ def _plain(
     scale: float,
     cap: float,
 ) -> tuple[Any, Any, Any]:
-    """`edgecomp.language.attention.plain_attention`; shapes need no nodes, since 0 in a Reshape is the size that was there."""
+    """`edgecomp.language.operators.plain_attention`; shapes need no nodes, since 0 in a Reshape is the size that was there."""
     if key is None:
         widths = [heads + kv_heads, kv_heads] if cos is not None else [heads, kv_heads, kv_heads]
         split = _cut(_headed(query, size), widths, 2)
