@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from edgecomp.errors import ExportError
-from edgecomp.exported.language_folder import ATTENTIONS, Attention
+from edgecomp.exported.language_folder import Attention
 from edgecomp.language import DecoderOptions, families, with_cache
 from edgecomp.language.build import run_in_parts
 from edgecomp.models import body_of
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("attention", ["fused", pytest.param("gqa", marks=pytest.mark.long), "portable"])
 @pytest.mark.parametrize("family", language_models.CONFIGURATIONS)
 def test_a_decoder_computes_what_its_model_does(tmp_path: Path, family: str, attention: Attention) -> None:
     model = language_models.compressed(tmp_path, family, compute="int8")
