@@ -68,7 +68,7 @@ class Call {
   // The cache of keys (or values) with the new ones, by the kernels of `isa`, written in place or not.
   std::vector<uint8_t> Append(int kind, Isa isa, bool in_place) const {
     Guarded<float> x(x_), cos(cos_), sin(sin_);
-    Guarded<uint8_t> past(cache_[kind]), made(static_cast<int64_t>(cache_[kind].size()));
+    Guarded<uint8_t> past(cache_[kind], Alignment()), made(static_cast<int64_t>(cache_[kind].size()), Alignment());
     Guarded<int32_t> before(before_);
     KvAppend a = {type_,
                   s_.batch,
@@ -91,7 +91,7 @@ class Call {
 
   std::vector<float> Attend(Isa isa, const std::vector<uint8_t> (&cache)[2], const ec_parallel* parallel) const {
     Guarded<float> x(x_), cos(cos_), sin(sin_), y(s_.batch * s_.sequence * s_.heads * s_.size);
-    Guarded<uint8_t> keys(cache[0]), values(cache[1]);
+    Guarded<uint8_t> keys(cache[0], Alignment()), values(cache[1], Alignment());
     Guarded<int32_t> before(before_);
     const KvAttention a = {
         type_,       s_.batch, s_.heads, s_.kv_heads, s_.size,       s_.places,     s_.places,
@@ -120,6 +120,8 @@ class Call {
   }
 
  private:
+  size_t Alignment() const { return static_cast<size_t>(type_.RowBytes(1) / type_.RowElements(1)); }
+
   void Encode(const float* values, uint8_t* to) const {
     if (type_.element == EC_TYPE_INT8) return EncodeInt8(values, s_.size, reinterpret_cast<int8_t*>(to));
     for (int64_t i = 0; i < s_.size; ++i) {

@@ -45,17 +45,19 @@ class Random {
 template <class T>
 class Guarded {
  public:
-  explicit Guarded(int64_t count) : bytes_(static_cast<size_t>(count) * sizeof(T)), memory_(new uint8_t[bytes_ + 4 * kGuard]) {
+  explicit Guarded(int64_t count, size_t alignment = sizeof(T))
+      : bytes_(static_cast<size_t>(count) * sizeof(T)), memory_(new uint8_t[bytes_ + 4 * kGuard]) {
     std::memset(memory_.get(), kPattern, bytes_ + 4 * kGuard);
     const auto address = reinterpret_cast<uintptr_t>(memory_.get() + kGuard);
-    data_ = memory_.get() + kGuard + (64 - address % 64) + sizeof(T);
+    data_ = memory_.get() + kGuard + (64 - address % 64) + alignment;
     EC_FORBID(memory_.get(), data_);
     EC_FORBID(data_ + bytes_, memory_.get() + bytes_ + 4 * kGuard);
   }
   ~Guarded() { EC_ALLOW(memory_.get(), memory_.get() + bytes_ + 4 * kGuard); }
   Guarded(const Guarded&) = delete;
   Guarded& operator=(const Guarded&) = delete;
-  explicit Guarded(const std::vector<T>& values) : Guarded(static_cast<int64_t>(values.size())) {
+  explicit Guarded(const std::vector<T>& values, size_t alignment = sizeof(T))
+      : Guarded(static_cast<int64_t>(values.size()), alignment) {
     if (!values.empty()) std::memcpy(data_, values.data(), bytes_);
   }
   T* data() { return reinterpret_cast<T*>(data_); }
