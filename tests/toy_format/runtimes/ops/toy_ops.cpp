@@ -29,7 +29,8 @@ bool OutputShape(const OpCall& call, const Shape& x, Shape* output, Message* mes
 
 bool Prepare(const OpCall&, const Factor&, const ec_parallel*, OpPlan*, Message*) { return true; }
 
-ec_status Run(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel*, void*, float* y) {
+ec_status Run(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel*, void*, void* output) {
+  auto* y = static_cast<float*>(output);
   const auto& toy = factor.as<ToyFactor>();
   const float* x = call.input(toy_matmul::kX).as<float>();
   for (int64_t m = 0; m < plan.output.dims[0]; ++m) {
