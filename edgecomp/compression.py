@@ -37,7 +37,7 @@ from edgecomp.support import TARGETS
 from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
 from edgecomp.trust import NOBODY, Trust
 from edgecomp.weights import trim_heap
-from edgecomp.written import SELF, self_key, written_windows
+from edgecomp.written import is_self, own_samples, self_key, written_windows
 
 DEFAULT_SAMPLES = 128
 DEFAULT_SEQUENCE_LENGTH = 512
@@ -118,8 +118,8 @@ def compress(
         progress = ProgressBar(quiet)
         if loaded.tokenizer is not None and loaded.fitting_length(sequence_length) < sequence_length:
             progress.say(f"samples of text have {loaded.fitting_length(sequence_length)} tokens at most: the model takes no more")
-        own = _own_samples(calibration, self_share, samples)
-        given = None if _is_self(calibration) else calibration
+        own = own_samples(calibration, self_share, samples)
+        given = None if is_self(calibration) else calibration
         inputs = _samples(loaded, given, samples - own, sequence_length)
         if own:
             text = Work()
@@ -265,28 +265,6 @@ def _samples(loaded: LoadedModel, calibration: Any, count: int, sequence_length:
         lines = "\n".join(" ".join(text.split()) for text in calibration)
         return loaded.text_samples(lines, "calibration", count=count, sequence_length=sequence_length)
     return calibration_inputs.given_samples(calibration, count)
-
-
-def _is_self(calibration: Any) -> bool:
-    return isinstance(calibration, str) and calibration == SELF
-
-
-def _own_samples(calibration: Any, share: float | None, samples: int) -> int:
-    """How many samples the model writes itself."""
-    alone = _is_self(calibration)
-    if share is None:
-        return samples if alone else 0
-    if alone or calibration is None or not 0 < share < 1:
-        raise ConfigError(
-            "self_share (--self-share) is the part of the samples that the model writes beside those of a calibration file, above "
-            f'0 and below 1, got {share} with calibration {calibration!r}; calibration "{SELF}" alone has the model write all'
-        )
-    own = round(samples * share)
-    if not 0 < own < samples:
-        raise ConfigError(
-            f"self_share (--self-share) {share} of {samples} samples must leave both kinds one, got {own} self-written"
-        )
-    return own
 
 
 def _carrying(loaded: LoadedModel, inputs: Sequence[Sample], progress: ProgressBar) -> tuple[LoadedModel, list[Sample]]:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecomp.context import Progress
-from edgecomp.errors import CalibrationError, is_out_of_memory
+from edgecomp.errors import CalibrationError, ConfigError, is_out_of_memory
 from edgecomp.models.base import LoadedModel
 from edgecomp.models.bound import body_of
 from edgecomp.resume import Kept, Work
@@ -38,6 +38,34 @@ _GRAM = 4
 _MOST_REPEATED = 0.5  # share of a window's 4-grams
 _TRIES = 3  # times the windows that are asked for
 _SEEDS_APART = 1_000_003  # parts of a seed, which count up
+
+
+def is_self(calibration: Any) -> bool:
+    """Whether a language model is to write its own."""
+    return isinstance(calibration, str) and calibration == SELF
+
+
+def own_samples(calibration: Any, share: float | None, samples: int) -> int:
+    """How many samples the model writes itself.
+
+    Raises:
+        ConfigError: a share that leaves one of both without samples, or that has nothing to share with.
+
+    """
+    alone = is_self(calibration)
+    if share is None:
+        return samples if alone else 0
+    if alone or calibration is None or not 0 < share < 1:
+        raise ConfigError(
+            "self_share (--self-share) is the part of the samples that the model writes beside those of a calibration file, above "
+            f'0 and below 1, got {share} with calibration {calibration!r}; calibration "{SELF}" alone has the model write all'
+        )
+    own = round(samples * share)
+    if not 0 < own < samples:
+        raise ConfigError(
+            f"self_share (--self-share) {share} of {samples} samples must leave both kinds one, got {own} self-written"
+        )
+    return own
 
 
 def written_windows(

@@ -20,8 +20,10 @@ from edgecomp.errors import OutputError
 from edgecomp.exported.files import digest_of
 from edgecomp.exported.language_folder import DESCRIPTION, FORMAT, VERSION, LanguageRuntime, read_description
 from edgecomp.exporters.options import ExportOptions
+from edgecomp.exporters.result import ExportResult
 from edgecomp.files import require_own, require_writable_target
 from edgecomp.models import body_of
+from edgecomp.progress import ProgressBar
 
 _FILES = (".onnx", ".ort", ".pte")
 
@@ -46,12 +48,18 @@ def check_folder(output: Path, overwrite: bool) -> None:
     require_own(output, {DESCRIPTION, *read_description(output).files}, "exported language model")
 
 
+def generation_defaults(folder: Path) -> Mapping[str, Any]:
+    """What transformers may have written of them."""
+    path = folder / "generation_config.json"
+    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
 def write_assets(model: CompressedModel, folder: Path) -> Mapping[str, int | list[int]]:
     """Write configuration and tokenizer; gives the numbers of the tokens that begin, end and fill texts, by transformers' names."""
     for asset in model.assets:
         asset.save_pretrained(folder)
-    path = folder / "generation_config.json"  # which transformers may have written
-    generation: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    generation = generation_defaults(folder)
     config = body_of(model.module).config
     found = {
         name: next(
@@ -111,3 +119,11 @@ def write_description(
         "files": {path.relative_to(folder).as_posix(): digest_of(path) for path in files},
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def written(model: CompressedModel, folder: Path, first: str, progress: ProgressBar) -> ExportResult:
+    """The files of a folder that is whole, `first` before the others, and what is to be said of them."""
+    if model.tokenizer is None:
+        progress.say("notice: the model has no tokenizer, so neither has its folder: edgecomp generate and others need one there")
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: (path != folder / first, path))
+    return ExportResult(tuple(files), sum(path.stat().st_size for path in files), model.parameters)

@@ -11,10 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from edgecomp.bench.operators import condense
-from edgecomp.bench.record import Latency, Memory, OperatorTimes, Parity, Record, Throughput
+from edgecomp.bench.record import MEBI, Latency, Memory, OperatorTimes, Parity, Record, Throughput
 from edgecomp.errors import ConfigError
 
-MEBI = 1024 * 1024
 _TEXTS = ("model", "device", "backend", "test")
 _OF_SEVERAL = ("device", "outputs differ")
 _LEFT, _RIGHT = ("model", "device", "size MiB", "backend", "threads", "test"), ("instructions", "outputs differ")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgecomp.devices.base import Emulation
 
+MEBI = 1024 * 1024
 SCHEMA_VERSION: Literal[2] = 2  # grows when a field changes its meaning or goes
 
 

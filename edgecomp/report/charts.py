@@ -9,12 +9,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from edgecomp.bench.record import Record
+from edgecomp.bench.record import MEBI, Record
 from edgecomp.inspect.result import Inspection
 from edgecomp.report.point_names import name_points
 from edgecomp.report.run_folder import Quality
 
-MEBI = 1024 * 1024
 INK = "#757a82"  # of what the style sheet does not colour by the scheme: marks, not words
 GRID = "rgba(128,128,128,0.25)"
 # Of marks: at least 3 to 1 on white and on the page's dark background.

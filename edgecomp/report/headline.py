@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from edgecomp.acceptance import Requirements, Verdict
-from edgecomp.bench.record import Record
+from edgecomp.bench.record import MEBI, Record
 from edgecomp.report.comparison import p50_ratio
 from edgecomp.report.run_folder import Quality, Runs, quality_of
 from edgecomp.verify.result import VerifyResult, bracketed
 
-MEBI = 1024 * 1024
 _ROUNDING = 1e-3  # relative error of an artifact that is the original in float32 or float16
 
 # Which tile a required figure belongs to, by the figure's first word.
@@ -191,11 +190,11 @@ def _quality(subject: _Peer, peers: Sequence[_Peer]) -> Tile:
     if quality is not None and quality.perplexity is not None:
         lines = [] if quality.reference_perplexity is None else [("original", f"{quality.reference_perplexity:.2f}")]
         told = ((peer, peer.quality.perplexity) for peer in peers if peer.quality is not None and peer.role != "original")
-        lines += [(f"{peer.role} {_short(peer.record)}", f"{value:.2f}") for peer, value in told if value is not None]
+        lines += [(f"{peer.role} {peer.record.artifact.name}", f"{value:.2f}") for peer, value in told if value is not None]
         return Tile("Quality", f"perplexity {quality.perplexity:.2f}", tuple(lines), ("lower is better",))
     if quality is not None and quality.cosine is not None:
         told = ((peer, peer.quality.cosine) for peer in peers if peer.quality is not None and peer.role != "original")
-        lines = [(f"{peer.role} {_short(peer.record)}", f"{value:.4f}") for peer, value in told if value is not None]
+        lines = [(f"{peer.role} {peer.record.artifact.name}", f"{value:.4f}") for peer, value in told if value is not None]
         caveats = (
             f"mean over {quality.cosine_of}, to the original's outputs, whose own is 1",
             "how close, and not how good: that takes verify --labels or --metric",
@@ -225,7 +224,7 @@ def _judged(subject: _Peer, peers: Sequence[_Peer]) -> Tile:
     for peer in peers:
         other = None if peer.result is None else peer.result.judgement
         if peer.role != "original" and other is not None and other.metric == judgement.metric and other.overall.value is not None:
-            lines.append((f"{peer.role} {_short(peer.record)}", f"{other.overall.value:.4f}"))
+            lines.append((f"{peer.role} {peer.record.artifact.name}", f"{other.overall.value:.4f}"))
     few = () if overall.judged else (f"! {overall.examples} examples are too few to judge",)
     interval = bracketed(overall.low, overall.high)
     caveats = (*few, f"{overall.examples:,} examples{f'; 95 % within{interval}' if interval else ''}")
@@ -291,7 +290,7 @@ def _lines(
     for peer in peers:
         value = figure(peer.record)
         if value is not None:
-            found.append((f"{peer.role} {_short(peer.record)}", f"{compared(peer.record)}, {text(value)}"))
+            found.append((f"{peer.role} {peer.record.artifact.name}", f"{compared(peer.record)}, {text(value)}"))
     return found
 
 
@@ -329,10 +328,6 @@ def _peak(record: Record) -> int | None:
 
 def _joules(record: Record) -> float | None:
     return None if record.energy is None else record.energy.joules
-
-
-def _short(record: Record) -> str:
-    return record.artifact.name
 
 
 def _mib(value: float) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgecomp.bench.record import Memory, Record
+from edgecomp.bench.record import MEBI, Memory, Record
 
-MEBI = 1024 * 1024
 MOMENTS = ("runtime loaded", "empty session", "model loaded", "first inference", "last sample")
 # Class of the style sheet and name, from the bottom of a bar.
 KINDS = (("anonymous", "anonymous"), ("own", "file-backed, the artifact's"), ("other", "file-backed, other"))

@@ -18,7 +18,7 @@ from edgecomp.acceptance import Requirements, Verdict, evidence_of, judge
 from edgecomp.acceptance.requirements import shown
 from edgecomp.bench.operators import condense
 from edgecomp.bench.output import SHOWN_NOTES
-from edgecomp.bench.record import Record
+from edgecomp.bench.record import MEBI, Record
 from edgecomp.errors import RuntimeUnavailableError
 from edgecomp.files import replace_file, require_writable_target
 from edgecomp.report.comparison import compare_records
@@ -117,7 +117,7 @@ def render(runs: Runs, baseline: Sequence[Record] = (), requirements: Requiremen
 
     environment = Environment(loader=PackageLoader("edgecomp.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {"mib": lambda value: f"{value / charts.MEBI:.2f}", "ms": lambda value: f"{value / 1e6:.3f}"}
+    environment.filters |= {"mib": lambda value: f"{value / MEBI:.2f}", "ms": lambda value: f"{value / 1e6:.3f}"}
     plotly_script = get_plotlyjs()
     environment.filters["compared"] = compared
     return environment.get_template(TEMPLATE).render(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgecomp.bench.record import Record
+from edgecomp.bench.record import MEBI, Record
 from edgecomp.report.run_folder import Quality, Runs, quality_of
 from edgecomp.verify.labelled import Judgement
 
-MEBI = 1024 * 1024
 NONE = "-"
 
 

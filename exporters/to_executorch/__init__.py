@@ -10,7 +10,7 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ConfigError, ExportError
 from edgecomp.exported.language_folder import PROGRAM
 from edgecomp.exporters.capture import capture
-from edgecomp.exporters.language_folder import check_folder, is_folder, stop_tokens, write_assets, write_description
+from edgecomp.exporters.language_folder import check_folder, is_folder, stop_tokens, write_assets, write_description, written
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.packed import float16_tensor_bytes
 from edgecomp.exporters.result import ExportResult
@@ -86,11 +86,7 @@ def _export_folder(model: CompressedModel, output: Path, progress: ProgressBar, 
         }
         _export_file(decoder, folder / PROGRAM, begin, options, methods, progress)
         write_description(folder, "executorch", options, context=context, vocabulary=vocabulary, stop=stop_tokens(tokens))
-        names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    if model.tokenizer is None:
-        progress.say("notice: the model has no tokenizer, so neither has its folder: who writes text by it needs one there")
-    files = tuple(output / name for name in sorted(names, key=lambda name: name != Path(PROGRAM)))
-    return ExportResult(files, sum(path.stat().st_size for path in files), model.parameters)
+    return written(model, output, PROGRAM, progress)
 
 
 def _export_file(

@@ -15,7 +15,7 @@ from edgecomp.errors import ConfigError, ExportError, OutputError, first_line
 from edgecomp.exported.language_folder import MODEL
 from edgecomp.exported.onnx_file import CONDITIONS, LIMITS, PARAMETERS
 from edgecomp.exporters.capture import Capture, capture
-from edgecomp.exporters.language_folder import check_folder, is_folder
+from edgecomp.exporters.language_folder import check_folder, is_folder, written
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.exporters.result import ExportResult
 from edgecomp.exporters.to_onnx.folder import NO_MACHINE, library, name_sizes, write_folder
@@ -79,11 +79,7 @@ def _export_folder(model: CompressedModel, output: Path, progress: ProgressBar, 
         decoder = with_cache(model, DecoderOptions(options.attention, options.cache, options.last_logits, options.context))
         _write(model, decoder, folder / MODEL, begin)
         write_folder(model, decoder, folder, found, options)
-        names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    if model.tokenizer is None:
-        progress.say("notice: the model has no tokenizer, so neither has its folder: edgecomp generate and GenAI need one there")
-    files = tuple(output / name for name in sorted(names, key=lambda name: name != Path(MODEL)))
-    return ExportResult(files, sum(path.stat().st_size for path in files), model.parameters)
+    return written(model, output, MODEL, progress)
 
 
 def _write(original: CompressedModel, model: CompressedModel, output: Path, begin: Callable[[str], None]) -> tuple[Path, ...]:

@@ -24,7 +24,7 @@ from edgecomp.checkpoint import CompressedModel
 from edgecomp.devices.bundle import LIBRARIES, bundle_for
 from edgecomp.errors import ExportError
 from edgecomp.exported.language_folder import GENAI, MODEL
-from edgecomp.exporters.language_folder import stop_tokens, write_assets, write_description
+from edgecomp.exporters.language_folder import generation_defaults, stop_tokens, write_assets, write_description
 from edgecomp.exporters.options import ExportOptions
 from edgecomp.language.build import PAST, SEQUENCE, TOTAL
 from edgecomp.models import body_of
@@ -93,8 +93,7 @@ def _genai(
     with_library: bool,
 ) -> dict[str, Any]:
     config: Any = body_of(model.module).config
-    path = folder / "generation_config.json"
-    generation: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    generation = generation_defaults(folder)
     if "pad_token_id" not in tokens and stop_tokens(tokens):
         tokens = {**tokens, "pad_token_id": stop_tokens(tokens)[0]}
     cache = next(spec for spec in decoder.inputs if PAST in spec.dims)

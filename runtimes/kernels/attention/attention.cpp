@@ -160,31 +160,33 @@ class Unit {
   }
 
   void RunChunk(int64_t first, int64_t places, const Sums& sums) {
-    const int64_t rows = count_ * cut_.group, bytes = a_.type.RowBytes(a_.size);
+    const int64_t rows = count_ * cut_.group;
     // Few rows are added up straight from the cache, many from rows that are decoded once for all of them.
-    const bool few = rows <= kFewRows && cut_.padded == a_.size;
-    const char* keys = Row(a_.keys, first);
-    const char* values = Row(a_.values, first);
-    if (few) {
-      Few().scores(queries_, rows, keys, bytes, places, a_.size, scores_);
-      if (a_.type.element == EC_TYPE_INT8) Scale(keys, rows, places);
-    } else {
-      kernels_.scores(queries_, rows, Decoded(keys, places, keys_), places, cut_.padded, scores_);
+    const bool decoded = rows > kTogether || cut_.padded != a_.size;
+    const int64_t bytes = decoded ? static_cast<int64_t>(sizeof(float)) * cut_.padded : a_.type.RowBytes(a_.size);
+    const bool scaled = !decoded && a_.type.element == EC_TYPE_INT8;
+    const RowSums& sum = decoded ? kernels_.float32 : OfCache();
+    const char *keys = Row(a_.keys, first), *values = Row(a_.values, first);
+    const void* key_rows = decoded ? Decoded(keys, places, keys_) : static_cast<const void*>(keys);
+    for (int64_t r = 0; r < rows; r += kTogether) {
+      sum.scores(queries_ + r * cut_.padded, Least(kTogether, rows - r), key_rows, bytes, places, cut_.padded,
+                 scores_ + r * kChunk);
     }
+    if (scaled) Scale(keys, rows, places);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t position = a_.before[row_] + first_ + r / cut_.group;
       const int64_t seen = FirstSeen(position) - first;
       Weigh(r, seen > 0 ? seen : 0, Least(position + 1 - first, places), places, sums);
     }
-    if (few) {
-      if (a_.type.element == EC_TYPE_INT8) Scale(values, rows, places);
-      Few().mix(scores_, rows, values, bytes, places, a_.size, sums.values);
-    } else {
-      kernels_.mix(scores_, rows, Decoded(values, places, values_), places, cut_.padded, sums.values);
+    if (scaled) Scale(values, rows, places);
+    const void* value_rows = decoded ? Decoded(values, places, values_) : static_cast<const void*>(values);
+    for (int64_t r = 0; r < rows; r += kTogether) {
+      sum.mix(scores_ + r * kChunk, Least(kTogether, rows - r), value_rows, bytes, places, cut_.padded,
+              sums.values + r * cut_.padded);
     }
   }
 
-  const FewRowsKernels& Few() const {
+  const RowSums& OfCache() const {
     return a_.type.element == EC_TYPE_FLOAT16 ? kernels_.float16
            : a_.type.element == EC_TYPE_INT8  ? kernels_.int8
                                               : kernels_.float32;

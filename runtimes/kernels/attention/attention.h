@@ -51,30 +51,27 @@ struct KvAttention {
 ec_status KvAttentionWorkspace(const KvAttention& attention, const ec_parallel* parallel, size_t* bytes);
 void RunKvAttention(const KvAttention& attention, Isa isa, const ec_parallel* parallel, void* workspace);
 
-// Sums of few rows straight from a cache: `rows` is kFewRows at most, `size` a multiple of kRowMultiple, rows of the cache are
-// `bytes` apart. Rows in int8 count without their scales.
-constexpr int64_t kFewRows = 4;
-struct FewRowsKernels {
-  // As AttentionKernels' scores and mix.
+// Sums of some rows of queries at once, kTogether at most, along rows of a cache, which are `bytes` apart and of `size` values, a
+// multiple of kRowMultiple. Rows in int8 count without their scales.
+constexpr int64_t kTogether = 4;
+struct RowSums {
+  // scores[r * kChunk + j] = sum over i < size of queries[r * size + i] * keys[j][i]
   void (*scores)(const float* queries, int64_t rows, const void* keys, int64_t bytes, int64_t places, int64_t size, float* scores);
+  // sums[r * size + i] += sum over j < places of weights[r * kChunk + j] * values[j][i]
   void (*mix)(const float* weights, int64_t rows, const void* values, int64_t bytes, int64_t places, int64_t size, float* sums);
 };
 
 struct AttentionKernels {
-  FewRowsKernels float32, float16, int8;
+  RowSums float32, float16, int8;
   // Any number of values.
   void (*encode_half)(const float* values, int64_t count, uint16_t* to);
   // `size` values as float32, zeros up to a multiple of kRowMultiple behind them.
   void (*decode_half)(const uint16_t* row, int64_t size, float* to);
   void (*decode_int8)(const int8_t* row, int64_t size, float scale, float* to);
-  // scores[r * kChunk + j] = sum over i < size of queries[r * size + i] * keys[j * size + i]; size is a multiple of kRowMultiple.
-  void (*scores)(const float* queries, int64_t rows, const float* keys, int64_t places, int64_t size, float* scores);
   // Of scores [first, last) of a row of kChunk: their largest; NaN where one is not finite.
   float (*largest)(const float* scores, int64_t first, int64_t last);
   // Makes exp(score - shift) of them, 0 of the row's others up to `places`, and gives the sum.
   float (*weights)(float* scores, int64_t first, int64_t last, int64_t places, float shift);
-  // sums[r * size + i] += sum over j < places of weights[r * kChunk + j] * values[j * size + i]
-  void (*mix)(const float* weights, int64_t rows, const float* values, int64_t places, int64_t size, float* sums);
 };
 
 const AttentionKernels& AttentionKernelsFor(Isa isa);

@@ -119,17 +119,9 @@ class AttentionLoops {
     Pad(i, to);
   }
 
-  static void Scores(const float* queries, int64_t rows, const float* keys, int64_t places, int64_t size, float* scores) {
-    const auto bytes = static_cast<int64_t>(sizeof(float)) * size;
-    for (int64_t r = 0; r < rows; r += 2) {
-      const int64_t count = rows - r < 2 ? rows - r : 2;
-      ScoresOfFew<FloatRows<Tag>>(queries + r * size, count, keys, bytes, places, size, scores + r * kChunk);
-    }
-  }
-
   template <class Rows>
-  static void ScoresOfFew(const float* queries, int64_t rows, const void* keys, int64_t bytes, int64_t places, int64_t size,
-                          float* scores) {
+  static void Scores(const float* queries, int64_t rows, const void* keys, int64_t bytes, int64_t places, int64_t size,
+                     float* scores) {
     for (int64_t j = 0; j < places; j += 4) {
       const char* four[4];  // the last place again behind the last: its scores lie in the row's padding
       for (int64_t i = 0; i < 4; ++i) four[i] = static_cast<const char*>(keys) + (j + i < places ? j + i : places - 1) * bytes;
@@ -190,17 +182,9 @@ class AttentionLoops {
     return sum;
   }
 
-  static void Mix(const float* weights, int64_t rows, const float* values, int64_t places, int64_t size, float* sums) {
-    const auto bytes = static_cast<int64_t>(sizeof(float)) * size;
-    for (int64_t r = 0; r < rows; r += 2) {
-      const int64_t count = rows - r < 2 ? rows - r : 2;
-      MixOfFew<FloatRows<Tag>>(weights + r * kChunk, count, values, bytes, places, size, sums + r * size);
-    }
-  }
-
   template <class Rows>
-  static void MixOfFew(const float* weights, int64_t rows, const void* values, int64_t bytes, int64_t places, int64_t size,
-                       float* sums) {
+  static void Mix(const float* weights, int64_t rows, const void* values, int64_t bytes, int64_t places, int64_t size,
+                  float* sums) {
     switch (rows) {
       case 1:
         return MixRows<1, Rows>(weights, values, bytes, places, size, sums);
@@ -269,16 +253,14 @@ class AttentionLoops {
 template <class Tag>
 constexpr AttentionKernels MakeAttentionKernels() {
   using Loops = AttentionLoops<Tag>;
-  return {{Loops::template ScoresOfFew<FloatRows<Tag>>, Loops::template MixOfFew<FloatRows<Tag>>},
-          {Loops::template ScoresOfFew<HalfRows<Tag>>, Loops::template MixOfFew<HalfRows<Tag>>},
-          {Loops::template ScoresOfFew<Int8Rows<Tag>>, Loops::template MixOfFew<Int8Rows<Tag>>},
+  return {{Loops::template Scores<FloatRows<Tag>>, Loops::template Mix<FloatRows<Tag>>},
+          {Loops::template Scores<HalfRows<Tag>>, Loops::template Mix<HalfRows<Tag>>},
+          {Loops::template Scores<Int8Rows<Tag>>, Loops::template Mix<Int8Rows<Tag>>},
           Loops::EncodeHalf,
           Loops::DecodeHalf,
           Loops::DecodeInt8,
-          Loops::Scores,
           Loops::Largest,
-          Loops::Weights,
-          Loops::Mix};
+          Loops::Weights};
 }
 
 }  // namespace edgecomp
