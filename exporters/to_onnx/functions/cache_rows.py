@@ -1,6 +1,7 @@
 """What the functions of attention share, as ONNX text: heads, their turns by rotary positions, rows of a cache.
 
-Names are those of edgecomp/operators.md. Parts read constants of `PRELUDE`.
+Names are those of edgecomp/operators.md. Parts read constants of `PRELUDE`. What is taken apart is split, not sliced: ONNX Runtime
+1.20 makes a Split of several Slices of one tensor by itself, gives all of them one name, and then refuses the model.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ TURN = """
     sin_rows = Gather <axis = 0> (sin, rows_of_positions)
     cosines = Unsqueeze (cos_rows, two)
     sines = Unsqueeze (sin_rows, two)
-    first_half = Slice (heads, zero, half, three)
-    second_half = Slice (heads, half, rotated, three)
-    not_turned = Slice (heads, rotated, size, three)
+    left_over = Sub (size, rotated)
+    pieces = Concat <axis = 0> (half, half, left_over)
+    first_half, second_half, not_turned = Split <axis = 3> (heads, pieces)
     first_cos = Mul (first_half, cosines)
     second_sin = Mul (second_half, sines)
     second_cos = Mul (second_half, cosines)
@@ -118,12 +119,8 @@ def decoded(cache: str, given: str, to: str) -> str:
         return f"{to} = Cast <to = 1> ({given})"
     return f"""
     {to}_parts = Cast <to = 1> ({given})
-    {to}_exponent_at = Identity (size)
-    {to}_mantissa_at = Add (size, one)
-    {to}_end = Add (size, two)
-    {to}_values = Slice ({to}_parts, zero, size, three)
-    {to}_exponent = Slice ({to}_parts, {to}_exponent_at, {to}_mantissa_at, three)
-    {to}_mantissa = Slice ({to}_parts, {to}_mantissa_at, {to}_end, three)
+    {to}_pieces = Concat <axis = 0> (size, one, one)
+    {to}_values, {to}_exponent, {to}_mantissa = Split <axis = 3> ({to}_parts, {to}_pieces)
     {to}_power = Pow (float_two, {to}_exponent)
     {to}_mantissa_part = Div ({to}_mantissa, float_128)
     {to}_whole = Add ({to}_mantissa_part, float_one)
