@@ -10,6 +10,9 @@ OLD_ONNXRUNTIME := 1.20.1
 OLD_ONNXRUNTIME_FOLDER := build/onnxruntime-$(OLD_ONNXRUNTIME)
 # Prints where the installed executorch has its CMake package, against which the wheel's ExecuTorch library is compiled.
 EXECUTORCH_DIR := import importlib.util as u, pathlib as p; print(p.Path(u.find_spec('executorch').submodule_search_locations[0], 'share/cmake'))
+# Side by side: files of tests, each in a process on one thread.
+PYTEST = $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml
+PYTEST_SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 --dist loadfile
 BENCHMARK = PYTHONPATH=benchmarks $(BIN)/python
 
 export ORT_DISABLE_TELEMETRY := 1
@@ -119,12 +122,12 @@ test-sanitized: $(VENV)/dependencies
 	cd build/empty && PYTHONPATH=$(CHECKOUT)/build/sanitized \
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(addprefix $(CHECKOUT)/,$(SANITIZED_TESTS))
+	    $(PYTEST) $(addprefix $(CHECKOUT)/,$(SANITIZED_TESTS))
 
 # What takes longer than CI should: tests marked so, every hostile call of the adapters under sanitizers, programs changed at random.
 test-long: install
 	@mkdir -p build/empty
-	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests -m long \
+	cd build/empty && $(PYTEST_SIDE_BY_SIDE) $(CHECKOUT)/tests -m long \
 	    --ignore $(CHECKOUT)/tests/device
 	EDGECOMP_TEST_HOSTILE=0 $(MAKE) test-sanitized SANITIZED_TESTS="$(SANITIZED_TESTS) tests/exporters/test_executorch_damaged.py \
 	    tests/exporters/test_executorch_empty.py tests/exporters/test_executorch_mutated.py tests/exported/test_executorch_session.py"
@@ -150,7 +153,7 @@ test-device: install | demo/minilm.onnx
 	@mkdir -p build/empty
 	cd build/empty && EDGECOMP_TEST_BUNDLE=$(CHECKOUT)/build/bundle EDGECOMP_TEST_PI=$(CHECKOUT)/build/pi \
 	    EDGECOMP_TEST_PACKED=$(CHECKOUT)/demo/minilm.onnx EDGECOMP_TEST_DENSE=$(CHECKOUT)/demo/run/peers/fp32.onnx \
-	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests/device -m 'not long'
+	    $(PYTEST) $(CHECKOUT)/tests/device -m 'not long'
 
 # The stand-in with pages of 16 KiB: 90 MB of a kernel of a newer Debian, and a slow boot.
 test-pages-16k: install | demo/minilm.onnx
@@ -159,7 +162,7 @@ test-pages-16k: install | demo/minilm.onnx
 	@mkdir -p build/empty
 	cd build/empty && EDGECOMP_TEST_BUNDLE=$(CHECKOUT)/build/bundle EDGECOMP_TEST_PI5=$(CHECKOUT)/build/pi5 \
 	    EDGECOMP_TEST_PACKED=$(CHECKOUT)/demo/minilm.onnx \
-	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests/device -m long
+	    $(PYTEST) $(CHECKOUT)/tests/device -m long
 
 demo/minilm.onnx:
 	$(MAKE) demo
@@ -167,14 +170,14 @@ demo/minilm.onnx:
 # tests/device needs what test-device makes, tests/confined needs strace.
 test-python: install
 	@mkdir -p build/empty
-	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests \
+	cd build/empty && $(PYTEST_SIDE_BY_SIDE) $(CHECKOUT)/tests \
 	    --ignore $(CHECKOUT)/tests/device --ignore $(CHECKOUT)/tests/confined -m 'not long'
 
 # What commands open, change and reach on hostile files, as the kernel was asked for it.
 test-confined: install
 	@command -v strace >/dev/null || { echo "make test-confined needs strace: apt-get install strace" >&2; exit 1; }
 	@mkdir -p build/empty
-	cd build/empty && $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml $(CHECKOUT)/tests/confined
+	cd build/empty && $(PYTEST_SIDE_BY_SIDE) $(CHECKOUT)/tests/confined
 
 # Order-only: pip installs into the folder once, and would not replace what is there.
 $(OLD_ONNXRUNTIME_FOLDER): | $(VENV)/dependencies
@@ -183,7 +186,7 @@ $(OLD_ONNXRUNTIME_FOLDER): | $(VENV)/dependencies
 test-compat: install $(OLD_ONNXRUNTIME_FOLDER)
 	@mkdir -p build/empty
 	cd build/empty && PYTHONPATH=$(CHECKOUT)/$(OLD_ONNXRUNTIME_FOLDER) EDGECOMP_TEST_ONNXRUNTIME=$(OLD_ONNXRUNTIME) \
-	    $(BIN)/python -P -m pytest --rootdir $(CHECKOUT) -c $(CHECKOUT)/pyproject.toml \
+	    $(PYTEST) \
 	    $(CHECKOUT)/tests/test_onnxruntime_ops.py $(CHECKOUT)/tests/compat
 
 # New inputs go to build/fuzz, not to the seeds in the repository; a crash stops with the input's file name.

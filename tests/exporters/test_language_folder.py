@@ -121,6 +121,9 @@ def test_names_that_runtimes_know(folder: Path) -> None:
     assert genai["decoder"]["num_key_value_heads"] == cache.shape[1]
     assert genai["decoder"]["head_size"] == cache.shape[3]
     assert genai["context_length"] == 64
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"  # which transformers 4 knows, and Optimum with it
+    assert tokenizer["model_input_names"] == ["input_ids", "attention_mask"]
     assert {"config.json", "tokenizer.json", "generation_config.json", "libedgecomp_onnxruntime.so"} <= {
         path.name for path in folder.iterdir()
     }

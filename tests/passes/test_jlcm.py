@@ -104,7 +104,7 @@ def test_learning_that_makes_the_model_worse_is_not_taken() -> None:
         assert any(changed) == taken
 
 
-@pytest.mark.parametrize("samples", [tiny_models.images, many_images])
+@pytest.mark.parametrize("samples", [tiny_models.images, pytest.param(many_images, marks=pytest.mark.long)])
 def test_an_interrupted_run_continues_with_the_same_bits(
     samples: Callable[[], list[Sample]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
