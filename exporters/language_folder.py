@@ -59,6 +59,7 @@ def write_assets(model: CompressedModel, folder: Path) -> Mapping[str, int | lis
     """Write configuration and tokenizer; gives the numbers of the tokens that begin, end and fill texts, by transformers' names."""
     for asset in model.assets:
         asset.save_pretrained(folder)
+    _name_tokenizer_for_all(folder / "tokenizer_config.json")
     generation = generation_defaults(folder)
     config = body_of(model.module).config
     found = {
@@ -73,6 +74,17 @@ def write_assets(model: CompressedModel, folder: Path) -> Mapping[str, int | lis
         for name in ("bos_token_id", "eos_token_id", "pad_token_id")
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _name_tokenizer_for_all(path: Path) -> None:
+    """Have transformers 4 open it too, which Optimum and others still use: the class's name, and what it gives the model."""
+    if not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config.setdefault("model_input_names", ["input_ids", "attention_mask"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def stop_tokens(tokens: Mapping[str, int | list[int]]) -> list[int]:
