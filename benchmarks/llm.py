@@ -4,10 +4,14 @@
     edgecomp compress SmolLM2.gguf --recipe lut-4bit --calibration text.txt -o smol4.ec
     edgecomp export smol4.ec --last-logits -o smol4 ; edgecomp export smol4.ec -o smol4-all
     edgecomp export smol4.ec --last-logits --attention gqa -o smol4-gqa ; edgecomp export smol4.ec --target executorch -o smol4-et
-    python benchmarks/llm.py --folders smol4 smol4-et --gqa-folder smol4-gqa --perplexity-folders smol4-all --text TEXT --work W
+    optimum-cli export executorch --model SMOLLM2 --task text-generation --recipe xnnpack --use_custom_sdpa --use_custom_kv_cache \
+        --qlinear 8da4w --qembedding 8w --max_seq_len 2048 --output_dir smol4-8da4w          # in an environment of its own
+    python benchmarks/llm.py --folders smol4 smol4-et --gqa-folder smol4-gqa --optimum-program smol4-8da4w/model.pte \
+        --perplexity-folders smol4-all --text TEXT --work W --llama-bench build/bin/llama-bench
 
 Tests are llama-bench's: `pp512` gives 512 tokens at once, `tg128` writes 128 one by one, each behind `depth` tokens that the cache
-holds; logits of the last token alone. Tokens are random, weights SmolLM2-135M's (`language_model.py` says where they come from).
+holds; logits of the last token alone. Tokens are random, weights SmolLM2-135M's (`language_model.py` says where they come from), or
+those of --gguf: `llm_shape.py` writes one of another shape.
 
     edgecomp-onnx          a folder of `edgecomp export`, through edgecomp.generation, cache in place
     edgecomp-executorch    the same for ExecuTorch, through its Python runtime
@@ -16,9 +20,11 @@ holds; logits of the last token alone. Tokens are random, weights SmolLM2-135M's
     matmulnbits-gqa        the same of the folder whose attention is ONNX Runtime's: nothing in it is ours, as others have it
     llama.cpp-q4_0         the model by way of float16, as `llama-quantize` makes it (its head is Q6_K or Q8_0), cache float16
     llama.cpp-q4_0-pure    the same with every matrix in Q4_0
+    roof                   the bytes of the first folder's data, read once a token, a part a thread: no decoder is faster
 
-All engines take turns in one process, and each runs in a process of its own before: both readings are in a row, and a ratio is
-the lower of the two. Where a process of its own dies, as llama.cpp's AMX build did at prefill, the test is left out and said.
+llama-bench's own reading stands beside ours where it is given (`llama_bench_tokens_per_s`). All engines take turns in one process,
+and each runs in a process of its own before: both readings are in a row, and a ratio is the lower of the two. Where a process of
+its own dies, as llama.cpp's AMX build did at prefill, the test is left out and said.
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,8 +57,10 @@ from edgecomp.generation.session import Session
 from edgecomp.native import get_library_path
 
 PROMPT, TEXT = 512, 128
+VOCABULARY = 49152  # of SmolLM2's tokenizer, which the other shapes have too
 LLAMA = {"llama.cpp-q4_0": False, "llama.cpp-q4_0-pure": True}
 ROOM = 2048
+OPTIMUM, ROOF = "executorch-8da4w", "roof"
 
 
 class Engine(Protocol):
@@ -126,14 +135,56 @@ class Program:
         self._length = length
 
 
-def quantised(pure: bool, work: Path) -> Path:
+class Optimum:
+    """A program of optimum-executorch in ExecuTorch's Python runtime."""
+
+    def __init__(self, file: Path, threads: int) -> None:
+        import torch
+        from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401 - registers llama::custom_sdpa
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+        from executorch.runtime import Runtime
+
+        _unsafe_reset_threadpool(threads)
+        self._torch = torch
+        self._program = Runtime.get().load_program(file)
+        self._method, self._length = self._program.load_method("forward"), 0
+
+    def feed(self, tokens: Sequence[int]) -> Any:
+        """As `Engine` says."""
+        places = self._torch.arange(self._length, self._length + len(tokens))
+        self._length += len(tokens)
+        return self._method.execute([self._torch.tensor([tokens]), places])[0]
+
+    def rewind(self, length: int) -> None:
+        """As `Engine` says."""
+        self._length = length
+
+
+class Roof:
+    """Reads a folder's data, as each token of any decoder does."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        data = np.fromfile(folder / "model.onnx.data", np.uint8)
+        self._parts = np.array_split(data[: data.size // 64 * 64].view(np.int32), threads)
+        self._pool = ThreadPoolExecutor(threads)
+
+    def feed(self, tokens: Sequence[int]) -> Any:
+        """As `Engine` says."""
+        del tokens
+        return list(self._pool.map(np.max, self._parts))
+
+    def rewind(self, length: int) -> None:
+        """As `Engine` says."""
+
+
+def quantised(model: Path, pure: bool, work: Path) -> Path:
     """llama.cpp's file of the model, by way of float16."""
     import llama_cpp as library
 
     library.llama_log_set(_SILENT, ctypes.c_void_p(0))
 
     def made(of: Path, kind: str, name: str) -> Path:
-        file = work / f"{name}.gguf"
+        file = work / f"{model.stem}-{name}.gguf"
         options = library.llama_model_quantize_default_params()
         options.ftype = getattr(library, "LLAMA_FTYPE_MOSTLY_" + kind)
         options.allow_requantize, options.pure = True, pure and kind != "F16"
@@ -141,13 +192,17 @@ def quantised(pure: bool, work: Path) -> Path:
             sys.exit(f"llama.cpp does not quantise {of} to {kind}")
         return file
 
-    return made(made(packaged_model(), "F16", "F16"), "Q4_0", "Q4_0-pure" if pure else "Q4_0")
+    return made(made(model, "F16", "F16"), "Q4_0", "Q4_0-pure" if pure else "Q4_0")
 
 
 def file_of(name: str, arguments: argparse.Namespace) -> Path:
     """What an engine opens: a folder or a file."""
     if name in LLAMA:
-        return quantised(LLAMA[name], arguments.work)
+        return quantised(arguments.gguf or packaged_model(), LLAMA[name], arguments.work)
+    if name == OPTIMUM:
+        return Path(arguments.optimum_program)
+    if name == ROOF:
+        return Path(arguments.folders[0])
     if name in arguments.sources:
         return matmulnbits(arguments.sources[name], arguments.work / name)
     return Path(name.partition(":")[2])
@@ -158,6 +213,10 @@ def open_engine(name: str, threads: int, arguments: argparse.Namespace) -> Engin
     file = file_of(name, arguments)
     if name in LLAMA:
         return LlamaCpp(file, threads)
+    if name == OPTIMUM:
+        return Optimum(file, threads)
+    if name == ROOF:
+        return Roof(file, threads)
     checked = read_folder(arguments.sources.get(name, file))
     if checked.description.runtime == "executorch":
         return Program(checked, threads)
@@ -167,7 +226,7 @@ def open_engine(name: str, threads: int, arguments: argparse.Namespace) -> Engin
 def timed(engine: Engine, test: str, depth: int, clock: Callable[[], float]) -> float:
     """Tokens a second of one turn of a test."""
     engine.rewind(depth)
-    tokens = np.random.default_rng(depth).integers(0, 49152, PROMPT).tolist()
+    tokens = np.random.default_rng(depth).integers(0, VOCABULARY, PROMPT).tolist()
     start = clock()
     if test == "pp512":
         engine.feed(tokens)
@@ -185,7 +244,7 @@ def clock_of(arguments: argparse.Namespace) -> Callable[[], float]:
 def fill(engine: Engine, depth: int) -> None:
     """Give the cache `depth` tokens: one by one to llama.cpp, whose AMX build ends where it is given many at once."""
     engine.rewind(0)
-    tokens, part = np.random.default_rng(1).integers(0, 49152, depth).tolist(), 1 if isinstance(engine, LlamaCpp) else 128
+    tokens, part = np.random.default_rng(1).integers(0, VOCABULARY, depth).tolist(), 1 if isinstance(engine, LlamaCpp) else 128
     for start in range(0, depth, part):
         engine.feed(tokens[start : start + part])
 
@@ -239,6 +298,19 @@ def perplexity(folder: Path, text: Path, windows: int) -> float:
     return float(np.exp(total / (windows * (PROMPT - 1))))
 
 
+def llama_bench(name: str, test: str, depth: int, threads: int, arguments: argparse.Namespace) -> float | None:
+    """Tokens a second by llama.cpp's own benchmark; None where it ends otherwise, or is not given."""
+    if arguments.llama_bench is None or name not in LLAMA:
+        return None
+    options = ["-p", PROMPT, "-n", 0] if test == "pp512" else ["-p", 0, "-n", TEXT]
+    command = [arguments.llama_bench, "-m", file_of(name, arguments), *options, "-d", depth, "-t", threads, "-r", 5, "-o", "json"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        print(f"llama-bench ends at {test}, depth {depth}, with {done.returncode}: {done.stderr[-300:]}", file=sys.stderr)
+        return None
+    return statistics.median(json.loads(done.stdout)[0]["samples_ts"])
+
+
 def bits_of(folder: Folder) -> int:
     """Width of the packed weights, as the model's recipe says."""
     from edgecomp.exported.executorch_file import ExecutorchFile
@@ -284,7 +356,7 @@ def measure(threads: int, names: list[str], quality: dict[str, float], arguments
                 rows.append(
                     {
                         "engine": name.partition(":")[0],
-                        "model": "SmolLM2-135M",
+                        "model": arguments.name,
                         "bits": bits_of(ours) if ours is not None else 4,
                         "file_mb": size_mb(file_of(name, arguments)),
                         "threads": threads,
@@ -297,6 +369,9 @@ def measure(threads: int, names: list[str], quality: dict[str, float], arguments
                         "ratio_to_llama_cpp_q4_0_pure": ratios.get("llama.cpp-q4_0-pure"),
                         "ratio_to_matmulnbits": ratios.get("matmulnbits"),
                         "ratio_to_matmulnbits_gqa": ratios.get("matmulnbits-gqa"),
+                        "ratio_to_executorch_8da4w": ratios.get(OPTIMUM),
+                        "share_of_roof": ratios.get(ROOF),
+                        "llama_bench_tokens_per_s": llama_bench(name, test, depth, threads, arguments),
                         "peak_mb": own["peak_mb"],
                         "anonymous_mb": own["anonymous_mb"],
                         "cache": "float16" if name in LLAMA else "float32" if ours is None else ours.description.cache,
@@ -319,7 +394,13 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 1024])
     parser.add_argument("--tests", nargs="+", default=["tg128", "pp512"])
     parser.add_argument("--gqa-folder", type=Path, help="the first model with --attention gqa")
-    parser.add_argument("--engines", nargs="*", default=["matmulnbits", "matmulnbits-gqa", *LLAMA], help="beside ours")
+    parser.add_argument(
+        "--engines", nargs="*", default=["matmulnbits", "matmulnbits-gqa", *LLAMA, OPTIMUM, ROOF], help="beside ours"
+    )
+    parser.add_argument("--optimum-program", type=Path, help="model.pte of optimum-executorch")
+    parser.add_argument("--llama-bench", type=Path, help="llama.cpp's program, of the build that Python has")
+    parser.add_argument("--gguf", type=Path, help="the model for llama.cpp, where it is not SmolLM2-135M")
+    parser.add_argument("--name", default="SmolLM2-135M", help="of the model, in the rows")
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--alone-turns", type=int, default=5)
     parser.add_argument("--cpu-time", action="store_true", help="of the processor, where other programs run: one thread alone")
@@ -330,6 +411,8 @@ def main() -> None:
     arguments.sources = {"matmulnbits": arguments.folders[0], "matmulnbits-gqa": arguments.gqa_folder}
     if "matmulnbits-gqa" in arguments.engines and arguments.gqa_folder is None:
         parser.error("matmulnbits-gqa is made of --gqa-folder: give it, or other --engines")
+    if OPTIMUM in arguments.engines and arguments.optimum_program is None:
+        parser.error(f"{OPTIMUM} is --optimum-program: give it, or other --engines")
     if arguments.one is not None:
         print(json.dumps(one(*arguments.one, arguments)))
         return
