@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from executorch.exir.dialects._ops import ops
+from executorch.exir.passes import MemoryPlanningPass
 from executorch.exir.passes.reinplace import reinplace_pass
 from torch.export import ExportedProgram
-from torch.export.graph_signature import OutputKind
+from torch.export.graph_signature import ExportGraphSignature, OutputKind
+from torch.fx import GraphModule
+from torch.fx.passes.infra.pass_base import PassResult
 from torch.library import Library, register_fake
+from torch.utils._pytree import tree_map
 
+from edgecomp.exporters.to_executorch.names import operator_name
 from edgecomp.ops import NAMESPACE, OPERATORS
 
 _IN_PLACE = [operator for operator in OPERATORS.values() if operator.writes_first]
@@ -31,6 +36,27 @@ def write_in_place(program: ExportedProgram) -> None:
             getattr(edge, operator.name).default: getattr(edge, f"{operator.name}_").default for operator in _IN_PLACE
         },
     )
+
+
+class InPlaceMemory(MemoryPlanningPass):
+    """Plans no memory for what an operator wrote into a buffer.
+
+    exir gives the operator's result the memory of the buffer while it collects what to plan, but the outputs, which it collects
+    too, still ask for their own: as much again as all buffers take.
+    """
+
+    def run(self, graph_module: GraphModule, graph_signature: ExportGraphSignature | None = None) -> PassResult:
+        """As exir's."""
+        written = {f"{operator.name}_" for operator in _IN_PLACE}
+        replaced = {}
+        for node in graph_module.graph.nodes:
+            if node.op == "call_function" and operator_name(node.target) in written:
+                replaced[id(node.meta["spec"])] = node.args[0].meta["spec"]
+                node.meta["spec"] = node.args[0].meta["spec"]
+        output = graph_module.graph.output_node()
+        output.meta["spec"] = tree_map(lambda spec: replaced.get(id(spec), spec), output.meta["spec"])
+        done: PassResult = super().run(graph_module, graph_signature)
+        return done
 
 
 def _drop_copies(program: ExportedProgram) -> None:

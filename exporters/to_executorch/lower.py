@@ -52,7 +52,7 @@ with quiet():
     )
     from executorch.runtime import Runtime
 
-    from edgecomp.exporters.to_executorch.in_place import write_in_place
+    from edgecomp.exporters.to_executorch.in_place import InPlaceMemory, write_in_place
     from edgecomp.exporters.to_executorch.layouts import RowMajor, RowMajorInputs, row_major_constants
     from edgecomp.exporters.to_executorch.remainders import FlooredRemainders
     from edgecomp.exporters.to_executorch.xnnpack import partitioner
@@ -111,6 +111,7 @@ def finish(edge: EdgeProgramManager, capture: Capture, data_name: str | None) ->
     """
     config = ExecutorchBackendConfig(
         passes=[RowMajorInputs()],
+        memory_planning_pass=InPlaceMemory(),
         constant_tensor_alignment=CONSTANT_ALIGNMENT,
         external_constants=False if data_name is None else lambda _: data_name,
     )

@@ -68,6 +68,15 @@ def test_the_cache_is_written_in_place_and_not_stored(folder: Path, cache: str) 
     assert f"edgecomp::kv_append_{cache}.out" not in program.operators
 
 
+def test_the_cache_is_in_memory_once(folder: Path, cache: str) -> None:
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    (plan,) = (plan for plan in deserialize_pte_binary((folder / "model.pte").read_bytes()).program.execution_plan if plan.inputs)
+    row = {"float32": 4 * 16, "float16": 2 * 16, "int8": 16 + 2}[cache]
+    caches = 2 * 2 * 2 * 32 * row  # layers, keys and values, heads, places
+    assert caches <= sum(plan.non_const_buffer_sizes) <= caches + 8192  # and what six tokens need
+
+
 def test_text_by_generate(model: CompressedModel, folder: Path, cache: str, capsys: pytest.CaptureFixture[str]) -> None:
     from edgecomp.generation.folder import read_folder
     from edgecomp.generation.text import Tokens
