@@ -142,6 +142,7 @@ class Optimum:
         import torch
         from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401 - registers llama::custom_sdpa
         from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+        from executorch.kernels import quantized  # noqa: F401 - and quantized_decomposed::embedding_byte
         from executorch.runtime import Runtime
 
         _unsafe_reset_threadpool(threads)
@@ -303,7 +304,7 @@ def llama_bench(name: str, test: str, depth: int, threads: int, arguments: argpa
     if arguments.llama_bench is None or name not in LLAMA:
         return None
     options = ["-p", PROMPT, "-n", 0] if test == "pp512" else ["-p", 0, "-n", TEXT]
-    command = [arguments.llama_bench, "-m", file_of(name, arguments), *options, "-d", depth, "-t", threads, "-r", 5, "-o", "json"]
+    command = [arguments.llama_bench, "-m", file_of(name, arguments), *options, "-d", depth, "-t", threads, "-r", 3, "-o", "json"]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         print(f"llama-bench ends at {test}, depth {depth}, with {done.returncode}: {done.stderr[-300:]}", file=sys.stderr)
