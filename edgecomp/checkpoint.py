@@ -246,6 +246,9 @@ def unround(model: CompressedModel, original: nn.Module) -> bool:
         Whether the original has any of the tensors.
 
     """
+    if model.unfolded is not None:
+        original = copied(original)
+        _unfold(body_of(original), model.unfolded)
     body, exact = body_of(model.module), body_of(original).state_dict(keep_vars=True)
     found = False
     for name, stored in model.dense.items():

@@ -8,6 +8,7 @@ answers as the parameter would, and each of these operators, given one, runs the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from edgecomp.graph import live_nodes, path_of
 from edgecomp.unfolding.plain import linear, shared, table
 
 _FEWEST = 512  # weights of a parameter that is worth it
+_MOST_PARTS = 4096  # of a transposed convolution
 _CONVOLUTIONS: dict[str, type[nn.Module]] = {
     "conv1d": nn.Conv1d,
     "conv2d": nn.Conv2d,
@@ -54,6 +56,11 @@ class WeightOf:
         kind = next(kind for kind in ("product", "table", "convolution") if self._use.get(kind))
         weight: Tensor = self._layer(kind).weight  # type: ignore[assignment]
         return weight.T if self._use.get("turned", False) != self._turned else weight
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its layers compute in, whatever they are stored as."""
+        return torch.float32
 
     def _layer(self, kind: str) -> nn.Module:
         return self._owner.get_submodule(f"{self._name}_{kind}")
@@ -106,7 +113,7 @@ class WeightOf:
         """Itself, in the type that it has; a tensor of any other."""
         tensor = self.tensor
         made = tensor.to(*arguments, **keywords)
-        return self if (made.dtype, made.device) == (tensor.dtype, tensor.device) else made
+        return self if (made.dtype, made.device) == (self.dtype, tensor.device) else made
 
     def __getitem__(self, index: Any) -> Tensor:
         """Rows by their numbers, or any other part."""
@@ -246,6 +253,8 @@ def _turned(weight: nn.Parameter) -> nn.Parameter:
 def convolution_of(weight: nn.Parameter, bias: nn.Parameter | None, geometry: Mapping[str, Any]) -> nn.Module:
     """The layer that convolves so."""
     settings = {key: value for key, value in geometry.items() if key != "name"}
+    if not _bounded(settings["stride"]):
+        raise ValueError(f"strides must make {_MOST_PARTS} parts at most, got {settings['stride']}")
     groups = int(settings["groups"])
     transposed = "transpose" in str(geometry["name"])
     inputs, outputs = weight.shape[0], weight.shape[1] * groups
@@ -369,7 +378,12 @@ def geometry_of(node: Node) -> dict[str, Any] | None:
     plain = all(
         isinstance(part, int | str) for value in settings.values() for part in (value if isinstance(value, list) else [value])
     )
-    return {"name": name, **settings} if plain else None
+    return {"name": name, **settings} if plain and _bounded(settings["stride"]) else None
+
+
+def _bounded(stride: Any) -> bool:
+    """Whether a transposed convolution has no more parts than can be: a record may come from anybody."""
+    return math.prod(stride if isinstance(stride, list) else [stride] * 2) <= _MOST_PARTS
 
 
 def _joint(uses: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
