@@ -31,12 +31,13 @@ from edgecomp.checkpoint_file import (
     sealed,
     sha256_of,
 )
-from edgecomp.errors import CheckpointError, ModelError, OutputError
+from edgecomp.errors import CheckpointError, ModelError, OutputError, first_line
 from edgecomp.files import replace_folder, require_own, require_writable_target
 from edgecomp.identity import Identity, identity_of
 from edgecomp.models import LoadedModel, body_of, build_skeleton
 from edgecomp.tensor import Factor, LayerPlan
 from edgecomp.trust import NOBODY, Trust
+from edgecomp.unfolding import copied, unfold
 
 
 @dataclass(kw_only=True)
@@ -48,6 +49,8 @@ class CompressedModel(LoadedModel):
         factors: each packed factor once.
         dense: every other tensor by name, in the dtype that it is stored in; names that share a tensor share the object.
         unused: layers that no output depends on, and whose weights are left out.
+        unfolded: layers and parameters of other kinds that became plain layers, and how (`edgecomp.unfolding.unfold`); names of
+            layers and tensors are those of the unfolded model. None where nothing is unfolded, as in checkpoints from before.
         recipe: the resolved recipe, as JSON values.
         parameters: of the original model, a tied matrix once, buffers not counted.
         layer_parameters: of each compressed layer's weight; 0 where an earlier layer has the same weight.
@@ -63,6 +66,7 @@ class CompressedModel(LoadedModel):
     layer_parameters: Mapping[str, int]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     unused: Sequence[str] = ()
+    unfolded: Mapping[str, Any] | None = None
 
     @property
     def identity(self) -> Identity:
@@ -140,6 +144,7 @@ def _manifest(model: CompressedModel, aliases: dict[str, str], folder: Path) -> 
         "recipe": dict(model.recipe),
         "provenance": dict(model.provenance),
         "unused": list(model.unused),
+        **({} if model.unfolded is None else {"unfolded": dict(model.unfolded)}),
         "plans": {name: plan.to_json() for name, plan in model.plans.items()},
         "factors": {
             name: {"format": factor.format, "shape": list(factor.shape), "attributes": dict(factor.attributes)}
@@ -180,6 +185,10 @@ def load(
             state = tuple(str(name) for name in manifest["state"])
             skeleton = replace(skeleton, inputs=contents.inputs, state=state).bound()
             unused = [str(name) for name in manifest["unused"]]
+            unfolded = manifest.get("unfolded")
+            if unfolded is not None:
+                skeleton = replace(skeleton, module=copied(skeleton.module))
+                _unfold(body_of(skeleton.module), unfolded)
             tensors = {id(array): torch.from_numpy(array) for array in contents.dense.values()}
             dense = {name: tensors[id(array)] for name, array in contents.dense.items()}  # shared ones stay shared
             require_complete(body_of(skeleton.module), contents.plans, contents.factors, dense, unused)
@@ -200,6 +209,7 @@ def load(
                 factors=contents.factors,
                 dense=dense,
                 unused=unused,
+                unfolded=unfolded,
                 recipe=manifest["recipe"],
                 parameters=int(manifest["parameters"]),
                 layer_parameters={name: int(manifest["layer_parameters"][name]) for name in contents.plans},
@@ -207,6 +217,19 @@ def load(
             )
     except ModelError as error:
         raise ModelError(f"the model of {folder} cannot be built: {error}") from error
+
+
+def _unfold(body: nn.Module, record: Mapping[str, Any]) -> None:
+    """Unfold a model as the record of its checkpoint says.
+
+    Raises:
+        CheckpointError: the record is none of this model.
+
+    """
+    try:
+        unfold(body, record)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:  # whatever a record of another model asks for
+        raise CheckpointError(f"the checkpoint must be of this model, but its layers are others: {first_line(error)}") from error
 
 
 def unround(model: CompressedModel, original: nn.Module) -> bool:
@@ -223,6 +246,9 @@ def unround(model: CompressedModel, original: nn.Module) -> bool:
         Whether the original has any of the tensors.
 
     """
+    if model.unfolded is not None:
+        original = copied(original)
+        _unfold(body_of(original), model.unfolded)
     body, exact = body_of(model.module), body_of(original).state_dict(keep_vars=True)
     found = False
     for name, stored in model.dense.items():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,10 @@ from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError, ModelError, first_line
 from edgecomp.formats import dense as dense_format
 from edgecomp.layers import draft_of, left_dense
+from edgecomp.left_float import left_float, share_of, tell_float
 from edgecomp.models import LoadedModel, body_of, brought
 from edgecomp.models.state import unchanged
+from edgecomp.origin import describe_calibration, describe_source, work_key
 from edgecomp.passes import PASSES, run_passes
 from edgecomp.preflight import Preflight, preflight
 from edgecomp.progress import ProgressBar, listed
@@ -36,6 +36,7 @@ from edgecomp.rounding import Rounding
 from edgecomp.support import TARGETS
 from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
 from edgecomp.trust import NOBODY, Trust
+from edgecomp.unfolding import copied, unfold
 from edgecomp.weights import trim_heap
 from edgecomp.written import is_self, own_samples, self_key, written_windows
 
@@ -62,6 +63,7 @@ def compress(
     self_share: float | None = None,
     self_seed: int = 0,
     written_folder: str | Path | None = None,
+    strict: bool = False,
 ) -> CompressedModel:
     """Compress a model; the original is left as it is.
 
@@ -95,6 +97,8 @@ def compress(
         self_seed: of what it writes.
         written_folder: keeps what it writes here, for an interrupted run and for other recipes of the same model; remove it as
             `work_folder`.
+        strict: refuse a model of which more than 10 % stays float, before the passes run as far as that is known by then; it is
+            said otherwise, and `provenance["float"]` has what stays float in any case.
 
     Raises:
         EdgecompError: `ConfigError`, `ModelError`, `CalibrationError` or `ExportError`, each saying how to mend it; `OutputError`
@@ -124,7 +128,7 @@ def compress(
         if own:
             text = Work()
             if written_folder is not None:
-                text, message = open_work(Path(written_folder), self_key(_describe_source(loaded.module, files)))
+                text, message = open_work(Path(written_folder), self_key(describe_source(loaded.module, files)))
                 progress.say(message)
             length = loaded.fitting_length(sequence_length)
             windows = written_windows(loaded, count=own, length=length, seed=self_seed, device=where, progress=progress, work=text)
@@ -132,33 +136,40 @@ def compress(
         loaded = loaded.described(inputs, sizes)
         if state:
             loaded, inputs = _carrying(loaded, inputs, progress)
-        found = preflight(loaded, inputs, progress.say, targets) if exportable else Preflight(loaded)
+        module = copied(loaded.module)
+        unfolded = unfold(body_of(module))
+        opened = replace(loaded, module=module)
+        found = preflight(opened, inputs, progress.say, targets) if exportable else Preflight(opened)
+        unfolded |= found.uses
         for notice in loaded.notices:
             progress.say(notice)
-        for why, names in left_dense(body_of(loaded.module)).items():
+        for why, names in left_dense(body_of(found.model.module)).items():
             progress.say(f"left dense, since {why}: {listed(names)}")
         provenance = {
             "edgecomp": edgecomp.__version__,
             "torch": torch.__version__,
-            "source": _describe_source(loaded.module, files),
-            "calibration": _describe_calibration(calibration, inputs)
+            "source": describe_source(loaded.module, files),
+            "calibration": describe_calibration(calibration, inputs)
             | ({"self_written": own, "self_share": self_share, "self_seed": self_seed} if own else {}),
         }
         work = Work()
         if work_folder is not None:
-            work, message = open_work(Path(work_folder), _work_key(found.model, resolved, provenance, where))
+            work, message = open_work(Path(work_folder), work_key(found.model, resolved, provenance, where))
             progress.say(message)
-        return _compress(found, resolved, inputs, provenance, progress, work, where)
+        return _compress(found, unfolded, resolved, inputs, provenance, progress, work, where, strict=strict)
 
 
 def _compress(
     found: Preflight,
+    unfolded: Mapping[str, Any],
     resolved: Recipe,
     inputs: Sequence[Sample],
     provenance: Mapping[str, Any],
     progress: ProgressBar,
     work: Work,
     device: torch.device,
+    *,
+    strict: bool,
 ) -> CompressedModel:
     passes = [PASSES[config.method](config) for config in resolved.passes]
     loaded = found.model
@@ -166,6 +177,9 @@ def _compress(
     draft = draft_of(body, without={*found.elsewhere, *found.unused})
     rounding = Rounding(getattr(torch, resolved.dense_dtype))
     require_storable(body, draft.dense)
+    parameters = _parameters(body, found.unused)
+    state = body.state_dict(keep_vars=True)
+    tell_float(left_float(body, draft, found, {name: state[name] for name in draft.dense}), parameters, None, strict=strict)
     originals = dict(draft.matrices)
     layers = {name: body.get_submodule(name) for name in draft.layers}
     context = PassContext(loaded.module, layers, _batches(inputs, loaded.inputs), progress, loaded.kind, device, work)
@@ -174,7 +188,9 @@ def _compress(
 
     tensors = dense_tensors(body, plans, draft.tensors, rounding, unused=found.unused)
     progress.say(rounding.notice())
-    module = _skeleton(loaded.module, body.state_dict(keep_vars=True).values())
+    left = left_float(body, draft, found, tensors, factors)
+    tell_float(left, parameters, progress, strict=strict)
+    module = _skeleton(loaded.module, state.values())
     install(body_of(module), plans, factors, tensors, found.unused)
     return CompressedModel(
         module=module.eval(),
@@ -193,7 +209,8 @@ def _compress(
         dense=tensors,
         unused=sorted(found.unused),
         recipe=resolved.to_json(),
-        parameters=_parameters(body, found.unused),
+        parameters=parameters,
+        unfolded=unfolded,
         layer_parameters=_layer_parameters(draft, plans),
         provenance={
             **provenance,
@@ -201,6 +218,7 @@ def _compress(
                 name: draft.records[name] for name in factors if name in draft.records
             },  # in the model's order, resumed or not
             "layers": _layer_errors(draft, plans, factors, originals, progress),
+            "float": {"share": share_of(left, parameters), "tensors": [row.to_json() for row in left]},
             **({"dense": rounding.to_json()} if resolved.dense_dtype == "float16" else {}),
         },
     )
@@ -351,44 +369,3 @@ def _device(name: str) -> torch.device:
             f"device must be one that PyTorch can use here, such as cpu or cuda; {name!r}: {first_line(error)}"
         ) from error
     return device
-
-
-def _work_key(loaded: LoadedModel, recipe: Recipe, provenance: Mapping[str, Any], device: torch.device) -> str:
-    """A digest of all that decides what passes make, threads and instruction sets too: they decide the order of sums."""
-    decisive = {
-        "recipe": recipe.model_dump(mode="json", exclude={"name", "dense_dtype"}),
-        "provenance": provenance,
-        "source": loaded.source,
-        "modules": re.sub(" at 0x[0-9a-f]+", "", repr(loaded.module)),
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "processor": torch.backends.cpu.get_cpu_capability(),
-    }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-def _describe_source(module: nn.Module, files: Iterable[Path]) -> dict[str, str]:
-    """The sha256 of each file that the model was read from; of a model in memory, that of its tensors."""
-    digests = {}
-    for path in files:
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    if digests:
-        return digests
-    digest = hashlib.sha256()
-    # Buffers that no file holds decide outputs too.
-    for name, tensor in {**dict(module.named_buffers()), **module.state_dict()}.items():
-        digest.update(f" {name} {tensor.dtype} {list(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return {"tensors": digest.hexdigest()}
-
-
-def _describe_calibration(calibration: Any, inputs: Sequence[Sample]) -> dict[str, Any]:
-    """Where the samples came from and a digest of them, without which a result cannot be repeated."""
-    digest = hashlib.sha256()
-    for sample in inputs:
-        for name in sorted(sample):
-            array = np.ascontiguousarray(sample[name])
-            digest.update(f" {name} {array.dtype} {list(np.shape(sample[name]))} ".encode() + array.tobytes())
-    source = str(calibration) if isinstance(calibration, str | Path) else None
-    return {"source": source, "samples": len(inputs), "sha256": digest.hexdigest() if inputs else None}

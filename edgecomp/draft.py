@@ -68,6 +68,7 @@ class Draft:
     factors: dict[str, Factor] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     records: dict[str, dict[str, float]] = field(default_factory=dict)  # per factor, what the pass measured
+    left: dict[str, str] = field(default_factory=dict)  # per matrix that a pass leaves as it is, why
     _index: tuple[Mapping[str, LayerPlan], Mapping[str, list[Use]]] = field(default=({}, {}), init=False, repr=False, compare=False)
 
     def uses(self, factor: str) -> list[Use]:

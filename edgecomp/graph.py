@@ -66,6 +66,20 @@ def live_nodes(program: ExportedProgram) -> set[Node]:
     return live
 
 
+def readers_within(loop: Node, value: Node) -> list[tuple[Node, Node]]:
+    """What reads a value in the body of a loop that is given it: the value's name there, and the reader.
+
+    Empty where the node is no loop.
+    """
+    if loop.target is not torch.ops.higher_order.scan:
+        return []
+    body, *given = loop.args
+    step = getattr(loop.graph.owning_module, str(body.target))  # type: ignore[union-attr]
+    handed = [item for items in given for item in items]  # type: ignore[union-attr]
+    names = zip(handed, step.graph.find_nodes(op="placeholder"), strict=True)
+    return [(inner, reader) for item, inner in names if item is value for reader in inner.users]
+
+
 def written_by(node: Node) -> list[Node]:
     """The program's inputs, buffers among them, that a node changes in place, itself or through views of them."""
     schema = getattr(node.target, "_schema", None)

@@ -15,13 +15,15 @@ from edgecomp.errors import ModelError
 from edgecomp.modules import is_scaled_embedding, is_transposed_linear
 from edgecomp.progress import listed
 from edgecomp.tensor import ConvParams, LayerPlan, Stage, StageOp
+from edgecomp.unfolding import HOOKS, class_of, has_own_ways, obstacle
 
 
 def find_layers(body: nn.Module) -> dict[str, nn.Module]:
     """The linear, embedding and convolution modules of a model, by name, that a packed layer can stand in for.
 
-    Only the exact classes: a subclass may read its weight in ways of its own. Those of transformers whose ways are known are let
-    in: GPT-2's Conv1D, and Gemma's tables, whose rows are scaled.
+    Only those that run as PyTorch's classes do: a subclass with a forward of its own may read its weight in other ways. Those of
+    transformers whose ways are known are let in: GPT-2's Conv1D, and Gemma's tables, whose rows are scaled. Layers of other kinds
+    are plain ones inside, once they are unfolded (`edgecomp.unfolding`).
     """
     named = body.named_modules(remove_duplicate=False)
     return {name: module for name, module in named if _is_layer(module) and _obstacle(module) is None}
@@ -35,20 +37,14 @@ def left_dense(body: nn.Module) -> dict[str, list[str]]:
         known = _kind(module) != "Module"
         if not known or not weighted:
             continue
-        why = _obstacle(module) if _is_layer(module) else f"layers of the kind {_kind(module)} are not packed"
+        why = _obstacle(module) if _is_layer(module) else obstacle(module) or f"layers of the kind {_kind(module)} are not packed"
         if why is not None:
             found.setdefault(why, []).append(name or "the model")
     return found
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return _class_of(module) in (nn.Linear, nn.Embedding, nn.Conv2d) or is_transposed_linear(module) or is_scaled_embedding(module)
-
-
-def _class_of(module: nn.Module) -> type[nn.Module]:
-    """A module's class as its author wrote it: parametrisation makes a class of its own of each module."""
-    kind = type(module)
-    return kind.__bases__[0] if parametrize.is_parametrized(module) else kind
+    return class_of(module) in (nn.Linear, nn.Embedding, nn.Conv2d) or is_transposed_linear(module) or is_scaled_embedding(module)
 
 
 def _kind(module: nn.Module) -> str:
@@ -56,7 +52,7 @@ def _kind(module: nn.Module) -> str:
     graph = getattr(module, "graph", None)
     if isinstance(graph, torch.fx.Graph):  # of an exported program: the operator
         return next((str(node.target).removesuffix(".default") for node in graph.nodes if node.op == "call_function"), "Module")
-    kind = _class_of(module)
+    kind = class_of(module)
     known = kind.__module__.startswith("torch.nn.modules.") or parametrize.is_parametrized(module)
     return kind.__name__ if known or isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d) else "Module"
 
@@ -68,8 +64,8 @@ def _obstacle(layer: nn.Module) -> str | None:
         return "their weights are computed at each run (torch.nn.utils.parametrize.remove_parametrizations makes them plain)"
     if not weight.is_floating_point() or not weight.numel():
         return "their weights are no floats" if weight.numel() else "they have no weights"
-    if layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer):
-        return "they have hooks, or a forward of their own, which packed layers would not run (remove them, or wrap the layers)"
+    if has_own_ways(layer):
+        return HOOKS
     if isinstance(layer, nn.Embedding) and layer.max_norm is not None:
         return "they scale their rows as they look them up (max_norm)"
     if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":

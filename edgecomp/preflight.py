@@ -7,7 +7,7 @@ take no memory, unless a sample wants another way through `forward` than the tra
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,17 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from edgecomp.calibration import Sample, to_tensors
 from edgecomp.decisions import Decision, ways
 from edgecomp.errors import ExportError
-from edgecomp.graph import describe, live_nodes, path_of, random_nodes
+from edgecomp.graph import describe, live_nodes, path_of, random_nodes, readers_within
 from edgecomp.layers import find_layers
 from edgecomp.models import LoadedModel, body_of
 from edgecomp.models.shapes import BATCH, sizes_of
 from edgecomp.modules import take_plain_paths
 from edgecomp.support import TARGETS, lacking
 from edgecomp.trace import Trace, trace
+from edgecomp.unfolding import copied, products, unfold_weights
 
 _TOLERANCE = 1e-3  # of the largest value: rounding in another order, and no other way
 
@@ -38,12 +40,16 @@ class Preflight:
         model: the model, its sizes settled.
         elsewhere: of layers whose weights `forward` reads past them: the node that does. They stay dense.
         unused: layers whose weights no output depends on. They are left out.
+        uses: parameters that became those of layers, and how they are used, for `edgecomp.unfolding.unfold_weights`.
+        readers: of parameters that are no layer's weights: the node that reads them.
 
     """
 
     model: LoadedModel
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     unused: frozenset[str] = frozenset()
+    uses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    readers: Mapping[str, str] = field(default_factory=dict)
 
 
 def preflight(
@@ -61,6 +67,41 @@ def preflight(
         ExportError: it cannot be exported, or not for the sizes of all samples: with the node, module or line, and the remedy.
 
     """
+    notices: list[str] = []
+    model, plain, found = _traced(model, samples, notices)
+    uses = _uses(found.program, plain.module)
+    if uses:
+        module = copied(model.module)
+        unfold_weights(body_of(module), uses)
+        further: list[str] = []
+        try:
+            model, plain, found = _traced(replace(model, module=module), samples, further)
+            notices = further
+        except ExportError:  # a forward that takes nothing but a parameter: what stays float is said, with what reads it
+            uses = {}
+    for notice in notices:
+        say(notice)
+    _check_operators(found.program, targets, say)
+    say(ways(found.decisions, model.limits))
+    if found.kept:
+        say(f"forward leaves {', '.join(found.kept[:5])} for its next run, and an exported file starts each run anew")
+    drawn = random_nodes(found.program)
+    if drawn:
+        say(
+            f"outputs depend on random numbers, so that no two runs agree: {describe(drawn[0])} draws them. If they are not "
+            "wanted, as by dropout that does not ask for self.training, mend it; else take the noise as an input"
+        )
+    layers = find_layers(body_of(plain.module))
+    elsewhere, unused = _readers(found.program, plain.module, layers)
+    for name, reader in elsewhere.items():
+        say(f"{name} stays dense, since its weight is read outside of it too: by {reader}")
+    if unused:
+        say(f"left out, since no output depends on them: {', '.join(sorted(unused))}")
+    return Preflight(model, elsewhere, unused, uses, _others(found.program, plain.module, layers))
+
+
+def _traced(model: LoadedModel, samples: Sequence[Sample], notices: list[str]) -> tuple[LoadedModel, LoadedModel, Trace]:
+    """The model, its sizes settled, the copy of it that was traced, and the trace."""
     plain = replace(model, module=_without_values(model.module))
     try:
         found = trace(plain)
@@ -79,23 +120,33 @@ def preflight(
         except ExportError:
             raise error from None
         model = replace(model, inputs=specs, guessed=frozenset())
-        say(f"the sizes {', '.join(f'{name} = {size}' for name, size in fixed.items())} are fixed as in the samples: {error}")
-    _check_operators(found.program, targets, say)
-    say(ways(found.decisions, model.limits))
-    if found.kept:
-        say(f"forward leaves {', '.join(found.kept[:5])} for its next run, and an exported file starts each run anew")
-    drawn = random_nodes(found.program)
-    if drawn:
-        say(
-            f"outputs depend on random numbers, so that no two runs agree: {describe(drawn[0])} draws them. If they are not "
-            "wanted, as by dropout that does not ask for self.training, mend it; else take the noise as an input"
+        notices.append(
+            f"the sizes {', '.join(f'{name} = {size}' for name, size in fixed.items())} are fixed as in the samples: {error}"
         )
-    elsewhere, unused = _readers(found.program, plain.module, find_layers(body_of(plain.module)))
-    for name, reader in elsewhere.items():
-        say(f"{name} stays dense, since its weight is read outside of it too: by {reader}")
-    if unused:
-        say(f"left out, since no output depends on them: {', '.join(sorted(unused))}")
-    return Preflight(model, elsewhere, unused)
+    return model, plain, found
+
+
+def _uses(program: ExportedProgram, module: nn.Module) -> dict[str, dict[str, Any]]:
+    """Parameters that a forward multiplies by itself, by their names below the body."""
+    body = body_of(module)
+    names = {name for name, _ in body.named_parameters(remove_duplicate=False)}
+    prefix = "" if body is module else "body."
+    found = products(program, module, find_layers(body))
+    return {name: use for path, use in found.items() if (name := path.removeprefix(prefix)) in names}
+
+
+def _others(program: ExportedProgram, module: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Parameters that are no layer's weights, and what reads them, by their names below the body."""
+    weights = {id(layer.get_parameter("weight")) for layer in layers.values()}
+    live = live_nodes(program)
+    found: dict[int, str] = {}
+    for node in program.graph.find_nodes(op="placeholder"):
+        target = program.graph_signature.inputs_to_parameters.get(node.name)
+        reader = next((user for user in node.users if user in live), None)
+        if target is not None and reader is not None and id(module.get_parameter(target)) not in weights:
+            found[id(module.get_parameter(target))] = describe(reader)
+    named = body_of(module).named_parameters(remove_duplicate=False)
+    return {name: found[id(parameter)] for name, parameter in named if id(parameter) in found}
 
 
 def _check_operators(program: ExportedProgram, targets: Sequence[str], say: Callable[[str | None], None]) -> None:
@@ -158,6 +209,17 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=_TOLERANCE * float(b.abs().max() if b.numel() else 0))
 
 
+def _loops(reader: Node, weight: Node, own: Collection[str]) -> bool:
+    """Whether a loop of a module multiplies by the weight of a layer of that module, as unfolded recurrent layers do."""
+    within = path_of(reader) + "."
+    found = readers_within(reader, weight)
+    return (
+        bool(found)
+        and any(path.startswith(within) for path in own)
+        and all(node.target is torch.ops.aten.linear.default and node.args[1] is inner for inner, node in found)
+    )
+
+
 def _without_values(module: nn.Module) -> nn.Module:
     """A copy to trace, its parameters float32 whatever they are stored as, and without values: memory that nobody touches."""
     memo: dict[int, Any] = {}
@@ -187,7 +249,8 @@ def _readers(program: ExportedProgram, module: nn.Module, layers: Mapping[str, n
     for name, layer in layers.items():
         weight = layer.get_parameter("weight")
         readers = [node for node in placeholders[id(weight)].users if node in live] if id(weight) in placeholders else []
-        others = [node for node in readers if paths.get(path_of(node)) not in owners[id(weight)]]
+        own = {path for path, part in paths.items() if part in owners[id(weight)]}
+        others = [node for node in readers if path_of(node) not in own and not _loops(node, placeholders[id(weight)], own)]
         if others:
             elsewhere[name] = describe(others[0])
         if not readers:

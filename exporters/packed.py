@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from edgecomp.checkpoint import CompressedModel
 from edgecomp.errors import ExportError
-from edgecomp.graph import live_nodes
+from edgecomp.graph import live_nodes, readers_within
 from edgecomp.models import body_of
 from edgecomp.modules import PackedLayer
 from edgecomp.ops import NAMESPACE, STAGE_OPERATORS, Operator
@@ -85,8 +85,10 @@ def check_readers(program: ExportedProgram, model: CompressedModel) -> None:
         name = buffer_of_input.get(node.name, "") if node.op == "placeholder" else ""
         if name not in factors:
             continue
-        for reader in node.users:
-            if reader in live and getattr(reader.target, "namespace", None) != NAMESPACE:
+        within = [inner for loop in node.users for _, inner in readers_within(loop, node)]
+        plain = [reader for reader in node.users if reader in live and not readers_within(reader, node)]
+        for reader in (*plain, *within):
+            if getattr(reader.target, "namespace", None) != NAMESPACE:
                 raise ExportError(
                     f"packed weights {name} must be read by operators of {NAMESPACE} only, but {reader.name} ({reader.target}) "
                     "reads them: use the layer's output in forward, not its buffers"

@@ -111,7 +111,7 @@ def test_a_tied_weight_is_stored_once(tmp_path: Path) -> None:
     assert body.table.factor("table.weight") is body.head.factor("table.weight")
 
 
-def test_attention_with_its_own_projections_is_left_alone() -> None:
+def test_attention_with_its_own_projections_is_packed_too() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -125,7 +125,7 @@ def test_attention_with_its_own_projections_is_left_alone() -> None:
     torch.manual_seed(0)
     model, sample = Block().eval(), {"x": np.random.default_rng(0).standard_normal((2, 5, 64)).astype(np.float32)}
     packed = edgecomp.compress(model, recipe(8), [sample])
-    assert list(packed.plans) == ["fc"]
+    assert sorted(packed.plans) == [*(f"attention.{name}_proj" for name in ("k", "out", "q", "v")), "fc"]
     assert relative_error(packed(sample)[0], outputs(model, sample)) < 0.02
 
 
@@ -134,7 +134,8 @@ def test_transformer_layers_of_torch_run_packed() -> None:
     model = nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 2, 96, batch_first=True), 2).eval()
     sample = {"src": np.random.default_rng(0).standard_normal((2, 5, 64)).astype(np.float32)}
     packed = edgecomp.compress(model, recipe(8), [sample])
-    assert list(packed.plans) == [f"layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)]
+    names = (*(f"self_attn.{name}_proj" for name in ("k", "out", "q", "v")), "linear1", "linear2")
+    assert sorted(packed.plans) == sorted(f"layers.{i}.{name}" for i in (0, 1) for name in names)
     assert relative_error(packed(sample)[0], outputs(model, sample)) < 0.02
 
 

@@ -87,6 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make buffers that the model changes inputs of their names and outputs NAME_out, to be handed from run to run",
     )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse a model of which more than 10 %% stays float (default: it is said)"
+    )
     add_trust(parser)
     add_output(parser, "the checkpoint folder, such as model.ec")
     add_json(parser)
@@ -125,6 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
                 self_share=arguments.self_share,
                 self_seed=arguments.self_seed,
                 written_folder=written,
+                strict=arguments.strict,
             )
             model.save(arguments.output, overwrite=arguments.force)
     except KeyboardInterrupt as interrupt:

@@ -9,9 +9,11 @@ from typing import Any
 
 from edgecomp.exported.files import FileInfo
 from edgecomp.exported.onnx_file import PARAMETERS
+from edgecomp.progress import listed
 from edgecomp.size import SizeReport, compared, shipped
 
 SCHEMA_VERSION = 1
+_REASONS = 3  # that a summary names
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,24 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
+class FloatRow:
+    """Tensors that stay float for one reason.
+
+    Args:
+        reason: why.
+        names: of the tensors.
+        parameters: of the model in them; buffers hold none.
+        bytes: as they are stored.
+
+    """
+
+    reason: str
+    names: tuple[str, ...]
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A compressed model: its layers and the sum of everything.
 
@@ -58,6 +78,7 @@ class Inspection:
         size: of all arrays.
         kept_float32: dense tensors that a recipe of float16 keeps in float32.
         file_bytes: of the checkpoint's files; None for a model that is not from one.
+        left_float: what stays float, the most bytes first; empty in checkpoints from before.
 
     """
 
@@ -70,6 +91,12 @@ class Inspection:
     size: SizeReport
     kept_float32: tuple[str, ...] = ()
     file_bytes: int | None = None
+    left_float: tuple[FloatRow, ...] = ()
+
+    @property
+    def float_share(self) -> float:
+        """The share of the model's parameters that stays float."""
+        return sum(row.parameters for row in self.left_float) / self.size.parameters if self.size.parameters else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The inspection as JSON values; `inspect*.json` of a run folder."""
@@ -94,6 +121,9 @@ class Inspection:
                 ", ".join(row.shared_with),
             ]
             lines.append("| " + " | ".join(cells) + " |")
+        if self.left_float:
+            lines += ["", "| stays float, since | parameters | bytes | tensors |", "| --- | ---: | ---: | --- |"]
+            lines += [f"| {row.reason} | {row.parameters} | {row.bytes} | {listed(row.names)} |" for row in self.left_float]
         return "\n".join([*lines, "", self.summary()]) + "\n"
 
     def summary(self) -> str:
@@ -105,6 +135,9 @@ class Inspection:
             f"weights: {size.packed_bytes:,} bytes for {size.parameters:,} parameters, {size.bits_per_weight:.3f} bits per weight, "
             f"{compared(size.packed_bytes, size.parameters)}; exported files hold the graph too, and tell their own bytes",
         ]
+        if self.left_float:
+            parts = [f"{row.bytes:,} bytes of {row.reason}" for row in self.left_float if row.parameters]
+            lines.append(f"{self.float_share:.1%} of the parameters stay float: {'; '.join(parts[:_REASONS])}")
         return "\n".join([*lines, *([] if self.file_bytes is None else [f"checkpoint: {self.file_bytes:,} bytes"])])
 
 

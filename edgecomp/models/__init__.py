@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from edgecomp.models.bound import Adapter, body_of
 from edgecomp.models.brought import plain
 from edgecomp.models.named_files import what_is
 from edgecomp.trust import NOBODY, Trust
+from edgecomp.unfolding import copied
 
 
 def load_model(spec: str, trust: Trust = NOBODY) -> LoadedModel:
@@ -87,7 +87,7 @@ def build_skeleton(
 
     """
     if model is not None:
-        return brought(copy.deepcopy(plain(model)).eval() if isinstance(model, nn.Module) else model, trust)
+        return brought(copied(plain(model)).eval() if isinstance(model, nn.Module) else model, trust)
     if source["kind"] == "huggingface":
         return huggingface.skeleton(source, folder, trust)
     made_from = f" ({source['model']})" if "model" in source else ""

@@ -7,21 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import prune
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
 from edgecomp.errors import ModelError
 
 # In which PyTorch computes; others, such as float8, are for storage alone.
 _COMPUTED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _BEFORE = "give the model from before, which holds its weights as they are"
-# Hooks that write a layer's weight before each of its runs, and what makes a plain weight of it.
-_REWRITES = {
-    WeightNorm: "torch.nn.utils.remove_weight_norm({module}{name})",
-    SpectralNorm: "torch.nn.utils.remove_spectral_norm({module}{name})",
-    prune.BasePruningMethod: "torch.nn.utils.prune.remove({module}, {parameter!r})",
-}
 
 
 def plain(module: nn.Module) -> nn.Module:
@@ -80,15 +71,6 @@ def _what_is(part: nn.Module, name: str) -> str | None:
             f"scales rows of its weight as it looks them up (max_norm = {part.max_norm}), which no exported file does. Do it once "
             f"for all, with the same outputs: `with torch.no_grad(): {scale}`, and `{named}.max_norm = None`"
         )
-    for hook in part._forward_pre_hooks.values():
-        for rewrites, remedy in _REWRITES.items():
-            if isinstance(hook, rewrites):
-                parameter = getattr(hook, "name", None) or getattr(hook, "_tensor_name", "weight")
-                given = "" if parameter == "weight" else f", {parameter!r}"
-                return (
-                    f"computes its {parameter} before each run ({rewrites.__name__}): make it plain, with the same outputs, by "
-                    f"{remedy.format(module=named, name=given, parameter=parameter)}"
-                )
     return None
 
 

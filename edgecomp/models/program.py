@@ -24,6 +24,7 @@ from edgecomp.models.shapes import BATCH
 from edgecomp.progress import listed
 from edgecomp.tensor import TensorSpec
 from edgecomp.trust import Trust
+from edgecomp.unfolding import convolution_of, geometry_of
 
 
 def load(spec: str, trust: Trust) -> LoadedModel:
@@ -220,27 +221,17 @@ def _layer(module: nn.Module) -> nn.Module | None:
         return None
     (call,) = calls
     bias = module._parameters.get("bias")
-    layer: nn.Linear | nn.Embedding | nn.Conv2d
+    geometry = geometry_of(call)
+    if geometry is not None:
+        return convolution_of(weight, bias, geometry)
+    layer: nn.Linear | nn.Embedding
     if call.target is torch.ops.aten.linear.default:
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
     elif call.target is torch.ops.aten.embedding.default:
         layer = nn.Embedding(weight.shape[0], weight.shape[1], device="meta")
-    elif call.target in (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding):
-        layer = _convolution(weight, bias is not None, call.args[3:])
     else:
         return None
     layer.weight = weight
     if bias is not None and not isinstance(layer, nn.Embedding):
         layer.bias = bias
     return layer.eval()
-
-
-def _convolution(weight: torch.Tensor, bias: bool, given: tuple[Any, ...]) -> nn.Conv2d:
-    """The module of `aten.conv2d(x, weight, bias, *given)`; `given` holds the first of stride, padding, dilation, groups."""
-    defaults: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)
-    stride, padding, dilation, groups = given + defaults[len(given) :]
-    n, channels, height, width = weight.shape
-    layer = nn.Conv2d(channels * groups, n, (height, width), groups=groups, bias=bias, device="meta")
-    layer.stride, layer.dilation = tuple(stride), tuple(dilation)
-    layer.padding = padding if isinstance(padding, str) else tuple(padding)  # "same" or "valid", or numbers
-    return layer

@@ -40,6 +40,9 @@ from edgecomp.statistics import StatisticKind
 from edgecomp.tensor import Compute, Factor
 
 _CANDIDATE_ROWS = 256
+# Why a matrix is left as it is.
+_SKIPPED = "skip of the recipe leaves them out"
+_NO_SMALLER = "packed they would not be smaller than float16"
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,9 @@ class LutKmeans:
         left = dict.fromkeys(use.layer for factor in self._wanted(draft) if factor not in work for use in draft.uses(factor))
         if left:
             context.progress.say(f"lut-kmeans leaves as they are, since packed they would not be smaller: {', '.join(left)}")
+        for factor in draft.matrices:
+            if factor not in work:
+                draft.left[factor] = _NO_SMALLER if factor in self._wanted(draft) else _SKIPPED
         for factor, settings in work.items():
             for layer in {use.layer for use in draft.uses(factor)}:
                 draft.plans[layer] = replace(draft.plans[layer], compute=settings.compute)

@@ -20,7 +20,7 @@ from edgecomp.exported.executorch_file import IDENTITY_METHOD, INPUT_NAMES_METHO
 from edgecomp.exporters.capture import Capture
 from edgecomp.exporters.packed import check_calls, factor_of_buffer
 from edgecomp.exporters.to_executorch.names import operator_name, qualified
-from edgecomp.graph import describe
+from edgecomp.graph import describe, readers_within
 from edgecomp.ops import NAMESPACE, OPERATORS
 from edgecomp.support import EXECUTORCH_AXES, convolution_axes
 
@@ -131,6 +131,11 @@ def _check_packed(program: ExportedProgram, model: CompressedModel) -> None:
         operator = OPERATORS.get(operator_name(node.target))
         if operator is not None:
             found.add((factors.get(buffers.get(node.args[_CODES_ARGUMENT].name, ""), ""), operator))
+        for value in node.all_input_nodes:
+            for inner, reader in readers_within(node, value):
+                operator = OPERATORS.get(operator_name(reader.target))
+                if operator is not None and reader.args[_CODES_ARGUMENT] is inner:
+                    found.add((factors.get(buffers.get(value.name, ""), ""), operator))
     check_calls(model, found)
 
 

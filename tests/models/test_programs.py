@@ -61,10 +61,10 @@ def test_derived_sizes_and_tensors_that_nothing_reads(tmp_path: Path, caplog: py
         model.save(tmp_path / "model.ec")
         again = edgecomp.load(tmp_path / "model.ec", model=path, trust=TRUSTED)
     assert model.limits == {"x_1": 100}
-    left_out, left_dense = (message for message in caplog.messages if message.startswith("edgecomp: left"))
+    (left_out,) = (message for message in caplog.messages if message.startswith("edgecomp: left"))
     assert left_out == "edgecomp: left out, since no output depends on them: table, unused, spare.weight"
-    assert left_dense == "edgecomp: left dense, since layers of the kind aten.conv1d are not packed: first"
-    assert {*model.dense} == {"linear.bias", "first.weight", "first.bias", "spare.bias"}
+    assert model.unfolded == {"first": "convolution"}
+    assert {*model.dense} == {"linear.bias", "first.conv.bias", "spare.bias"}
     assert model.parameters == 64 * 32 + 32 + 2 * 2 + 2 + 3
     for sample in samples:
         with torch.no_grad():
