@@ -25,7 +25,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
-from language_fidelity import fidelity, of_file, of_module, text_windows
+from language_fidelity import fidelity, last_words, of_file, of_module, text_windows
 from records import add_json_option, print_rows
 
 from edgecomp.calibration import read_text
@@ -106,7 +106,8 @@ def by_text(model: LoadedModel, artifact: Path, arguments: argparse.Namespace) -
     for given in arguments.texts:
         name, _, file = given.partition("=")
         windows = text_windows(model, Path(file), arguments.window, arguments.windows)
-        rows.append({"text": name, "windows": len(windows), **fidelity(reference, compressed, windows, arguments.device)})
+        measured = fidelity(reference, compressed, windows, arguments.device, last_words(model, windows))
+        rows.append({"text": name, "windows": len(windows), **measured})
         print(artifact.name, rows[-1], file=sys.stderr, flush=True)
     return rows
 

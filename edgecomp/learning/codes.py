@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgecomp.learning.merged import Merged
 from edgecomp.settings.jlcm import MapGradient
 
 LEARNABLE_BITS = range(1, 7)  # 7 and 8 bits have a fixed codebook
@@ -70,27 +71,28 @@ class LearnedCodes:
     def codes(self) -> Tensor:
         """The codes as they are stored: int64 `[N, K]`."""
         if self.map_gradient == "scores":
-            return self._first + self.positions.argmax(dim=0)
+            return _chosen(self.positions, self._first)[0].long()
         return self.positions.round().to(torch.int64)
 
     def values(self) -> Tensor:
         """The values as they are stored: float32 `[N, K]`."""
+        if self.map_gradient == "scores":
+            values: Tensor = _values_by_scores(self.positions, self._first, self._row_books())
+            return values
         return self._values_of(self.codes())
 
     def set_gradients(self, of_values: Tensor) -> None:
         """Set `.grad` of positions and codebooks from the gradients of the values, `[N, K]`."""
-        codes = self.codes()
-        self.books.grad = self._owners @ self._sums_by_code(codes, of_values)
-        if self.map_gradient == "straight-through":
-            self.positions.grad = of_values
-        elif self.map_gradient == "proximal":
-            self.positions.grad = of_values * self._nearness(codes, descending=of_values > 0)
-        elif self.map_gradient == "scores":
-            own = self._values_of(codes)
-            gradient = self.positions.softmax(dim=0)
-            for k, of_score in enumerate(gradient):
-                of_score.mul_(self._values_of(self._first.long() + k) - own).mul_(of_values)
-            self.positions.grad = gradient
+        if self.map_gradient == "scores":
+            self.positions.grad, sums = _score_gradients(self.positions, self._first, self._row_books(), of_values)
+        else:
+            codes = self.codes()
+            sums = _sums_by_code(codes.to(torch.uint8), of_values, self.books.shape[1])
+            if self.map_gradient == "straight-through":
+                self.positions.grad = of_values
+            elif self.map_gradient == "proximal":
+                self.positions.grad = of_values * self._nearness(codes, descending=of_values > 0)
+        self.books.grad = self._owners @ sums
 
     def clamp(self) -> None:
         """Keep codes within the codebook, and its entries ascending and within their bound."""
@@ -98,14 +100,12 @@ class LearnedCodes:
             self.positions.clamp_(0, self.books.shape[1] - 1)
         self.books.copy_(self.books.clamp(-self._largest_entry, self._largest_entry).sort(dim=1).values)
 
-    def _sums_by_code(self, codes: Tensor, of_values: Tensor) -> Tensor:
-        """The gradients of each row's weights, added up by code: `[N, entries]`."""
-        narrow = codes.to(torch.uint8)
-        sums = [torch.where(narrow == code, of_values, 0).sum(dim=1) for code in range(self.books.shape[1])]
-        return torch.stack(sums, dim=1)
+    def _row_books(self) -> Tensor:
+        """The codebook of each row as it is stored: `[N, entries]`."""
+        return self.books.round()[self._row_book]
 
     def _values_of(self, codes: Tensor) -> Tensor:
-        return self.books.round()[self._row_book].gather(1, codes)
+        return self._row_books().gather(1, codes)
 
     def _nearness(self, codes: Tensor, descending: Tensor) -> Tensor:
         """1 / (distance + 1) to the neighbour below (where `descending`) or above, in int8 steps; 0 at the ends."""
@@ -113,6 +113,45 @@ class LearnedCodes:
         below = torch.nn.functional.pad(gaps, (1, 0))[self._row_book].gather(1, codes)
         above = torch.nn.functional.pad(gaps, (0, 1))[self._row_book].gather(1, codes)
         return torch.where(descending, below, above)
+
+
+def _chosen(scores: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+    """The code with the largest score, uint8 `[N, K]`, and that score; of equal ones the first."""
+    codes, largest = first, scores[0]
+    for k in range(1, len(scores)):
+        larger = scores[k] > largest
+        codes, largest = torch.where(larger, first + k, codes), torch.where(larger, scores[k], largest)
+    return codes, largest
+
+
+def _values_of_scores(scores: Tensor, first: Tensor, row_books: Tensor) -> Tensor:
+    """The codeword with the largest score: `[N, K]`.
+
+    Args:
+        scores: `[candidates, N, K]`.
+        first: the code of the first candidate, uint8 `[N, K]`.
+        row_books: `[N, entries]`.
+
+    """
+    return row_books.gather(1, _chosen(scores, first)[0].long())
+
+
+def _gradients_of_scores(scores: Tensor, first: Tensor, row_books: Tensor, of_values: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the scores, and of the values added up by code; arguments as above, `of_values` `[N, K]`."""
+    codes, largest = _chosen(scores, first)
+    own = row_books.gather(1, codes.long())
+    likely = [(score - largest).exp() for score in scores]
+    of_all = of_values / sum(likely[1:], likely[0])
+    of_scores = [likely[k] * (row_books.gather(1, first.long() + k) - own) * of_all for k in range(len(scores))]
+    return torch.stack(of_scores), _sums_of_codes(codes, of_values, row_books.shape[1])
+
+
+def _sums_of_codes(codes: Tensor, of_values: Tensor, entries: int) -> Tensor:
+    """The gradients of each row's weights, added up by code: `[N, entries]`."""
+    return torch.stack([torch.where(codes == code, of_values, 0).sum(dim=1) for code in range(entries)], dim=1)
+
+
+_values_by_scores, _score_gradients, _sums_by_code = Merged(_values_of_scores), Merged(_gradients_of_scores), Merged(_sums_of_codes)
 
 
 def ascending(codes: np.ndarray, books: np.ndarray, row_book: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

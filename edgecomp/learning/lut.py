@@ -59,7 +59,8 @@ class LearnedLut:
 
         self._row_scale = joined([start.row_scale for start in starts])
         self._block_size = factors[0].attributes["block_size"]
-        self._empty = [(original == 0).all(dim=0) for original in originals]
+        empty = [(original == 0).all(dim=0) for original in originals]
+        self._empty = [columns if bool(columns.any()) else None for columns in empty]
         self.scales = joined([start.scales for start in starts])
         steps = self._steps()
         targets = self._by_block(torch.cat([original.to(device) for original in originals]), torch.where(steps == 0, 0, 1 / steps))
@@ -88,7 +89,9 @@ class LearnedLut:
 
     def set_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Set `.grad` of the parameters from the gradients of the weights, `[N, K]` each."""
-        kept = torch.cat([g.masked_fill(e.to(g.device), 0) if e.any() else g for g, e in zip(gradients, self._empty, strict=True)])
+        kept = torch.cat(
+            [g if e is None else g.masked_fill(e.to(g.device), 0) for g, e in zip(gradients, self._empty, strict=True)]
+        )
         of_steps = (self._blocked(kept) * self._blocked(self.coded.values())).sum(dim=2)
         self.scales.grad = of_steps * self._row_scale[:, None]
         self.coded.set_gradients(self._by_block(kept, self._steps()))
@@ -105,13 +108,17 @@ class LearnedLut:
         row_scale = self._row_scale.cpu().split(self._sizes)
         books = self.coded.books.round().to(torch.int8).cpu().split([len(factor.arrays["codebooks"]) for factor in self.factors])
         parts = zip(self.factors, self._empty, codes, scales, row_scale, books, strict=True)
-        return [_packed(factor, empty.cpu().numpy(), *(part.numpy() for part in rest)) for factor, empty, *rest in parts]
+        return [
+            _packed(factor, None if empty is None else empty.cpu().numpy(), *(part.numpy() for part in rest))
+            for factor, empty, *rest in parts
+        ]
 
     def _steps(self) -> Tensor:
         return self.scales.round() * self._row_scale[:, None]
 
     def _blocked(self, values: Tensor) -> Tensor:
-        padded = torch.nn.functional.pad(values, (0, self.scales.shape[1] * self._block_size - values.shape[1]))
+        missing = self.scales.shape[1] * self._block_size - values.shape[1]
+        padded = torch.nn.functional.pad(values, (0, missing)) if missing else values
         return padded.reshape(len(values), -1, self._block_size)
 
     def _by_block(self, values: Tensor, factors: Tensor) -> Tensor:
@@ -144,13 +151,14 @@ class _Start:
 
 
 def _packed(
-    factor: Factor, empty: np.ndarray, codes: np.ndarray, scales: np.ndarray, row_scale: np.ndarray, books: np.ndarray
+    factor: Factor, empty: np.ndarray | None, codes: np.ndarray, scales: np.ndarray, row_scale: np.ndarray, books: np.ndarray
 ) -> Factor:
     """The factor with other contents; its tiles keep their rows and codebooks, and `empty` columns get the padding code."""
     row_index = factor.arrays.get("row_index")
     lanes = lut.lane_of_row(factor)
-    padding = lut.padding_codes(books, factor.attributes["bits"])[factor.arrays["tile_book"][lanes // lut.TILE_ROWS]]
-    codes = np.where(empty[None, :], padding[:, None], codes)
+    if empty is not None:
+        padding = lut.padding_codes(books, factor.attributes["bits"])[factor.arrays["tile_book"][lanes // lut.TILE_ROWS]]
+        codes = np.where(empty[None, :], padding[:, None], codes)
 
     def by_lane(values: np.ndarray) -> np.ndarray:
         placed = np.zeros((len(lanes) if row_index is None else len(row_index), *values.shape[1:]), values.dtype)

@@ -55,7 +55,10 @@ def optimise(
         OutputError: the state cannot be kept.
 
     """
-    optimiser = torch.optim.Adam(_parameter_groups(student, rates), betas=_BETAS)
+    groups = _parameter_groups(student, rates)
+    # Fused, Adam reads and writes each number once instead of a dozen times.
+    on_gpu = all(parameter.device.type == "cuda" for group in groups for parameter in group["params"])
+    optimiser = torch.optim.Adam(groups, betas=_BETAS, fused=on_gpu)
     best = _Best(_parameters(optimiser))
     done = _restore(optimiser, best, work, state)
     kept_at = time.monotonic()
@@ -156,9 +159,10 @@ def _restore(optimiser: torch.optim.Adam, best: _Best, work: Work, state_name: s
     if "best.0" in kept.arrays:
         best.loss = kept.facts["least"]
         best.values = [torch.from_numpy(kept.arrays[f"best.{i}"]).to(p.device) for i, p in enumerate(_parameters(optimiser))]
-    # Adam counts steps on the processor, whatever the device.
+    # Adam counts steps on the processor, unless it is fused.
     for state in optimiser.state.values():
-        state["step"] = state["step"].cpu()
+        if not optimiser.defaults["fused"]:
+            state["step"] = state["step"].cpu()
     return int(kept.facts["done"])
 
 
