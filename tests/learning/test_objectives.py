@@ -24,10 +24,12 @@ from edgecomp.errors import CalibrationError, ConfigError
 from edgecomp.formats import unpack
 from edgecomp.layers import find_layers
 from edgecomp.learning.end_to_end import _Samples
-from edgecomp.learning.objectives import Objective, coarse_divergence, make_objective, require_usable
+from edgecomp.learning.objectives import Divergence, Objective, coarse_divergence, make_objective, require_usable
 from edgecomp.learning.running import RunningDraft
 from edgecomp.passes import PASSES
+from edgecomp.passes.jlcm import Jlcm
 from edgecomp.progress import ProgressBar
+from edgecomp.settings.jlcm import JlcmConfig
 from edgecomp.walk import first_tensor
 
 Samples = list[dict[str, np.ndarray]]
@@ -326,6 +328,17 @@ def test_likely_tokens_bound_the_divergence_from_below_and_the_original_runs_onc
     targets = make_objective("divergence", context, top_tokens=4).targets(joined)  # type: ignore[attr-defined]
     coarse_divergence(leaf, *targets).backward()
     assert leaf.grad is not None and leaf.grad.abs().max() < 1e-2  # least where the original is
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("causal-lm", 64), ("generic", 0)])
+def test_language_models_keep_their_likeliest_tokens_unless_told_otherwise(kind: str, expected: int) -> None:
+    original = Tokens().eval()
+    batch = Batch("one", [torch.randint(1, 24, (1, 9)), torch.ones(1, 9, dtype=torch.int64)], mask=1)
+    context = PassContext(original, find_layers(original), [batch], ProgressBar(quiet=True), kind)
+    for given, top in ((None, expected), (0, 0)):
+        made = Jlcm(JlcmConfig(top_tokens=given))._make_objective(context)
+        assert isinstance(made, Divergence)
+        assert made._top_tokens == top
 
 
 def test_likely_tokens_are_for_the_divergence_of_language_models() -> None:
