@@ -1,6 +1,6 @@
-"""LutConv2D and LutNarrowConv2D beside ONNX Runtime's convolutions, float32 and static int8, and XNNPACK's static int8.
+"""LutConv2D and LutNarrowConv2D beside ONNX Runtime's convolutions in float32 and static int8.
 
-    python benchmarks/convolutions.py [--nets ResNet-18,MobileNetV2,x-vector] [--threads 1,2] [--block-size 128] [--xnnpack]
+    python benchmarks/convolutions.py [--nets ResNet-18,MobileNetV2,x-vector] [--threads 1,2] [--block-size 128] [--json]
 
 Every shape of three nets (convolution_shapes.py), each with bias and the ReLU that it has in its net. Sides:
 
@@ -9,11 +9,10 @@ Every shape of three nets (convolution_shapes.py), each with bias and the ReLU t
     onnxruntime-float32   Conv and Relu, which the runtime fuses and lays out as it likes
     onnxruntime-int8      what a static int8 net is inside: QLinearConv in the runtime's own layout (channels last), uint8 in and
                           out, int8 weights with a scale for each channel. Nothing of quantising and dequantising is in its time
-    xnnpack-int8          ExecuTorch's, statically quantised; the image is quantised once for all copies, outputs are float32
 
 A side is a model of several nodes with weights of their own (`copies`), `--cold-mib` in all or 48 nodes, so that weights come from
 no second-level cache; `us` is a median of runs in turns, divided by the nodes. `over_int8` is the median ratio to onnxruntime-int8
-over runs side by side, `file_mb` the bytes of a model of one node (a program, for XNNPACK). Before any timing each side's result
+over runs side by side, `file_mb` the bytes of a model of one node. Before any timing each side's result
 is held against its own weights in float64. Which instruction sets sides use is set from outside: EDGECOMP_FORCE_ISA for ours,
 hide_cpu_features.c for the runtimes; `variant` says what ours used. On a busy machine --cpu-time counts the calling thread's own
 time (one thread only): time lost to others does not count then, what they take of caches and memory does.
@@ -24,11 +23,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -50,7 +47,7 @@ from edgecomp.tensor import Factor
 MOST_COPIES, FEWEST_COPIES = 48, 3
 LARGEST_ERROR = 0.03  # of the result's norm: 8-bit inputs and outputs cost a third of that, a wrong layout all
 BITS, NARROW_BITS = 4, 8
-SIDES = ("lut", "onnxruntime-float32", "onnxruntime-int8", "xnnpack-int8")
+SIDES = ("lut", "onnxruntime-float32", "onnxruntime-int8")
 
 
 @dataclass(frozen=True)
@@ -303,22 +300,6 @@ def int8_side(problem: Problem, threads: int) -> Side:
     return onnx_side(problem, SIDES[2], node, shared, q, threads, finish, kernel, TensorProto.UINT8)
 
 
-def xnnpack_side(problem: Problem, threads: int, folder: Path) -> Side:
-    """XNNPACK's static int8, through ExecuTorch's Python runtime."""
-    from convolution_programs import load_program, save_program
-
-    layer, weight_bytes = problem.layer, int(np.prod(problem.kernel_shape))
-    copies = problem.copies(weight_bytes)
-    kernel = problem.rng.standard_normal(problem.kernel_shape).astype(np.float32)
-    one, many = folder / "one.pte", folder / f"{copies}.pte"
-    x = torch.from_numpy(problem.x)
-    save_program(layer, kernel, problem.bias, 1, x, one)
-    quantised = save_program(layer, kernel, problem.bias, copies, x, many)
-    run = load_program(many, threads)
-    error = problem.error(SIDES[3], run([x])[0].numpy(), quantised)
-    return Side(lambda: run([x]), copies, one.stat().st_size, error)
-
-
 def compare(
     net: str,
     layer: Convolution,
@@ -327,19 +308,14 @@ def compare(
     choices: Choices,
     rounds: int,
     clock: Callable[[], int],
-    *,
-    xnnpack: bool,
 ) -> list[Row]:
     """All sides at one shape, run in turns."""
     problem = Problem(layer, choices)
-    with tempfile.TemporaryDirectory() as folder:
-        sides = {"lut": lut_side(problem, threads), SIDES[1]: float_side(problem, threads), SIDES[2]: int8_side(problem, threads)}
-        if xnnpack:
-            sides[SIDES[3]] = xnnpack_side(problem, threads, Path(folder))
-        times: dict[str, list[float]] = {side: [] for side in sides}
-        for _ in range(rounds):
-            for name, side in sides.items():
-                times[name].append(side.us(clock))
+    sides = {"lut": lut_side(problem, threads), SIDES[1]: float_side(problem, threads), SIDES[2]: int8_side(problem, threads)}
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            times[name].append(side.us(clock))
     peer = times[SIDES[2]]
     return [
         Row(
@@ -375,7 +351,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="images at once (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=21, help="runs of each side (default: %(default)s)")
     parser.add_argument("--cpu-time", action="store_true", help="the calling thread's time, not the clock's; one thread only")
-    parser.add_argument("--xnnpack", action="store_true", help="ExecuTorch's side too, whose programs take long to make")
     add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.cpu_time and arguments.threads != "1":
@@ -390,7 +365,7 @@ def main() -> None:
             if arguments.only not in layer.name:
                 continue
             for threads in map(int, arguments.threads.split(",")):
-                done = compare(net, layer, weight, threads, choices, arguments.rounds, clock, xnnpack=arguments.xnnpack)
+                done = compare(net, layer, weight, threads, choices, arguments.rounds, clock)
                 rows += done
                 print(net, layer.name, weight, threads, *(f"{row.side} {row.us:.1f}" for row in done), file=sys.stderr, flush=True)
     print_sums(rows, sys.stderr)
