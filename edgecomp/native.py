@@ -143,7 +143,7 @@ def selected_variant() -> str:
 def selected_variants() -> dict[str, str]:
     """Name of the variant that each operator's kernels run: a lower one than `selected_variant` where it has none for that.
 
-    Convolutions of several groups, which have kernels of their own, are `lut_conv2d_grouped`.
+    Kernels that an operator has besides follow its name, as in `lut_conv2d_float` and `lut_conv2d_float_grouped`.
 
     Raises:
         RuntimeUnavailableError: the library is missing, or EDGECOMP_FORCE_ISA is unknown or cannot run on this CPU.
@@ -275,7 +275,7 @@ def lut_conv2d(
         x: float32 `[batch, in_channels, height, width]`.
         factor: a `lut` factor of shape `(out_channels, kernel_h * kernel_w * ceil32(in_channels / groups))`.
         conv: the geometry.
-        compute: as for `lut_matmul`; convolutions of several groups compute in float.
+        compute: `int8` (images on a grid each, lut.md "Convolution") or `float`.
         bias: float32 `[out_channels]`.
         addend: of the output's shape, added before the activation.
         activation: of `edgecomp.ops.ACTIVATIONS`.
@@ -296,16 +296,18 @@ def lut_narrow_conv2d(
     factor: Factor,
     conv: ConvParams,
     *,
+    compute: Compute,
     bias: Floats | None = None,
     addend: Floats | None = None,
     activation: str = "none",
 ) -> Floats:
-    """Two-dimensional convolution in float by a factor with columns (kernel row, kernel column, channel of the group).
+    """Two-dimensional convolution by a factor with columns (kernel row, kernel column, channel of the group).
 
     Args:
         x: float32 `[batch, in_channels, height, width]`.
         factor: a `lut_narrow` factor of shape `(out_channels, kernel_h * kernel_w * in_channels / groups)`.
         conv: the geometry.
+        compute: as for `lut_conv2d`; convolutions of several groups compute in float.
         bias: float32 `[out_channels]`.
         addend: float32, of the output's shape.
         activation: of `edgecomp.ops.ACTIVATIONS`.
@@ -318,7 +320,7 @@ def lut_narrow_conv2d(
 
     """
     others = {"bias": _optional_floats(bias), "addend": _optional_floats(addend)}
-    return run(LUT_NARROW_CONV2D, _floats(x), factor, **others, **conv.attributes, activation=activation)
+    return run(LUT_NARROW_CONV2D, _floats(x), factor, **others, **conv.attributes, compute=compute, activation=activation)
 
 
 @cache

@@ -238,11 +238,11 @@ LUT_NARROW_CONV2D = Operator(
     LUT_NARROW,
     first=OpInput("x", "float32", "[batch, in_channels, height, width]"),
     inputs_after=(_BIAS, _IMAGE_ADDEND),
-    attributes_after=(_ACTIVATION, *_GEOMETRY),
+    attributes_after=(_COMPUTE, _ACTIVATION, *_GEOMETRY),
     output=OpInput("y", "float32", "[batch, N, out_height, out_width]"),
     in_place="addend",
     meaning="y = activation(w * x + bias + addend)\n"
-    "a convolution in float32; columns of w are (kernel row, kernel column, channel of the group)",
+    "a convolution, of several groups in float32; columns of w are (kernel row, kernel column, channel of the group)",
 )
 
 # Attention with a cache of keys and values. A row of the cache is what one head has for one token: head_size float32 or float16, or

@@ -142,13 +142,14 @@ bool ImageBytes(const ec_conv2d& conv, int64_t n, size_t* in_bytes, size_t* out_
   return *in_bytes <= kMostBytes && *out_bytes <= kMostBytes / 16;
 }
 
-void NarrowConv2d(int64_t n, int64_t k, int32_t bits, const ec_conv2d& conv, const ec_parallel* parallel, Input* input) {
+void NarrowConv2d(int64_t n, int64_t k, int32_t bits, const ec_conv2d& conv, ec_compute compute, const ec_parallel* parallel,
+                  Input* input) {
   ec_lut_narrow_factor factor{sizeof(factor), bits, n, k, input->Value<int8_t>(), nullptr, nullptr, nullptr};
   const uint8_t placeholder = 0;
   factor.codes = factor.row_scale = &placeholder;
   factor.codebook = bits < 7 ? reinterpret_cast<const int8_t*>(&placeholder) : nullptr;
   size_t in_bytes = 0, out_bytes = 0, workspace_bytes = 0;
-  if (ec_lut_narrow_conv2d_workspace_bytes(&factor, &conv, parallel, &workspace_bytes) != EC_OK) return;
+  if (ec_lut_narrow_conv2d_workspace_bytes(&factor, &conv, compute, parallel, &workspace_bytes) != EC_OK) return;
   if (workspace_bytes > kMostBytes || !ImageBytes(conv, n, &in_bytes, &out_bytes)) return;
   const auto weights = static_cast<size_t>(n * k);
   const Buffer codes((weights * static_cast<size_t>(bits >= 7 ? 8 : bits) + 7) / 8, input);
@@ -159,7 +160,7 @@ void NarrowConv2d(int64_t n, int64_t k, int32_t bits, const ec_conv2d& conv, con
   ec_lut_narrow_check(&factor);
   const Buffer x(in_bytes, input), y(out_bytes, nullptr), workspace(workspace_bytes, nullptr);
   const RandomEpilogue epilogue(n, out_bytes / 4, /*may_be_gated=*/false, input);
-  ec_lut_narrow_conv2d(&factor, &conv, x.as<float>(), &epilogue.value, y.as<float>(), parallel, workspace.as<void>(),
+  ec_lut_narrow_conv2d(&factor, &conv, x.as<float>(), &epilogue.value, y.as<float>(), compute, parallel, workspace.as<void>(),
                        workspace_bytes);
 }
 
@@ -213,7 +214,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     factor.block_size = 32;
     factor.tiles = (factor.n + 15) / 16 + (permuted ? 1 : 0);
     if (factor.bits >= 7) factor.books = 1;
-    NarrowConv2d(factor.n, conv.kernel_h * conv.kernel_w * (conv.in_channels / conv.group), factor.bits, conv, parallel, &input);
+    NarrowConv2d(factor.n, conv.kernel_h * conv.kernel_w * (conv.in_channels / conv.group), factor.bits, conv, compute, parallel,
+                 &input);
   }
 
   // Whether there is a row_index decides what sizes are allowed; no array is read yet.

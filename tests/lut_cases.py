@@ -118,7 +118,12 @@ def check_all() -> int:
         checks += 2
         for bits in range(1, 9):
             narrow = narrow_factor(outputs, conv, bits=bits)
-            assert_close(native.lut_narrow_conv2d(x, narrow, conv, bias=bias), conv2d(x, narrow, conv, bias), 1e-5, (conv, bits))
+            assert_close(
+                native.lut_narrow_conv2d(x, narrow, conv, compute="float", bias=bias),
+                conv2d(x, narrow, conv, bias),
+                1e-5,
+                (conv, bits),
+            )
             checks += 1
     return checks + check_empty(rng)
 
@@ -144,7 +149,7 @@ def check_empty(rng: np.random.Generator) -> int:
                 checks += case.check(run, name)
                 narrow = narrow_factor(outputs, conv)
                 checks += case.check(
-                    functools.partial(native.lut_narrow_conv2d, factor=narrow, conv=conv, bias=bias[:outputs]), name
+                    functools.partial(native.lut_narrow_conv2d, factor=narrow, conv=conv, compute="int8", bias=bias[:outputs]), name
                 )
     return checks
 

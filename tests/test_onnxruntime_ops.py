@@ -174,9 +174,10 @@ def test_conv2d(rng: np.random.Generator, conv: ConvParams, outputs: int) -> Non
 def test_narrow_conv2d(rng: np.random.Generator, conv: ConvParams, outputs: int, bits: int) -> None:
     factor = narrow_factor(outputs, conv, bits=bits)
     x, bias = rng.standard_normal((2, conv.in_channels, 9, 11)).astype(np.float32), rng.standard_normal(outputs).astype(np.float32)
-    attributes = attributes_of(LUT_NARROW_CONV2D, factor, conv)
-    model = make_model(LUT_NARROW_CONV2D, factor, ["batch", "c", "h", "w"], bias=bias, **attributes)
-    assert_close(run(model, x, threads=2), conv2d(x, factor, conv, bias), 1e-5, bits)
+    for compute, tolerance in (("float", 1e-5), ("int8", 0.03)):
+        attributes = attributes_of(LUT_NARROW_CONV2D, factor, conv, compute)
+        model = make_model(LUT_NARROW_CONV2D, factor, ["batch", "c", "h", "w"], bias=bias, **attributes)
+        assert_close(run(model, x, threads=2), conv2d(x, factor, conv, bias), tolerance, (compute, bits))
 
 
 def test_bad_narrow_factors_are_refused_at_load() -> None:

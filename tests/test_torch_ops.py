@@ -147,15 +147,25 @@ def patches_of(image: np.ndarray, params: ConvParams) -> tuple[np.ndarray, tuple
     return np.stack(patches), (height, width)
 
 
+def on_grid(image: np.ndarray) -> np.ndarray:
+    """An image after the quantisation of lut.md "Convolution", from its formulas."""
+    least, most = np.minimum(image.min(), 0), np.maximum(image.max(), 0)
+    inverse = np.float32(255) / (most - least)
+    zero = np.rint(-least * inverse)
+    q = np.minimum(np.rint(image * inverse) + zero, 255)
+    grid: np.ndarray = (q - zero) * ((most - least) / np.float32(255))
+    return grid
+
+
 @pytest.mark.parametrize("name", ["pointwise", "strided", "lopsided"])
-def test_int8_convolution_is_the_matmul_over_patches(name: str) -> None:
+def test_int8_convolution_is_the_matmul_over_patches_of_images_on_their_grid(name: str) -> None:
     n, params = CONVOLUTIONS[name]
     factor = conv_factor(n, params, bits=4)
     inputs, bias = x(2, params.in_channels, 9, 11), x(n)
     expected = []
     for image in inputs.numpy():
-        patches, (height, width) = patches_of(image, params)
-        expected.append(lut.matmul(patches, factor, compute="int8", bias=bias.numpy()).T.reshape(n, height, width))
+        patches, (height, width) = patches_of(on_grid(image), params)
+        expected.append(lut.matmul(patches, factor, compute="float", bias=bias.numpy()).T.reshape(n, height, width))
     got = run_conv(factor, params, inputs, bias, "int8")
     np.testing.assert_allclose(got, np.stack(expected), rtol=1e-4, atol=1e-5)
 

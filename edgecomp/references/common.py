@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edgecomp.errors import FormatError
 from edgecomp.ops import ACTIVATIONS
+from edgecomp.tensor import COMPUTE_MODES
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,34 @@ def conv_output(
         for axis in range(2)
     ]
     return [max(0, length) if x.shape[2 + axis] == 0 else length for axis, length in enumerate(lengths)]
+
+
+def quantize_dequantize_images(x: Tensor) -> Tensor:
+    """`x [batch, ...]` after the int8 quantisation of whole images of lut.md "Convolution"."""
+    if x.numel() == 0:
+        return x
+    images = x.reshape(len(x), -1)
+    least, most = images.amin(1, keepdim=True).clamp(max=0), images.amax(1, keepdim=True).clamp(min=0)
+    width = most - least
+    finite = torch.isfinite(width)
+    usable = finite & (width >= 1e-30)
+    inverse = torch.where(usable, 255.0 / width, 0.0)
+    zero = torch.round(-least * inverse)
+    q = torch.where(usable, torch.round(images * inverse) + zero, 0.0).clamp(max=255)
+    step = torch.where(finite, width / 255.0, torch.nan)
+    return ((q - torch.where(usable, zero, 0.0)) * step).reshape(x.shape)
+
+
+def check_compute(compute: str) -> str:
+    """The compute mode, if there is one of that name."""
+    if compute not in COMPUTE_MODES:
+        raise FormatError(f"compute must be one of {', '.join(COMPUTE_MODES)}, got {compute!r}")
+    return compute
+
+
+def images_for(x: Tensor, compute: str) -> Tensor:
+    """What a convolution multiplies: images as they are, or on their grids."""
+    return quantize_dequantize_images(x) if check_compute(compute) == "int8" else x
 
 
 def convolved(

@@ -9,8 +9,16 @@ from torch import Tensor
 
 from edgecomp.errors import FormatError
 from edgecomp.formats import lut
-from edgecomp.references.common import Reference, activated, added, conv_output, convolved, fake_conv2d
-from edgecomp.tensor import COMPUTE_MODES
+from edgecomp.references.common import (
+    Reference,
+    activated,
+    added,
+    check_compute,
+    conv_output,
+    convolved,
+    fake_conv2d,
+    images_for,
+)
 
 
 def decode(
@@ -60,9 +68,7 @@ def quantize_dequantize(x: Tensor, block_size: int) -> Tensor:
 
 
 def _prepared(x: Tensor, compute: str, block_size: int) -> Tensor:
-    if compute not in COMPUTE_MODES:
-        raise FormatError(f"compute must be one of {', '.join(COMPUTE_MODES)}, got {compute!r}")
-    return quantize_dequantize(x, block_size) if compute == "int8" else x
+    return quantize_dequantize(x, block_size) if check_compute(compute) == "int8" else x
 
 
 def _lut_matmul(
@@ -165,16 +171,7 @@ def _lut_conv2d(
     weights = decode(codes, codebooks, tile_book, scales, row_scale, row_index, shape=(N, K), bits=bits)
     channels = x.shape[1] // group
     kernel = weights.reshape(N, *kernel_shape, -1)[..., :channels].permute(0, 3, 1, 2)
-    if compute == "float" or group > 1:
-        return activated(added(convolved(x, kernel, bias, strides, pads, dilations, group), addend), activation)
-    # Quantised per block of a patch in the factor's column order, as the kernel does.
-    top, left, bottom, right = pads
-    padded = torch.nn.functional.pad(x, (left, right, top, bottom))
-    patches = torch.nn.functional.unfold(padded, tuple(kernel_shape), tuple(dilations), 0, tuple(strides))
-    patches = patches.reshape(len(x), channels, -1, patches.shape[-1]).permute(0, 3, 2, 1)
-    patches = torch.nn.functional.pad(patches, (0, K // (kernel_shape[0] * kernel_shape[1]) - channels))
-    y = torch.nn.functional.linear(_prepared(patches.flatten(2), compute, block_size), weights, bias)
-    return activated(added(y.transpose(1, 2).reshape(len(x), N, height, width), addend), activation)
+    return activated(added(convolved(images_for(x, compute), kernel, bias, strides, pads, dilations, group), addend), activation)
 
 
 def _fake_matmul(x: Tensor, *_: Tensor | None, N: int, gated: int, **__: object) -> Tensor:

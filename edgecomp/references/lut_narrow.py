@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edgecomp.formats import lut_narrow
 from edgecomp.formats.lut import storage_bits
-from edgecomp.references.common import Reference, activated, added, conv_output, convolved, fake_conv2d
+from edgecomp.references.common import Reference, activated, added, conv_output, convolved, fake_conv2d, images_for
 
 
 def decode_narrow(
@@ -45,6 +45,7 @@ def _lut_narrow_conv2d(
     K: int,
     bits: int,
     exponent: int,
+    compute: str,
     activation: str,
     kernel_shape: Sequence[int],
     strides: Sequence[int],
@@ -57,7 +58,7 @@ def _lut_narrow_conv2d(
         return x.new_empty(len(x), N, height, width)
     weights = decode_narrow(codes, codebook, row_scale, shape=(N, K), bits=bits, exponent=exponent)
     kernel = weights.reshape(N, *kernel_shape, -1).permute(0, 3, 1, 2)
-    z = convolved(x, kernel, bias, strides, pads, dilations, group)
+    z = convolved(images_for(x, compute if group == 1 else "float"), kernel, bias, strides, pads, dilations, group)
     return activated(added(z, addend), activation)
 
 

@@ -1,4 +1,5 @@
 // The format `lut_narrow`: its binder and its operator.
+#include "kernels/lut_conv2d/pixel_products.h"
 #include "kernels/lut_narrow/lut_narrow.h"
 #include "kernels/lut_narrow/tap_sums.h"
 #include "ops/call_parts.h"
@@ -54,6 +55,8 @@ ec_conv2d GeometryOf(const OpCall& call) {
   return ConvolutionOf(call, call.input(lut_narrow_conv2d::kX).shape, lut_narrow_conv2d::kKernelShape);
 }
 
+ec_compute ComputeOf(const OpCall& call) { return static_cast<ec_compute>(call.integer(lut_narrow_conv2d::kCompute)); }
+
 bool OutputShape(const OpCall& call, const Shape& x, Shape* output, Message* message) {
   return ConvolutionShape(call, x, lut_narrow_conv2d::kKernelShape, call.integer(lut_narrow::kN), output, message);
 }
@@ -64,7 +67,8 @@ bool Prepare(const OpCall& call, const Factor& factor, const ec_parallel* parall
     return false;
   }
   const ec_conv2d conv = GeometryOf(call);
-  return Planned(ec_lut_narrow_conv2d_workspace_bytes(&NarrowOf(factor), &conv, parallel, &plan->workspace_bytes), message);
+  return Planned(ec_lut_narrow_conv2d_workspace_bytes(&NarrowOf(factor), &conv, ComputeOf(call), parallel, &plan->workspace_bytes),
+                 message);
 }
 
 ec_status Run(const OpCall& call, const Factor& factor, const OpPlan& plan, const ec_parallel* parallel, void* workspace, void* y) {
@@ -72,13 +76,13 @@ ec_status Run(const OpCall& call, const Factor& factor, const OpPlan& plan, cons
   const ec_epilogue epilogue =
       EpilogueOf(call, lut_narrow_conv2d::kBias, lut_narrow_conv2d::kAddend, lut_narrow_conv2d::kActivation, /*gated=*/0);
   return ec_lut_narrow_conv2d(&NarrowOf(factor), &conv, call.input(lut_narrow_conv2d::kX).as<float>(), &epilogue,
-                              static_cast<float*>(y), parallel, workspace, plan.workspace_bytes);
+                              static_cast<float*>(y), ComputeOf(call), parallel, workspace, plan.workspace_bytes);
 }
 
 }  // namespace
 
-constexpr OpKernel kKernels[] = {{"lut_narrow_conv2d", TapSumsIsaFor}};
+constexpr OpKernel kKernels[] = {{"lut_narrow_conv2d", TapSumsIsaFor}, {"lut_narrow_conv2d_int8", PixelProductsIsaFor}};
 
-const Op kLutNarrowConv2D = {&lut_narrow_conv2d::kSchema, &kBinder, OutputShape, Prepare, Run, kKernels, 1};
+const Op kLutNarrowConv2D = {&lut_narrow_conv2d::kSchema, &kBinder, OutputShape, Prepare, Run, kKernels, 2};
 
 }  // namespace edgecomp

@@ -107,11 +107,13 @@ ec_status RunConv(const OpCall& call, const Factor& factor, const OpPlan& plan, 
 }  // namespace
 
 constexpr OpKernel kMatMulKernels[] = {{"lut_matmul", LutMatMulIsaFor}};
-// A product of pixels by the factor where there is one group of channels.
-constexpr OpKernel kConv2dKernels[] = {{"lut_conv2d", LutMatMulIsaFor}, {"lut_conv2d_grouped", [](Isa) { return Isa::kRef; }}};
+// In float a product of pixels by the factor where there is one group of channels.
+constexpr OpKernel kConv2dKernels[] = {{"lut_conv2d", PixelProductsIsaFor},
+                                       {"lut_conv2d_float", LutMatMulIsaFor},
+                                       {"lut_conv2d_float_grouped", [](Isa) { return Isa::kRef; }}};
 
 const Op kLutMatMul = {&lut_matmul::kSchema, &kLutBinder, MatMulShape, PrepareMatMul, RunMatMul, kMatMulKernels, 1};
 const Op kLutGather = {&lut_gather::kSchema, &kLutBinder, GatherShape, PrepareGather, RunGather};
-const Op kLutConv2D = {&lut_conv2d::kSchema, &kLutBinder, Conv2dShape, PrepareConv2d, RunConv, kConv2dKernels, 2};
+const Op kLutConv2D = {&lut_conv2d::kSchema, &kLutBinder, Conv2dShape, PrepareConv2d, RunConv, kConv2dKernels, 3};
 
 }  // namespace edgecomp

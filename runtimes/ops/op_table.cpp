@@ -102,6 +102,7 @@ constexpr AttributeSchema kAttributeSchemas[] = {
     {"K", AttributeKind::kInt, 1, nullptr},
     {"bits", AttributeKind::kInt, 1, nullptr},
     {"exponent", AttributeKind::kInt, 1, nullptr},
+    {"compute", AttributeKind::kChoice, 2, kComputeChoices},
     {"activation", AttributeKind::kChoice, 6, kActivationChoices},
     {"kernel_shape", AttributeKind::kInts, 2, nullptr},
     {"strides", AttributeKind::kInts, 2, nullptr},

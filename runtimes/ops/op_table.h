@@ -44,7 +44,7 @@ extern const OpSchema kSchema;
 
 namespace lut_narrow_conv2d {
 enum : size_t { kX, kCodes, kCodebook, kRowScale, kBias, kAddend, kInputs };
-enum : size_t { kN, kK, kBits, kExponent, kActivation, kKernelShape, kStrides, kPads, kDilations, kGroup, kAttributes };
+enum : size_t { kN, kK, kBits, kExponent, kCompute, kActivation, kKernelShape, kStrides, kPads, kDilations, kGroup, kAttributes };
 extern const OpSchema kSchema;
 }  // namespace lut_narrow_conv2d
 

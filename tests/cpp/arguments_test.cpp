@@ -236,13 +236,14 @@ TEST(EveryOperatorHasAVariant) {
     return std::string(name == nullptr ? "" : name);
   };
   CHECK(variant_of("lut_matmul") == selected);  // it has kernels for every instruction set
-  CHECK(variant_of("lut_conv2d") == selected);
+  CHECK(variant_of("lut_conv2d_float") == selected);
   CHECK(variant_of("lut_gather") == "ref");
-  CHECK(variant_of("lut_conv2d_grouped") == "ref");
+  CHECK(variant_of("lut_conv2d_float_grouped") == "ref");
+  CHECK(variant_of("lut_conv2d") == variant_of("lut_narrow_conv2d_int8"));
 
   int32_t kernels = 0;
   for (; ec_kernel_name(kernels) != nullptr; ++kernels) CHECK(!variant_of(ec_kernel_name(kernels)).empty());
-  CHECK(kernels == 11 && ec_kernel_name(-1) == nullptr);
+  CHECK(kernels == 13 && ec_kernel_name(-1) == nullptr);
 
   const char* name = selected;
   CHECK(ec_variant_of("lut_softmax", &name) == EC_ERR_OPERATOR && name == nullptr);

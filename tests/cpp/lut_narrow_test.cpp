@@ -17,17 +17,18 @@ const std::string kVectors = EDGECOMP_VECTORS "/lut_narrow";
 
 // Runs a convolution and checks the guards around its output and workspace.
 std::vector<float> Convolve(const ec_lut_narrow_factor& factor, const ec_conv2d& conv, const std::vector<float>& x,
-                            const float* bias, const ec_parallel* parallel) {
+                            const float* bias, const ec_parallel* parallel, ec_compute compute = EC_COMPUTE_FLOAT) {
   const ec_epilogue epilogue = {sizeof(epilogue), bias, nullptr, EC_ACTIVATION_NONE, 0};
   int64_t height = 0, width = 0;
   size_t bytes = 0;
   CHECK(ec_conv2d_output_size(&conv, &height, &width) == EC_OK);
-  if (!CHECK(ec_lut_narrow_conv2d_workspace_bytes(&factor, &conv, parallel, &bytes) == EC_OK)) return {};
+  if (!CHECK(ec_lut_narrow_conv2d_workspace_bytes(&factor, &conv, compute, parallel, &bytes) == EC_OK)) return {};
   Guarded<uint8_t> workspace(static_cast<int64_t>(bytes));
   Guarded<float> y(conv.batch * factor.n * height * width), input(x);
-  CHECK(ec_lut_narrow_conv2d(&factor, &conv, input.data(), &epilogue, y.data(), parallel, workspace.data(), bytes) == EC_OK);
+  CHECK(ec_lut_narrow_conv2d(&factor, &conv, input.data(), &epilogue, y.data(), compute, parallel, workspace.data(), bytes) ==
+        EC_OK);
   CHECK(y.GuardsIntact() && workspace.GuardsIntact());
-  CHECK(ec_lut_narrow_conv2d(&factor, &conv, input.data(), &epilogue, y.data(), parallel, workspace.data(), bytes - 1) ==
+  CHECK(ec_lut_narrow_conv2d(&factor, &conv, input.data(), &epilogue, y.data(), compute, parallel, workspace.data(), bytes - 1) ==
         EC_ERR_WORKSPACE);
   return std::vector<float>(y.data(), y.data() + y.bytes() / sizeof(float));
 }
@@ -155,6 +156,22 @@ TEST(NarrowConvolutionsMatchADirectSum) {
   }
 }
 
+// Of one group in int8, of several in float.
+TEST(NarrowConvolutionsComputeInInt8) {
+  Random random(25);
+  for (const ConvCase& test : kCases) {
+    const ec_conv2d& c = test.conv;
+    const RandomNarrow factor(test.outputs, c.kernel_h * c.kernel_w * (c.in_channels / c.group), test.bits, &random);
+    const std::vector<float> x = random.Reals(c.batch * c.in_channels * c.height * c.width), bias = random.Reals(test.outputs);
+    const std::vector<float> exact = Convolve(factor.view, c, x, bias.data(), nullptr);
+    const std::vector<float> one = Convolve(factor.view, c, x, bias.data(), nullptr, EC_COMPUTE_INT8);
+    CHECK_MESSAGE(RelativeDifference(one, exact) < 0.02, "case of %lld outputs, group %lld: %g",
+                  static_cast<long long>(test.outputs), static_cast<long long>(c.group), RelativeDifference(one, exact));
+    CHECK((one == exact) == (c.group > 1));
+    CHECK(Convolve(factor.view, c, x, bias.data(), TwoThreads(), EC_COMPUTE_INT8) == one);
+  }
+}
+
 // Bit for bit the convolution and an addition behind it, also in the addend's place.
 TEST(NarrowConvolutionsAddToWhatIsThere) {
   Random random(24);
@@ -166,11 +183,12 @@ TEST(NarrowConvolutionsAddToWhatIsThere) {
     std::vector<float> sum = random.Reals(static_cast<int64_t>(expected.size())), apart(sum.size());
     for (size_t i = 0; i < sum.size(); ++i) expected[i] += sum[i];
     size_t bytes = 0;
-    CHECK(ec_lut_narrow_conv2d_workspace_bytes(&factor.view, &c, nullptr, &bytes) == EC_OK);
+    CHECK(ec_lut_narrow_conv2d_workspace_bytes(&factor.view, &c, EC_COMPUTE_FLOAT, nullptr, &bytes) == EC_OK);
     std::vector<uint8_t> workspace(bytes);
     for (float* y : {apart.data(), sum.data()}) {
       const ec_epilogue epilogue = {sizeof(epilogue), nullptr, sum.data(), EC_ACTIVATION_NONE, 0};
-      CHECK(ec_lut_narrow_conv2d(&factor.view, &c, x.data(), &epilogue, y, nullptr, workspace.data(), bytes) == EC_OK);
+      CHECK(ec_lut_narrow_conv2d(&factor.view, &c, x.data(), &epilogue, y, EC_COMPUTE_FLOAT, nullptr, workspace.data(), bytes) ==
+            EC_OK);
       CHECK(std::memcmp(y, expected.data(), expected.size() * sizeof(float)) == 0);
     }
   }
@@ -188,8 +206,8 @@ TEST(TapSumsOfEveryInstructionSetAgree) {
     for (int64_t outputs = 1; outputs <= kTapOutputs; ++outputs) {
       const auto sums_of = [&](Isa isa) {
         Guarded<float> out(outputs * stride);
-        TapSumsKernelsFor(isa).run({in.data(), offsets.data(), weights.data(), kTaps, outputs == 2 ? nullptr : bias.data(), outputs,
-                                    length, out.data(), stride});
+        TapSumsKernelsFor(isa).run({in.data(), offsets.data(), weights.data(), kTaps, outputs == 2 ? nullptr : bias.data(),
+                                    length % 2 == 0, outputs, length, out.data(), stride});
         CHECK(out.GuardsIntact());
         std::vector<float> sums;
         for (int64_t o = 0; o < outputs; ++o) sums.insert(sums.end(), out.data() + o * stride, out.data() + o * stride + length);
@@ -212,7 +230,7 @@ TEST(BadNarrowFactorsAreRefused) {
     ec_lut_narrow_factor view = factor.view;
     spoil(&view);
     size_t bytes = 0;
-    return ec_lut_narrow_conv2d_workspace_bytes(&view, &conv, nullptr, &bytes);
+    return ec_lut_narrow_conv2d_workspace_bytes(&view, &conv, EC_COMPUTE_FLOAT, nullptr, &bytes);
   };
   CHECK(status_of([](ec_lut_narrow_factor*) {}) == EC_OK);
   CHECK(status_of([](ec_lut_narrow_factor* f) { f->size = 1; }) == EC_ERR_STRUCT_SIZE);

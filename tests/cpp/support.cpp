@@ -16,6 +16,15 @@ std::vector<float> Random::Reals(int64_t count) {
   return values;
 }
 
+void RandomFactor::LimitEntries(int32_t largest) {
+  int8_t* entries = codebooks_->data();
+  for (int64_t i = 0; i < view_.books << view_.bits; ++i) entries[i] = static_cast<int8_t>(entries[i] % (largest + 1));
+}
+
+void RandomFactor::FillEntries(int32_t entry) {
+  std::memset(codebooks_->data(), entry, static_cast<size_t>(view_.books << view_.bits));
+}
+
 RandomFactor::RandomFactor(const FactorShape& shape, Random* random) {
   const bool wide = shape.bits >= 7;
   const int64_t planes = wide ? 8 : shape.bits;

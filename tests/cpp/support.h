@@ -94,6 +94,9 @@ class RandomFactor {
   RandomFactor(const FactorShape& shape, Random* random);
   const ec_lut_factor& view() const { return view_; }
   ec_lut_factor* mutable_view() { return &view_; }
+  // Brings the codebooks' entries within a magnitude, or makes all of them it; not for 7 and 8 bits.
+  void LimitEntries(int32_t largest);
+  void FillEntries(int32_t entry);
 
  private:
   std::unique_ptr<Guarded<uint8_t>> codes_;

@@ -184,13 +184,13 @@ EC_API ec_status ec_lut_narrow_check_sizes(const ec_lut_narrow_factor* factor);
 /* Checks sizes and every value, once per factor. */
 EC_API ec_status ec_lut_narrow_check(const ec_lut_narrow_factor* factor);
 
-/* A convolution in float whose columns are ordered (kernel row, kernel column, channel of the group), without padding. The
- * workspace holds all weights as float32 and, for each task, a padded copy of some of the input. */
-EC_API ec_status ec_lut_narrow_conv2d_workspace_bytes(const ec_lut_narrow_factor* factor, const ec_conv2d* conv,
+/* A convolution whose columns are ordered (kernel row, kernel column, channel of the group), without padding; several groups
+ * compute in float. In float the workspace holds all weights and, for each task, a padded copy of some of the input. */
+EC_API ec_status ec_lut_narrow_conv2d_workspace_bytes(const ec_lut_narrow_factor* factor, const ec_conv2d* conv, ec_compute compute,
                                                       const ec_parallel* parallel, size_t* bytes);
 EC_API ec_status ec_lut_narrow_conv2d(const ec_lut_narrow_factor* factor, const ec_conv2d* conv, const float* x,
-                                      const ec_epilogue* epilogue, float* y, const ec_parallel* parallel, void* workspace,
-                                      size_t workspace_bytes);
+                                      const ec_epilogue* epilogue, float* y, ec_compute compute, const ec_parallel* parallel,
+                                      void* workspace, size_t workspace_bytes);
 
 /* Any operator of edgecomp/operators.md by its name, on tensors: for callers that have tensors and not factors, as a runtime's
  * adapter. Everything is checked in every call. */
@@ -227,7 +227,7 @@ EC_API const char* ec_variant_name(int32_t index);  /* null outside [0, count) *
 EC_API int32_t ec_variant_available(int32_t index); /* 1 where this CPU can run it */
 /* The variant that runs: the first available, or what EDGECOMP_FORCE_ISA names (read once per process). */
 EC_API ec_status ec_variant_selected(const char** name);
-/* Kernels that have variants, by the names of their operators; convolutions of several groups are "lut_conv2d_grouped". */
+/* Kernels that have variants, by the names of their operators; those that one has besides follow its name ("lut_conv2d_float"). */
 EC_API const char* ec_kernel_name(int32_t index); /* null behind the last */
 /* The variant that a kernel runs, which is a lower one where it has none for the selected. */
 EC_API ec_status ec_variant_of(const char* kernel, const char** name);

@@ -1,9 +1,11 @@
-// The public functions of lut_conv2d, and the convolution of one group: a product of output pixels by the factor.
+// The public functions of lut_conv2d, the tiles of its int8 convolution, and the float one of one group: a product of output pixels
+// by the factor.
 #include "kernels/lut_conv2d/lut_conv2d.h"
 
 #include <cstring>
 
 #include "core/checked_math.h"
+#include "kernels/lut_conv2d/pixel_products.h"
 #include "kernels/lut_matmul/lut_matmul_driver.h"
 
 namespace edgecomp {
@@ -36,18 +38,50 @@ struct PixelRows {
   }
 };
 
+int32_t DecodeTile(const void* context, int64_t tile, uint8_t* panel, float* scales, float* row_scale) {
+  const auto& [factor, layout, kernels] = *static_cast<const LutTiles*>(context);
+  const int8_t* codebook = factor->codebooks + factor->tile_book[tile] * layout->entries;
+  const int8_t* tile_scales = factor->scales + tile * layout->blocks * kTileRows;
+  LutTables tables;
+  tables.largest = INT8_MAX;
+  if (layout->planes < 8) MakeLutTables(codebook, layout->planes, &tables);
+  kernels->decode[layout->planes]({factor->codes + tile * layout->tile_code_bytes(), tile_scales, codebook, &tables}, layout->spans,
+                                  Panel::kPlain, panel);
+  for (int64_t i = 0; i < layout->blocks * kTileRows; ++i) scales[i] = static_cast<float>(tile_scales[i]);
+  std::memcpy(row_scale, factor->row_scale + tile * kTileRows, kTileRows * sizeof(float));
+  return tables.largest;
+}
+
 }  // namespace
+
+TileSource TilesOf(const LutTiles& tiles, const Conv2dGeometry& geometry) {
+  const ec_lut_factor& factor = *tiles.factor;
+  return {&tiles,
+          DecodeTile,
+          factor.n,
+          tiles.layout->tiles,
+          tiles.layout->blocks,
+          factor.block_size / kQuadBytes,
+          geometry.padded_channels / kQuadBytes,
+          factor.row_index};
+}
 
 ec_status PlanConv2d(const ec_lut_factor* factor, const ec_conv2d* conv, const ec_epilogue* epilogue, ec_compute compute,
                      const ec_parallel* parallel, Conv2dPlan* plan) {
-  LutLayout layout;
+  LutLayout& layout = plan->layout;
   ec_status status = CheckedLutLayout(factor, &layout);
   if (status == EC_OK) status = MakeConv2dGeometry(factor->n, factor->k, kSpanColumns, conv, &plan->geometry);
   if (status == EC_OK) status = CheckEpilogue(epilogue, factor->n);
   if (status != EC_OK) return status;
   if (epilogue != nullptr && epilogue->gated != 0) return EC_ERR_ATTRIBUTE;
   if (compute != EC_COMPUTE_FLOAT && compute != EC_COMPUTE_INT8) return EC_ERR_COMPUTE;
-  plan->product.layout = layout;
+  plan->compute = compute;
+  if (compute == EC_COMPUTE_INT8) {
+    const LutTiles tiles = {factor, &layout, nullptr};
+    status = PlanInt8Conv2d(TilesOf(tiles, plan->geometry), &plan->geometry, parallel, &plan->int8);
+    plan->workspace_bytes = plan->int8.workspace_bytes;
+    return status;
+  }
   if (conv->group > 1) return GroupedConv2dWorkspace(layout, parallel, &plan->workspace_bytes);
   status = MakeLutMatMulPlan(*factor, layout, plan->geometry.out_pixels(), compute, parallel, /*needs_scratch=*/true,
                              /*gated=*/false, &plan->product);
@@ -69,8 +103,13 @@ ec_status RunConv2d(const ec_lut_factor& factor, const Conv2dPlan& plan, const f
   const LutMatMulKernels& kernels = LutMatMulKernelsFor(isa);
   const ec_epilogue none = {sizeof(none), nullptr, nullptr, EC_ACTIVATION_NONE, 0};
   const ec_epilogue& e = epilogue != nullptr ? *epilogue : none;
+  if (plan.compute == EC_COMPUTE_INT8) {
+    const LutTiles tiles = {&factor, &plan.layout, &kernels};
+    RunInt8Conv2d(TilesOf(tiles, geometry), geometry, plan.int8, PixelProductsFor(isa), kernels, x, e, y, parallel, workspace);
+    return EC_OK;
+  }
   if (conv.group > 1) {
-    RunGroupedConv2d(factor, plan.product.layout, geometry, x, e, kernels, y, parallel, workspace);
+    RunGroupedConv2d(factor, plan.layout, geometry, x, e, kernels, y, parallel, workspace);
     return EC_OK;
   }
   const int64_t pixels = geometry.out_pixels();

@@ -54,8 +54,9 @@ struct BlockCount {
 // With more rows of x than this, decoding to memory once beats decoding in registers for every few rows.
 constexpr int64_t kMostDirectRows = 4;
 
-// What a panel is decoded for: each variant lays it out as its product takes it.
-enum class Panel { kInt8, kFloat };
+// What a panel is decoded for. For kInt8 each variant lays it out as gemm_int8 takes it; kPlain are signed bytes in the order
+// above, in every variant.
+enum class Panel { kInt8, kPlain };
 
 struct LutMatMulKernels {
   // Quantises `count` (1 to block_size) values by the rule of lut.md and fills up with zeros to block_size.

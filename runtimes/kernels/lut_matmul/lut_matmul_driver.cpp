@@ -229,7 +229,7 @@ class Product {
       const BlockCount chunk = ChunkAt(b);
       const LutTile from_chunk = FromBlock(tile, b);
       const float* x = reinterpret_cast<const float*>(workspace_ + plan_.values) + ValueIndex(b, rows.first);
-      kernels_.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, Panel::kFloat, panel);
+      kernels_.decode[layout_.planes](from_chunk, chunk.blocks * chunk.spans_per_block, Panel::kPlain, panel);
       kernels_.gemm_float(panel, from_chunk.scales, x, rows.last - rows.first, chunk, sums);
     }
   }

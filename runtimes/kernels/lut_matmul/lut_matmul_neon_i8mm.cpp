@@ -18,7 +18,7 @@ constexpr int kPairGroupBytes = kTileRows * kPairColumns;
 
 template <int kPlanes>
 void Decode(const LutTile& tile, int64_t spans, Panel kind, uint8_t* panel) {
-  if (kind == Panel::kFloat) return Base::Decode<kPlanes>(tile, spans, kind, panel);
+  if (kind == Panel::kPlain) return Base::Decode<kPlanes>(tile, spans, kind, panel);
   const NeonSpanDecoder<I8mm, kPlanes> decoder(tile.tables);
   const uint8_t* codes = tile.codes;
   for (int64_t s = 0; s < spans; ++s, panel += kColumnGroups * kPlaneBytes) {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/checked_math.h"
+#include "kernels/lut/lut_layout.h"
 
 namespace edgecomp {
 namespace {
@@ -91,6 +92,33 @@ void DecodeNarrowRows(const ec_lut_narrow_factor& factor, const LutNarrowLayout&
     const float step = StepOf(factor.row_scale[n], factor.exponent);
     for (int64_t k = 0; k < factor.k; ++k) weights[n * factor.k + k] *= step;
   }
+}
+
+int32_t DecodeNarrowTile(const ec_lut_narrow_factor& factor, const LutNarrowLayout& layout, int64_t first, int64_t channels,
+                         uint8_t* panel, float* steps) {
+  const int64_t taps = factor.k / channels, fours = CeilDiv(channels, 4);
+  const int64_t mask = (int64_t{1} << layout.code_bits) - 1;
+  std::memset(panel, 0, static_cast<size_t>(taps * fours * kPlaneBytes));
+  std::memset(steps, 0, kTileRows * sizeof(float));
+  for (int64_t row = 0; row < kTileRows && first + row < factor.n; ++row) {
+    steps[row] = StepOf(factor.row_scale[first + row], factor.exponent);
+    int64_t i = (first + row) * factor.k;
+    uint64_t bits = ReadGroup(factor, layout, i / kGroup);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      for (int64_t c = 0; c < channels; ++c, ++i) {
+        if (i % kGroup == 0) bits = ReadGroup(factor, layout, i / kGroup);
+        const int64_t code = static_cast<int64_t>(bits >> (i % kGroup * layout.code_bits)) & mask;
+        panel[(tap * fours + c / 4) * kPlaneBytes + row * 4 + c % 4] =
+            static_cast<uint8_t>(layout.code_bits == 8 ? code : factor.codebook[code]);
+      }
+    }
+  }
+  int32_t largest = layout.code_bits == 8 ? INT8_MAX : 0;
+  for (int64_t i = 0; i < layout.codebook_bytes; ++i) {
+    const int32_t magnitude = factor.codebook[i] < 0 ? -factor.codebook[i] : factor.codebook[i];
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return largest;
 }
 
 }  // namespace edgecomp

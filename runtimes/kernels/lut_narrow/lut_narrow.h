@@ -25,6 +25,11 @@ ec_status CheckedLutNarrowLayout(const ec_lut_narrow_factor* factor, LutNarrowLa
 void DecodeNarrowRows(const ec_lut_narrow_factor& factor, const LutNarrowLayout& layout, int64_t first, int64_t last,
                       float* weights);
 
+// The rows [first, first + 16) as int8, those past the last one 0: as tiles of int8_conv2d.h, of which a tap's channels fill fours.
+// Writes the rows' steps and returns the largest magnitude that a weight may have.
+int32_t DecodeNarrowTile(const ec_lut_narrow_factor& factor, const LutNarrowLayout& layout, int64_t first, int64_t channels,
+                         uint8_t* panel, float* steps);
+
 }  // namespace edgecomp
 
 #endif  // EDGECOMP_KERNELS_LUT_NARROW_LUT_NARROW_H_

@@ -1,4 +1,5 @@
-// lut_narrow_conv2d: all weights are decoded once, and run directly over padded copies of the input.
+// lut_narrow_conv2d: the tiles of its int8 convolution, and the float one: all weights are decoded once, and run directly over
+// padded copies of the input.
 //
 // A copy holds, for the channels of one group and a band of output rows, the input's rows and columns sorted by what remains when
 // they are divided by the strides (phases). With rows of the same pitch as the outputs, output (row, column) at the index
@@ -9,6 +10,8 @@
 #include "core/checked_math.h"
 #include "core/parallel.h"
 #include "kernels/lut_conv2d/conv2d_geometry.h"
+#include "kernels/lut_conv2d/copy_floats.h"
+#include "kernels/lut_conv2d/int8_conv2d.h"
 #include "kernels/lut_matmul/lut_matmul_driver.h"
 #include "kernels/lut_narrow/lut_narrow.h"
 #include "kernels/lut_narrow/tap_sums.h"
@@ -109,35 +112,19 @@ Range ColumnsInside(const NarrowPlan& plan, int64_t phase) {
   return {begin, end < plan.pitch ? end : plan.pitch};
 }
 
-template <int64_t kCount>
-void CopyEnds(const float* from, int64_t count, float* to) {
-  float first[kCount], last[kCount];
-  std::memcpy(first, from, sizeof(first));
-  std::memcpy(last, from + count - kCount, sizeof(last));
-  std::memcpy(to, first, sizeof(first));
-  std::memcpy(to + count - kCount, last, sizeof(last));
-}
-
-// Rows of small images take most of a call's time: two vectors that overlap copy one.
-void CopyValues(const float* from, int64_t count, float* to) {
-  if (count >= 4 && count <= 8) return CopyEnds<4>(from, count, to);
-  if (count > 8 && count <= 16) return CopyEnds<8>(from, count, to);
-  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
-}
-
-// Every stride-th value. A stride that the compiler knows lets it use vectors.
-void CopyColumns(const float* from, int64_t stride, int64_t count, float* to) {
+// Every stride-th value.
+void CopyColumns(const TapSumsKernels& kernels, const float* from, int64_t stride, int64_t count, float* to) {
   if (stride == 1) {
-    CopyValues(from, count, to);
+    CopyFloats(from, count, to);
   } else if (stride == 2) {
-    for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
+    kernels.copy_every_second(from, count, to);
   } else {
     for (int64_t i = 0; i < count; ++i) to[i] = from[stride * i];
   }
 }
 
 // Fills in what lies inside the image, for the channels that begin at `x`; the padding around it is zero already.
-void CopyBand(const NarrowPlan& plan, const float* x, int64_t first_row, float* copy) {
+void CopyBand(const NarrowPlan& plan, const TapSumsKernels& kernels, const float* x, int64_t first_row, float* copy) {
   const ec_conv2d& c = plan.geometry.conv;
   const int64_t rows = plan.copy_rows(plan.band);
   for (int64_t phase_x = 0; phase_x < plan.columns.phases(); ++phase_x) {
@@ -150,7 +137,7 @@ void CopyBand(const NarrowPlan& plan, const float* x, int64_t first_row, float* 
         int64_t y = first_row * c.stride_h + phase_y - c.pad_top;
         for (int64_t r = 0; r < rows && y < c.height; ++r, y += c.stride_h, to += plan.pitch) {
           if (y < 0) continue;
-          CopyColumns(x + (channel * c.height + y) * c.width + first_column, c.stride_w, inside.last - inside.first, to);
+          CopyColumns(kernels, x + (channel * c.height + y) * c.width + first_column, c.stride_w, inside.last - inside.first, to);
         }
       }
     }
@@ -159,7 +146,7 @@ void CopyBand(const NarrowPlan& plan, const float* x, int64_t first_row, float* 
 
 // The addend may be where the sums go.
 void CopyRow(const float* sums, const float* addend, int64_t count, float* to) {
-  if (addend == nullptr) return CopyValues(sums, count, to);
+  if (addend == nullptr) return CopyFloats(sums, count, to);
   for (int64_t i = 0; i < count; ++i) to[i] = sums[i] + addend[i];
 }
 
@@ -174,6 +161,9 @@ struct NarrowCall {
   const float* x;
   const ec_epilogue& epilogue;
   float* y;
+
+  // Where nothing is added first, sums meet a ReLU before they are stored.
+  bool relu_of_sums() const { return epilogue.activation == EC_ACTIVATION_RELU && epilogue.addend == nullptr; }
 };
 
 // The sums of a band and what follows them, to and behind index `first` of y.
@@ -185,7 +175,8 @@ void StoreBand(const NarrowCall& call, int64_t first, int64_t band_rows, const f
     CopyRow(sums + row * call.plan.pitch, e.addend != nullptr ? e.addend + at : nullptr, width, call.y + at);
   }
   float* y = call.y + first;
-  if (e.activation != EC_ACTIVATION_NONE) call.activations.activate(e.activation, y, nullptr, y, band_rows * width);
+  if (e.activation != EC_ACTIVATION_NONE && !call.relu_of_sums())
+    call.activations.activate(e.activation, y, nullptr, y, band_rows * width);
 }
 
 void RunUnit(const NarrowCall& call, int64_t unit, float* copy, float* out) {
@@ -195,13 +186,13 @@ void RunUnit(const NarrowCall& call, int64_t unit, float* copy, float* out) {
   const int64_t image = unit / plan.bands % g.conv.batch;
   const int64_t group = unit / plan.bands / g.conv.batch;
   const int64_t band_rows = g.out_height - first_row < plan.band ? g.out_height - first_row : plan.band;
-  CopyBand(plan, call.x + (image * g.conv.in_channels + group * g.group_channels) * g.in_pixels(), first_row, copy);
+  CopyBand(plan, call.kernels, call.x + (image * g.conv.in_channels + group * g.group_channels) * g.in_pixels(), first_row, copy);
   const int64_t first_output = group * g.group_outputs;
   for (int64_t i = 0; i < g.group_outputs; i += kTapOutputs) {
     const int64_t n = first_output + i;
     const int64_t outputs = g.group_outputs - i < kTapOutputs ? g.group_outputs - i : kTapOutputs;
     const float* bias = call.epilogue.bias != nullptr ? call.epilogue.bias + n : nullptr;
-    call.kernels.run({copy, call.offsets, call.weights + n * call.factor.k, call.factor.k, bias, outputs,
+    call.kernels.run({copy, call.offsets, call.weights + n * call.factor.k, call.factor.k, bias, call.relu_of_sums(), outputs,
                       (band_rows - 1) * plan.pitch + g.out_width, out, plan.out_stride});
     for (int64_t o = 0; o < outputs; ++o) {
       StoreBand(call, (image * call.factor.n + n + o) * g.out_pixels() + first_row * g.out_width, band_rows,
@@ -210,12 +201,64 @@ void RunUnit(const NarrowCall& call, int64_t unit, float* copy, float* out) {
   }
 }
 
+// What decodes the tiles of a factor for the int8 convolution.
+struct NarrowTiles {
+  const ec_lut_narrow_factor* factor;
+  LutNarrowLayout layout;
+  int64_t channels;
+
+  static int32_t Decode(const void* self, int64_t tile, uint8_t* panel, float* scales, float* row_scale) {
+    const auto& [factor, layout, channels] = *static_cast<const NarrowTiles*>(self);
+    for (int r = 0; r < kTileRows; ++r) scales[r] = 1.0f;
+    return DecodeNarrowTile(*factor, layout, tile * kTileRows, channels, panel, row_scale);
+  }
+};
+
+struct NarrowInt8Plan {
+  NarrowTiles tiles;
+  TileSource source;  // its context is the tiles, wherever they are
+  Conv2dGeometry geometry;
+  Int8Conv2dPlan plan;
+};
+
+ec_status MakeInt8Plan(const ec_lut_narrow_factor* factor, const ec_conv2d* conv, const ec_parallel* parallel,
+                       NarrowInt8Plan* plan) {
+  ec_status status = CheckedLutNarrowLayout(factor, &plan->tiles.layout);
+  if (status == EC_OK) status = MakeConv2dGeometry(factor->n, factor->k, /*channel_multiple=*/1, conv, &plan->geometry);
+  if (status != EC_OK) return status;
+  plan->tiles.factor = factor;
+  plan->tiles.channels = plan->geometry.group_channels;
+  const int64_t fours = CeilDiv(plan->tiles.channels, kQuadBytes), tiles = CeilDiv(factor->n, kTileRows);
+  plan->source = {nullptr, NarrowTiles::Decode, factor->n, tiles, /*blocks=*/1, factor->k / plan->tiles.channels * fours, fours,
+                  nullptr};
+  return PlanInt8Conv2d(plan->source, &plan->geometry, parallel, &plan->plan);
+}
+
+bool ComputesInt8(const ec_conv2d* conv, ec_compute compute) {
+  return compute == EC_COMPUTE_INT8 && conv != nullptr && conv->size == sizeof(*conv) && conv->group == 1;
+}
+
+ec_status CheckCall(const Conv2dGeometry& geometry, const ec_epilogue* epilogue, const float* x, const float* y, size_t needed,
+                    const void* workspace, size_t workspace_bytes) {
+  if (epilogue != nullptr && epilogue->gated != 0) return EC_ERR_ATTRIBUTE;
+  if (geometry.empty()) return EC_OK;
+  if ((x == nullptr && geometry.in_pixels() > 0) || y == nullptr) return EC_ERR_NULL_POINTER;
+  return workspace == nullptr || workspace_bytes < needed ? EC_ERR_WORKSPACE : EC_OK;
+}
+
 }  // namespace
 }  // namespace edgecomp
 
-ec_status ec_lut_narrow_conv2d_workspace_bytes(const ec_lut_narrow_factor* factor, const ec_conv2d* conv,
+ec_status ec_lut_narrow_conv2d_workspace_bytes(const ec_lut_narrow_factor* factor, const ec_conv2d* conv, ec_compute compute,
                                                const ec_parallel* parallel, size_t* bytes) {
   if (bytes == nullptr) return EC_ERR_NULL_POINTER;
+  if (compute != EC_COMPUTE_FLOAT && compute != EC_COMPUTE_INT8) return EC_ERR_COMPUTE;
+  if (edgecomp::ComputesInt8(conv, compute)) {
+    edgecomp::NarrowInt8Plan plan;
+    const ec_status status = edgecomp::MakeInt8Plan(factor, conv, parallel, &plan);
+    if (status == EC_OK) *bytes = plan.plan.workspace_bytes;
+    return status;
+  }
   edgecomp::NarrowPlan plan;
   const ec_status status = edgecomp::MakePlan(factor, conv, parallel, &plan);
   if (status == EC_OK) *bytes = plan.workspace_bytes;
@@ -223,20 +266,33 @@ ec_status ec_lut_narrow_conv2d_workspace_bytes(const ec_lut_narrow_factor* facto
 }
 
 ec_status ec_lut_narrow_conv2d(const ec_lut_narrow_factor* factor, const ec_conv2d* conv, const float* x,
-                               const ec_epilogue* epilogue, float* y, const ec_parallel* parallel, void* workspace,
-                               size_t workspace_bytes) {
+                               const ec_epilogue* epilogue, float* y, ec_compute compute, const ec_parallel* parallel,
+                               void* workspace, size_t workspace_bytes) {
+  if (compute != EC_COMPUTE_FLOAT && compute != EC_COMPUTE_INT8) return EC_ERR_COMPUTE;
+  const ec_epilogue none = {sizeof(none), nullptr, nullptr, EC_ACTIVATION_NONE, 0};
+  edgecomp::Isa isa;
+  if (edgecomp::ComputesInt8(conv, compute)) {
+    edgecomp::NarrowInt8Plan plan;
+    ec_status status = edgecomp::MakeInt8Plan(factor, conv, parallel, &plan);
+    if (status == EC_OK) status = edgecomp::CheckEpilogue(epilogue, factor->n);
+    if (status == EC_OK) status = edgecomp::SelectedIsa(&isa);
+    if (status == EC_OK) {
+      status = edgecomp::CheckCall(plan.geometry, epilogue, x, y, plan.plan.workspace_bytes, workspace, workspace_bytes);
+    }
+    if (status != EC_OK || plan.geometry.empty()) return status;
+    plan.source.context = &plan.tiles;
+    edgecomp::RunInt8Conv2d(plan.source, plan.geometry, plan.plan, edgecomp::PixelProductsFor(isa),
+                            edgecomp::LutMatMulKernelsFor(isa), x, epilogue != nullptr ? *epilogue : none, y, parallel, workspace);
+    return EC_OK;
+  }
   edgecomp::NarrowPlan plan;
   ec_status status = edgecomp::MakePlan(factor, conv, parallel, &plan);
   if (status == EC_OK) status = edgecomp::CheckEpilogue(epilogue, factor->n);
-  if (status != EC_OK) return status;
-  if (epilogue != nullptr && epilogue->gated != 0) return EC_ERR_ATTRIBUTE;
-  edgecomp::Isa isa;
-  status = edgecomp::SelectedIsa(&isa);
-  if (status != EC_OK) return status;
-  const edgecomp::Conv2dGeometry& geometry = plan.geometry;
-  if (geometry.empty()) return EC_OK;
-  if ((x == nullptr && geometry.in_pixels() > 0) || y == nullptr) return EC_ERR_NULL_POINTER;
-  if (workspace == nullptr || workspace_bytes < plan.workspace_bytes) return EC_ERR_WORKSPACE;
+  if (status == EC_OK) status = edgecomp::SelectedIsa(&isa);
+  if (status == EC_OK) {
+    status = edgecomp::CheckCall(plan.geometry, epilogue, x, y, plan.workspace_bytes, workspace, workspace_bytes);
+  }
+  if (status != EC_OK || plan.geometry.empty()) return status;
 
   const auto address = (reinterpret_cast<uintptr_t>(workspace) + edgecomp::kAlignment - 1) / edgecomp::kAlignment;
   auto* memory = reinterpret_cast<uint8_t*>(address * edgecomp::kAlignment);
@@ -249,7 +305,6 @@ ec_status ec_lut_narrow_conv2d(const ec_lut_narrow_factor* factor, const ec_conv
     const edgecomp::Range range = edgecomp::PartOf(factor->n, decoders, task);
     edgecomp::DecodeNarrowRows(*factor, plan.layout, range.first, range.last, weights);
   });
-  const ec_epilogue none = {sizeof(none), nullptr, nullptr, EC_ACTIVATION_NONE, 0};
   const edgecomp::NarrowCall call = {plan,
                                      edgecomp::TapSumsKernelsFor(isa),
                                      edgecomp::LutMatMulKernelsFor(isa),

@@ -12,12 +12,17 @@ void SumTaps(const TapSums& sums) {
       const float weight = sums.weights[o * sums.taps + t];
       for (int64_t i = 0; i < sums.length; ++i) out[i] += weight * in[i];
     }
+    for (int64_t i = 0; sums.relu && i < sums.length; ++i) out[i] = out[i] < 0.0f ? 0.0f : out[i];
   }
+}
+
+void CopyEverySecond(const float* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
 }
 
 }  // namespace
 
 extern const TapSumsKernels kTapSumsRef;
-const TapSumsKernels kTapSumsRef = {SumTaps};
+const TapSumsKernels kTapSumsRef = {SumTaps, CopyEverySecond};
 
 }  // namespace edgecomp

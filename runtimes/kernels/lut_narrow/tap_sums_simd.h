@@ -7,7 +7,8 @@
 
 namespace edgecomp {
 
-// `V` has kLanes, the type Reg, and Load, Set, MultiplyAdd (a * b + c) and Store, on any address of a float.
+// `V` has kLanes, the type Reg, Load, Set, MultiplyAdd (a * b + c), AtLeast (a NaN stays) and Store, on any address of a float, and
+// EverySecond, the even lanes of two.
 template <class V, int kOutputs, int kVectors>
 inline void SumTapsOf(const TapSums& sums, int64_t first) {
   typename V::Reg totals[kOutputs][kVectors];
@@ -21,6 +22,11 @@ inline void SumTapsOf(const TapSums& sums, int64_t first) {
     for (int v = 0; v < kVectors; ++v) {
       const typename V::Reg values = V::Load(in + v * V::kLanes);
       for (int o = 0; o < kOutputs; ++o) totals[o][v] = V::MultiplyAdd(weights[o], values, totals[o][v]);
+    }
+  }
+  if (sums.relu) {
+    for (auto& output : totals) {
+      for (auto& total : output) total = V::AtLeast(total, V::Set(0.0f));
     }
   }
   for (int o = 0; o < kOutputs; ++o) {
@@ -55,6 +61,15 @@ void SumTaps(const TapSums& sums) {
     default:
       return SumTapsOfOutputs<V, 4>(sums);
   }
+}
+
+template <class V>
+void CopyEverySecond(const float* from, int64_t count, float* to) {
+  int64_t i = 0;
+  for (; i + V::kLanes < count; i += V::kLanes) {  // leaves one at least: the second vector ends behind the last one's value
+    V::Store(to + i, V::EverySecond(V::Load(from + 2 * i), V::Load(from + 2 * i + V::kLanes)));
+  }
+  for (; i < count; ++i) to[i] = from[2 * i];
 }
 
 }  // namespace edgecomp
