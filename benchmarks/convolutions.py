@@ -47,6 +47,7 @@ from edgecomp.tensor import Factor
 MOST_COPIES, FEWEST_COPIES = 48, 3
 LARGEST_ERROR = 0.03  # of the result's norm: 8-bit inputs and outputs cost a third of that, a wrong layout all
 BITS, NARROW_BITS = 4, 8
+SETTLED = 0.05  # seconds after which threads of the side before wait no longer for work by spinning, on the same processors
 SIDES = ("lut", "onnxruntime-float32", "onnxruntime-int8")
 
 
@@ -317,6 +318,9 @@ def compare(
     times: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):
         for name, side in sides.items():
+            if threads > 1:
+                time.sleep(SETTLED)
+                side.us(clock)  # wakes its own
             times[name].append(side.us(clock))
     peer = times[SIDES[2]]
     return [

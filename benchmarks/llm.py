@@ -57,6 +57,7 @@ from edgecomp.generation.session import Session
 from edgecomp.native import get_library_path
 
 PROMPT, TEXT = 512, 128
+SETTLED = 0.2  # seconds after which threads of the engine before wait no longer for work by spinning, on the same processors
 VOCABULARY = 49152  # of SmolLM2's tokenizer, which the other shapes have too
 LLAMA = {"llama.cpp-q4_0": False, "llama.cpp-q4_0-pure": True}
 ROOM = 2048
@@ -226,6 +227,7 @@ def open_engine(name: str, threads: int, arguments: argparse.Namespace) -> Engin
 
 def timed(engine: Engine, test: str, depth: int, clock: Callable[[], float]) -> float:
     """Tokens a second of one turn of a test."""
+    time.sleep(SETTLED)
     engine.rewind(depth)
     tokens = np.random.default_rng(depth).integers(0, VOCABULARY, PROMPT).tolist()
     start = clock()
