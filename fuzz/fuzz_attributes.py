@@ -44,7 +44,7 @@ NODES = [
     (LUT_MATMUL, FACTOR, np.ones((2, K), np.float32), {"compute": "int8"}),
     (LUT_GATHER, FACTOR, np.zeros(3, np.int64), {}),
     (LUT_CONV2D, FACTOR, np.ones((1, K, 2, 2), np.float32), {**GEOMETRY, "compute": "int8"}),
-    (LUT_NARROW_CONV2D, NARROW, np.ones((1, CHANNELS, 4, 4), np.float32), DEPTHWISE),
+    (LUT_NARROW_CONV2D, NARROW, np.ones((1, CHANNELS, 4, 4), np.float32), {**DEPTHWISE, "compute": "int8"}),
 ]
 TEXTS = ("", "int8", "float", "relu", "a" * 200, "\x00", "gelu")
 ORT = import_onnxruntime()
