@@ -253,7 +253,7 @@ def _executorch_library() -> str:
 
 
 def _run_nodes(library: str) -> Iterator[NodeRun]:
-    """Run each operator on a factor of 4 bits; a convolution of 1 x 1 is a product for each pixel."""
+    """Run each operator on a factor of 4 bits. A 1 x 1 convolution is a product for each pixel, and exact for pixels on a grid."""
     rng = np.random.default_rng(0)
     n, k = 32, 64
     factor = lut.pack(
@@ -270,7 +270,10 @@ def _run_nodes(library: str) -> Iterator[NodeRun]:
     conv = {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], "group": 1, "compute": "int8"}
     yield _run_node(library, LUT_MATMUL, factor, x, product, {"compute": "int8"})
     yield _run_node(library, LUT_GATHER, factor, indices, lut.unpack(factor)[indices], {})
-    yield _run_node(library, LUT_CONV2D, factor, x.T[None, :, :, None].copy(), product.T[None, :, :, None], conv)
+    pixels = rng.integers(-128, 128, (5, k)).astype(np.float32)
+    pixels[0, :2] = -128, 127
+    image, convolved = (array.T[None, :, :, None].copy() for array in (pixels, lut.matmul(pixels, factor, compute="float")))
+    yield _run_node(library, LUT_CONV2D, factor, image, convolved, conv)
 
 
 def _run_node(
