@@ -37,6 +37,7 @@ import torch
 from convolution_shapes import NETS, Convolution
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from records import add_json_option, print_rows
+from settling import settle
 
 from edgecomp import native
 from edgecomp.columns import ConvColumns
@@ -47,7 +48,6 @@ from edgecomp.tensor import Factor
 MOST_COPIES, FEWEST_COPIES = 48, 3
 LARGEST_ERROR = 0.03  # of the result's norm: 8-bit inputs and outputs cost a third of that, a wrong layout all
 BITS, NARROW_BITS = 4, 8
-SETTLED = 0.05  # seconds after which threads of the side before wait no longer for work by spinning, on the same processors
 SIDES = ("lut", "onnxruntime-float32", "onnxruntime-int8")
 
 
@@ -318,9 +318,7 @@ def compare(
     times: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            if threads > 1:
-                time.sleep(SETTLED)
-                side.us(clock)  # wakes its own
+            settle(threads, lambda side=side: side.us(clock))
             times[name].append(side.us(clock))
     peer = times[SIDES[2]]
     return [

@@ -50,6 +50,7 @@ import numpy as np
 from language_model import packaged_model
 from matmulnbits import matmulnbits
 from records import add_json_option, print_rows
+from settling import settle
 
 from edgecomp.exported.language_folder import TOKENIZER
 from edgecomp.generation.folder import Folder, read_folder
@@ -57,7 +58,6 @@ from edgecomp.generation.session import Session
 from edgecomp.native import get_library_path
 
 PROMPT, TEXT = 512, 128
-SETTLED = 0.2  # seconds after which threads of the engine before wait no longer for work by spinning, on the same processors
 VOCABULARY = 49152  # of SmolLM2's tokenizer, which the other shapes have too
 LLAMA = {"llama.cpp-q4_0": False, "llama.cpp-q4_0-pure": True}
 ROOM = 2048
@@ -225,9 +225,9 @@ def open_engine(name: str, threads: int, arguments: argparse.Namespace) -> Engin
     return Session(replace(checked, path=file), threads=threads, context=ROOM)
 
 
-def timed(engine: Engine, test: str, depth: int, clock: Callable[[], float]) -> float:
+def timed(engine: Engine, test: str, depth: int, threads: int, clock: Callable[[], float]) -> float:
     """Tokens a second of one turn of a test."""
-    time.sleep(SETTLED)
+    settle(threads)
     engine.rewind(depth)
     tokens = np.random.default_rng(depth).integers(0, VOCABULARY, PROMPT).tolist()
     start = clock()
@@ -270,9 +270,9 @@ def one(name: str, test: str, arguments: argparse.Namespace) -> dict[str, Any]:
     rates = {}
     for depth in arguments.depths:
         fill(engine, depth)
-        clock = clock_of(arguments)
-        timed(engine, test, depth, clock)
-        rates[str(depth)] = statistics.median(timed(engine, test, depth, clock) for _ in range(arguments.alone_turns))
+        clock, threads = clock_of(arguments), arguments.threads[0]
+        timed(engine, test, depth, threads, clock)
+        rates[str(depth)] = statistics.median(timed(engine, test, depth, threads, clock) for _ in range(arguments.alone_turns))
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
         "rates": rates,
@@ -347,8 +347,8 @@ def measure(threads: int, names: list[str], quality: dict[str, float], arguments
         for test in arguments.tests:
             able = [name for name in names if by_themselves[name][test] is not None]
             for name in able:
-                timed(engines[name], test, depth, clock)
-            turns = [{name: timed(engines[name], test, depth, clock) for name in able} for _ in range(arguments.turns)]
+                timed(engines[name], test, depth, threads, clock)
+            turns = [{name: timed(engines[name], test, depth, threads, clock) for name in able} for _ in range(arguments.turns)]
             together = {name: statistics.median(turn[name] for turn in turns) for name in able}
             apart = {name: by_themselves[name][test]["rates"][str(depth)] for name in able}
             for name in able:
