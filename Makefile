@@ -124,7 +124,7 @@ test-sanitized: $(VENV)/dependencies
 	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    $(PYTEST) $(addprefix $(CHECKOUT)/,$(SANITIZED_TESTS))
 
-# What takes longer than CI should: tests marked so, every hostile call of the adapters under sanitizers, programs changed at random.
+# What takes longer than CI should: Clang's build, tests marked so, every hostile call of the adapters under sanitizers, programs changed at random.
 test-long: install
 	@mkdir -p build/empty
 	cd build/empty && $(PYTEST_SIDE_BY_SIDE) $(CHECKOUT)/tests -m long \
@@ -132,6 +132,7 @@ test-long: install
 	EDGECOMP_TEST_HOSTILE=0 $(MAKE) test-sanitized SANITIZED_TESTS="$(SANITIZED_TESTS) tests/exporters/test_executorch_damaged.py \
 	    tests/exporters/test_executorch_empty.py tests/exporters/test_executorch_mutated.py tests/exported/test_executorch_session.py"
 	$(MAKE) test-pages-16k
+	$(MAKE) test-clang
 
 # Cross-compiled, on emulated CPUs with and without a dot product.
 test-arm: $(VENV)/dependencies
