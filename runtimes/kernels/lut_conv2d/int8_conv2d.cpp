@@ -3,13 +3,13 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/workspace.h"
 #include "kernels/lut_conv2d/copy_floats.h"
 #include "kernels/lut_conv2d/quad_image.h"
 
 namespace edgecomp {
 namespace {
 
-constexpr int64_t kAlignment = 64;  // of every part of the workspace: a cache line
 // Pixels that a tile is multiplied by before what follows: 12 KiB of results. A tile goes through all pixels before the next one,
 // since results of more rows than 16 at a time lie in more pages than a processor knows by heart (24 -> 144 channels took twice as
 // long).
@@ -22,7 +22,6 @@ constexpr int64_t kWorkOfValue = 16;     // in products: what it costs to quanti
 
 int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t Most(int64_t a, int64_t b) { return a > b ? a : b; }
-int64_t AlignUp(int64_t bytes) { return CeilDiv(bytes, kAlignment) * kAlignment; }
 
 // Products of 1 x 1 that keep every pixel know no rows.
 Conv2dGeometry WithoutRows(Conv2dGeometry g) {
@@ -253,24 +252,6 @@ class Int8Conv2d {
   float step_ = 0.0f;
 };
 
-// Lays parts out one after the other.
-class Parts {
- public:
-  size_t Add(CheckedSize bytes) {
-    const size_t offset = total_.value();
-    fits_ = fits_ && bytes.fits();
-    total_ += bytes.fits() ? AlignUp(static_cast<int64_t>(bytes.value())) : 0;
-    fits_ = fits_ && total_.fits();
-    return offset;
-  }
-  bool fits() const { return fits_; }
-  size_t total() const { return total_.value(); }
-
- private:
-  CheckedSize total_ = 0;
-  bool fits_ = true;
-};
-
 }  // namespace
 
 ec_status PlanInt8Conv2d(const TileSource& source, Conv2dGeometry* geometry, const ec_parallel* parallel, Int8Conv2dPlan* plan) {
@@ -296,17 +277,16 @@ ec_status PlanInt8Conv2d(const TileSource& source, Conv2dGeometry* geometry, con
   const CheckedSize unit = DecodedTile::Bytes(panel, source.blocks) + kOutBytes;
   const CheckedSize row = CheckedSize(geometry->conv.width) * kQuadBytes;
   const CheckedSize task = unit.value() > row.value() ? unit : row;
-  if (!(task + kAlignment).fits()) return EC_ERR_OVERFLOW;
-  plan->task_bytes = static_cast<size_t>(AlignUp(static_cast<int64_t>(task.value())));
+  if (!(task + kWorkspaceAlignment).fits()) return EC_ERR_OVERFLOW;
+  plan->task_bytes = static_cast<size_t>(WholeLines(task));
 
-  Parts parts;
+  WorkspaceLayout parts;
   plan->quad_planes = parts.Add(planes);
   plan->offsets = parts.Add(CheckedSize(plan->groups) * int64_t{sizeof(int64_t)});
   plan->sources = parts.Add(CheckedSize(plan->groups) * int64_t{sizeof(int64_t)});
   plan->ends = parts.Add(CheckedSize(source.blocks + 1) * int64_t{sizeof(int64_t)});
   plan->ranges = parts.Add(CheckedSize(plan->max_tasks) * int64_t{sizeof(ValueRange)});
   plan->tasks = parts.Add(CheckedSize(plan->max_tasks) * static_cast<int64_t>(plan->task_bytes));
-  parts.Add(int64_t{kAlignment});
   if (!parts.fits()) return EC_ERR_OVERFLOW;
   plan->workspace_bytes = parts.total();
   return EC_OK;
@@ -315,9 +295,7 @@ ec_status PlanInt8Conv2d(const TileSource& source, Conv2dGeometry* geometry, con
 void RunInt8Conv2d(const TileSource& source, const Conv2dGeometry& geometry, const Int8Conv2dPlan& plan,
                    const PixelProductsKernels& kernels, const LutMatMulKernels& activations, const float* x,
                    const ec_epilogue& epilogue, float* y, const ec_parallel* parallel, void* workspace) {
-  auto* aligned =
-      reinterpret_cast<uint8_t*>(CeilDiv(static_cast<int64_t>(reinterpret_cast<uintptr_t>(workspace)), kAlignment) * kAlignment);
-  Int8Conv2d convolution(source, geometry, plan, kernels, activations, epilogue, aligned);
+  Int8Conv2d convolution(source, geometry, plan, kernels, activations, epilogue, FirstLine(workspace));
   convolution.ListGroups();
   const Conv2dGeometry& g = geometry;
   for (int64_t image = 0; image < g.conv.batch; ++image) {

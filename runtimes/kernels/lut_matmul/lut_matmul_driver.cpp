@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/checked_math.h"
+#include "core/workspace.h"
 
 namespace edgecomp {
 namespace {
@@ -313,16 +314,11 @@ class Product {
   uint8_t* workspace_;
 };
 
-uint8_t* AlignUp(void* workspace) {
-  constexpr uintptr_t kAlignment = 64;
-  return reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(workspace) + kAlignment - 1) / kAlignment * kAlignment);
-}
-
 }  // namespace
 
 void RunLutMatMul(const LutMatMulKernels& kernels, const LutMatMulPlan& plan, const ec_lut_factor& factor, const RowSource& source,
                   int64_t rows, const ProductSink& sink, const ec_parallel* parallel, void* workspace) {
-  uint8_t* aligned = AlignUp(workspace);
+  uint8_t* aligned = FirstLine(workspace);
   for (int64_t m = 0; m < rows; m += plan.rows_at_once) {
     const int64_t count = rows - m < plan.rows_at_once ? rows - m : plan.rows_at_once;
     Product(kernels, plan, factor, source, sink, m, count, aligned).Run(parallel);

@@ -1,10 +1,9 @@
 #include "core/checked_math.h"
+#include "core/workspace.h"
 #include "kernels/lut_matmul/lut_matmul_driver.h"
 
 namespace edgecomp {
 namespace {
-
-constexpr size_t kAlignment = 64;  // of every part of the workspace: a cache line
 
 // Rows of x that are prepared, and for which a panel is then decoded once. Threads wait for each other between these steps, so
 // there should be few of them: as many rows as take a mebibyte, which lasts in a second-level cache, within bounds (a row's sums
@@ -23,26 +22,6 @@ int64_t RowsAtOnce(int64_t rows, int64_t row_bytes) {
 
 // Columns of a panel where blocks are smaller: 8 KiB for the 16 rows.
 constexpr int64_t kChunkColumns = 512;
-
-// Lays parts out one after the other.
-class WorkspaceLayout {
- public:
-  size_t Add(CheckedSize bytes) {
-    const size_t offset = total_.value();
-    fits_ = fits_ && bytes.fits();
-    total_ += AlignUp(bytes.value());
-    fits_ = fits_ && total_.fits();
-    return offset;
-  }
-  bool fits() const { return fits_; }
-  size_t total() const { return total_.value(); }
-
- private:
-  static int64_t AlignUp(size_t bytes) { return static_cast<int64_t>((bytes + kAlignment - 1) / kAlignment * kAlignment); }
-
-  CheckedSize total_ = 0;
-  bool fits_ = true;
-};
 
 }  // namespace
 
@@ -71,7 +50,7 @@ ec_status MakeLutMatMulPlan(const ec_lut_factor& factor, const LutLayout& layout
   if (!task.fits() || !row.fits()) return EC_ERR_OVERFLOW;
   if (row.value() > task.value()) task = row;
   plan->panel_bytes = panel.value();
-  plan->task_bytes = static_cast<size_t>(CeilDiv(static_cast<int64_t>(task.value()), kAlignment)) * kAlignment;
+  plan->task_bytes = static_cast<size_t>(WholeLines(task));
 
   WorkspaceLayout workspace;
   plan->values = workspace.Add(CheckedSize(plan->rows_at_once) * static_cast<int64_t>(row_bytes.value()));
@@ -80,7 +59,6 @@ ec_status MakeLutMatMulPlan(const ec_lut_factor& factor, const LutLayout& layout
   plan->tasks = workspace.Add(CheckedSize(plan->max_tasks) * static_cast<int64_t>(plan->task_bytes));
   const CheckedSize products = CheckedSize(gated && !plan->paired ? plan->rows_at_once : 0) * factor.n;
   plan->products = workspace.Add(products * int64_t{sizeof(float)});
-  workspace.Add(int64_t{kAlignment});
   if (!workspace.fits()) return EC_ERR_OVERFLOW;
   plan->workspace_bytes = workspace.total();
   return EC_OK;

@@ -9,6 +9,7 @@
 
 #include "core/checked_math.h"
 #include "core/parallel.h"
+#include "core/workspace.h"
 #include "kernels/lut_conv2d/conv2d_geometry.h"
 #include "kernels/lut_conv2d/copy_floats.h"
 #include "kernels/lut_conv2d/int8_conv2d.h"
@@ -48,8 +49,6 @@ struct NarrowPlan {
   int64_t copy_rows(int64_t band_rows) const { return band_rows + rows.extra(); }
 };
 
-constexpr size_t kAlignment = 64;
-
 ec_status MakePlan(const ec_lut_narrow_factor* factor, const ec_conv2d* conv, const ec_parallel* parallel, NarrowPlan* plan) {
   ec_status status = CheckedLutNarrowLayout(factor, &plan->layout);
   if (status == EC_OK) status = MakeConv2dGeometry(factor->n, factor->k, /*channel_multiple=*/1, conv, &plan->geometry);
@@ -81,7 +80,7 @@ ec_status MakePlan(const ec_lut_narrow_factor* factor, const ec_conv2d* conv, co
   const CheckedSize offset_bytes = CheckedSize(factor->k) * int64_t{sizeof(int64_t)};
   const CheckedSize weight_bytes = CheckedSize(plan->layout.weights) * int64_t{sizeof(float)};
   const CheckedSize task_bytes = (copy + out) * int64_t{sizeof(float)} * plan->tasks;
-  const CheckedSize total = offset_bytes + weight_bytes + task_bytes + static_cast<int64_t>(kAlignment);
+  const CheckedSize total = offset_bytes + weight_bytes + task_bytes + kWorkspaceAlignment;
   if (!total.fits()) return EC_ERR_OVERFLOW;
   plan->offsets = 0;
   plan->weights = offset_bytes.value();
@@ -294,8 +293,7 @@ ec_status ec_lut_narrow_conv2d(const ec_lut_narrow_factor* factor, const ec_conv
   }
   if (status != EC_OK || plan.geometry.empty()) return status;
 
-  const auto address = (reinterpret_cast<uintptr_t>(workspace) + edgecomp::kAlignment - 1) / edgecomp::kAlignment;
-  auto* memory = reinterpret_cast<uint8_t*>(address * edgecomp::kAlignment);
+  auto* memory = edgecomp::FirstLine(workspace);
   auto* offsets = reinterpret_cast<int64_t*>(memory + plan.offsets);
   auto* weights = reinterpret_cast<float*>(memory + plan.weights);
   auto* task_memory = reinterpret_cast<float*>(memory + plan.first_task);
