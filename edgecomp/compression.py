@@ -22,7 +22,7 @@ from edgecomp.draft import Draft
 from edgecomp.errors import CalibrationError, ConfigError, ModelError, first_line
 from edgecomp.formats import dense as dense_format
 from edgecomp.layers import draft_of, left_dense
-from edgecomp.left_float import left_float, share_of, tell_float
+from edgecomp.left_float import left_float, tell_float
 from edgecomp.models import LoadedModel, body_of, brought
 from edgecomp.models.state import unchanged
 from edgecomp.origin import describe_calibration, describe_source, work_key
@@ -33,6 +33,7 @@ from edgecomp.recipe import Recipe, load_recipe
 from edgecomp.reconstruction import layer_error
 from edgecomp.resume import Work, open_work
 from edgecomp.rounding import Rounding
+from edgecomp.size import share_left_float
 from edgecomp.support import TARGETS
 from edgecomp.tensor import Factor, LayerPlan, Stage, TensorSpec
 from edgecomp.trust import NOBODY, Trust
@@ -218,7 +219,7 @@ def _compress(
                 name: draft.records[name] for name in factors if name in draft.records
             },  # in the model's order, resumed or not
             "layers": _layer_errors(draft, plans, factors, originals, progress),
-            "float": {"share": share_of(left, parameters), "tensors": [row.to_json() for row in left]},
+            "float": {"share": share_left_float(left, parameters), "tensors": [row.to_json() for row in left]},
             **({"dense": rounding.to_json()} if resolved.dense_dtype == "float16" else {}),
         },
     )

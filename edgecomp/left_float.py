@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,34 +12,13 @@ from edgecomp.errors import ModelError
 from edgecomp.layers import left_dense
 from edgecomp.preflight import Preflight
 from edgecomp.progress import listed
+from edgecomp.size import LeftFloat, share_left_float
 from edgecomp.tensor import Factor
 
 WARN_SHARE = 0.1  # of the weights, above which it is said, and refused where that is asked for
 VECTORS = "biases, norms and other vectors"
 BUFFERS = "buffers"
 _UNPACKED = "no pass of the recipe packs them"
-
-
-@dataclass(frozen=True)
-class LeftFloat:
-    """Tensors that stay float for one reason.
-
-    Args:
-        reason: why.
-        names: of the tensors, those that share one under the first.
-        parameters: numbers in them; buffers hold none.
-        bytes: as they are stored.
-
-    """
-
-    reason: str
-    names: tuple[str, ...]
-    parameters: int
-    bytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {**asdict(self), "names": list(self.names)}
 
 
 def left_float(
@@ -97,14 +74,9 @@ def _reason(name: str, tensor: Tensor, draft: Draft, found: Preflight, why: Mapp
     return "weights of no layer"
 
 
-def share_of(rows: Sequence[LeftFloat], parameters: int) -> float:
-    """The share of a model's weights that stays float."""
-    return sum(row.parameters for row in rows) / parameters if parameters else 0.0
-
-
 def notice(rows: Sequence[LeftFloat], parameters: int) -> str | None:
     """What to say of more than `WARN_SHARE`; None for less."""
-    share = share_of(rows, parameters)
+    share = share_left_float(rows, parameters)
     if share <= WARN_SHARE:
         return None
     parts = [f"{row.bytes:,} bytes, since {row.reason}: {listed(row.names)}" for row in rows if row.parameters][:5]
@@ -128,4 +100,4 @@ def tell_float(left: Sequence[LeftFloat], parameters: int, progress: Progress | 
         progress.say(f"warning: {message}")
 
 
-__all__ = ["BUFFERS", "VECTORS", "WARN_SHARE", "LeftFloat", "left_float", "notice", "share_of", "tell_float"]
+__all__ = ["BUFFERS", "VECTORS", "WARN_SHARE", "left_float", "notice", "tell_float"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,38 @@ from edgecomp.errors import ConfigError
 from edgecomp.tensor import Factor
 
 DENSE = "dense tensors"
+
+
+@dataclass(frozen=True)
+class LeftFloat:
+    """Tensors that stay float for one reason.
+
+    Args:
+        reason: why.
+        names: of the tensors, those that share one under the first.
+        parameters: numbers in them; buffers hold none.
+        bytes: as they are stored.
+
+    """
+
+    reason: str
+    names: tuple[str, ...]
+    parameters: int
+    bytes: int
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> LeftFloat:
+        """Of what `to_json` gave."""
+        return cls(str(row["reason"]), tuple(map(str, row["names"])), int(row["parameters"]), int(row["bytes"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**asdict(self), "names": list(self.names)}
+
+
+def share_left_float(rows: Sequence[LeftFloat], parameters: int) -> float:
+    """The share of a model's parameters that stays float."""
+    return sum(row.parameters for row in rows) / parameters if parameters else 0.0
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from edgecomp.checkpoint_file import Contents, naming_what_is_missing, read_contents
-from edgecomp.inspect.result import FloatRow, Inspection, LayerRow
-from edgecomp.size import count_bytes
+from edgecomp.inspect.result import Inspection, LayerRow
+from edgecomp.size import LeftFloat, count_bytes
 from edgecomp.tensor import Factor, LayerPlan
 
 if TYPE_CHECKING:
@@ -99,10 +99,7 @@ def _inspection(
         dense_bytes=sum(array.nbytes for array in dense.values()),
         size=count_bytes(factors, dense, parameters),
         kept_float32=tuple(name for name, note in provenance.get("dense", {}).items() if note.get("kept")),
-        left_float=tuple(
-            FloatRow(str(row["reason"]), tuple(map(str, row["names"])), int(row["parameters"]), int(row["bytes"]))
-            for row in provenance.get("float", {}).get("tensors", ())
-        ),
+        left_float=tuple(map(LeftFloat.from_json, provenance.get("float", {}).get("tensors", ()))),
         file_bytes=None if folder is None else sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from edgecomp.exported.files import FileInfo
 from edgecomp.exported.onnx_file import PARAMETERS
 from edgecomp.progress import listed
-from edgecomp.size import SizeReport, compared, shipped
+from edgecomp.size import LeftFloat, SizeReport, compared, share_left_float, shipped
 
 SCHEMA_VERSION = 1
 _REASONS = 3  # that a summary names
@@ -47,24 +47,6 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
-class FloatRow:
-    """Tensors that stay float for one reason.
-
-    Args:
-        reason: why.
-        names: of the tensors.
-        parameters: of the model in them; buffers hold none.
-        bytes: as they are stored.
-
-    """
-
-    reason: str
-    names: tuple[str, ...]
-    parameters: int
-    bytes: int
-
-
-@dataclass(frozen=True)
 class Inspection:
     """A compressed model: its layers and the sum of everything.
 
@@ -91,12 +73,12 @@ class Inspection:
     size: SizeReport
     kept_float32: tuple[str, ...] = ()
     file_bytes: int | None = None
-    left_float: tuple[FloatRow, ...] = ()
+    left_float: tuple[LeftFloat, ...] = ()
 
     @property
     def float_share(self) -> float:
         """The share of the model's parameters that stays float."""
-        return sum(row.parameters for row in self.left_float) / self.size.parameters if self.size.parameters else 0.0
+        return share_left_float(self.left_float, self.size.parameters)
 
     def to_json(self) -> dict[str, Any]:
         """The inspection as JSON values; `inspect*.json` of a run folder."""
