@@ -30,7 +30,6 @@ its own dies, as llama.cpp's AMX build did at prefill, the test is left out and 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import statistics
@@ -38,16 +37,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
 from language_model import packaged_model
+from llm_engines import PROMPT, ROOM, Engine, LlamaCpp, Optimum, Program, Roof, quantised
 from matmulnbits import matmulnbits
 from records import add_json_option, print_rows
 from settling import settle
@@ -55,146 +54,11 @@ from settling import settle
 from edgecomp.exported.language_folder import TOKENIZER
 from edgecomp.generation.folder import Folder, read_folder
 from edgecomp.generation.session import Session
-from edgecomp.native import get_library_path
 
-PROMPT, TEXT = 512, 128
+TEXT = 128
 VOCABULARY = 49152  # of SmolLM2's tokenizer, which the other shapes have too
 LLAMA = {"llama.cpp-q4_0": False, "llama.cpp-q4_0-pure": True}
-ROOM = 2048
 OPTIMUM, ROOF = "executorch-8da4w", "roof"
-
-
-class Engine(Protocol):
-    """What is timed."""
-
-    def feed(self, tokens: Sequence[int]) -> Any:
-        """Logits of what follows these tokens, behind those before."""
-
-    def rewind(self, length: int) -> None:
-        """Forget all but the first tokens."""
-
-
-class LlamaCpp:
-    """llama.cpp through its C interface, as llama-bench calls it."""
-
-    def __init__(self, file: Path, threads: int) -> None:
-        import llama_cpp as library
-
-        self._library = library
-        library.llama_log_set(_SILENT, ctypes.c_void_p(0))
-        library.llama_backend_init()
-        self._model = library.llama_model_load_from_file(os.fsencode(file), library.llama_model_default_params())
-        options = library.llama_context_default_params()
-        options.n_ctx, options.n_batch, options.n_ubatch = ROOM, ROOM, PROMPT
-        options.n_threads = options.n_threads_batch = threads
-        self._context = library.llama_init_from_model(self._model, options)
-        if not self._context:
-            sys.exit(f"llama.cpp does not open {file}")
-        self._memory = library.llama_get_memory(self._context)
-
-    def feed(self, tokens: Sequence[int]) -> Any:
-        """As `Engine` says."""
-        array = (self._library.llama_token * len(tokens))(*tokens)
-        if self._library.llama_decode(self._context, self._library.llama_batch_get_one(array, len(tokens))) != 0:
-            sys.exit("llama_decode failed")
-        self._library.llama_synchronize(self._context)
-        return self._library.llama_get_logits_ith(self._context, -1)
-
-    def rewind(self, length: int) -> None:
-        """As `Engine` says."""
-        if not self._library.llama_memory_seq_rm(self._memory, 0, length, -1):
-            sys.exit("llama_memory_seq_rm failed")
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-def _SILENT(*_: Any) -> None:  # noqa: N802
-    """Where llama.cpp's log goes."""
-
-
-class Program:
-    """ExecuTorch's Python runtime."""
-
-    def __init__(self, folder: Folder, threads: int) -> None:
-        import torch
-        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
-        from executorch.runtime import Runtime
-
-        torch.ops.load_library(get_library_path("executorch"))
-        _unsafe_reset_threadpool(threads)
-        self._tensor = torch.tensor
-        self._program = Runtime.get().load_program(folder.model)
-        self._method, self._length = self._program.load_method("forward"), 0
-
-    def feed(self, tokens: Sequence[int]) -> Any:
-        """As `Engine` says."""
-        given = [self._tensor([tokens]), self._tensor([self._length])]
-        self._length += len(tokens)
-        return self._method.execute(given)[0]
-
-    def rewind(self, length: int) -> None:
-        """As `Engine` says."""
-        self._length = length
-
-
-class Optimum:
-    """A program of optimum-executorch in ExecuTorch's Python runtime."""
-
-    def __init__(self, file: Path, threads: int) -> None:
-        import torch
-        from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401 - registers llama::custom_sdpa
-        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
-        from executorch.kernels import quantized  # noqa: F401 - and quantized_decomposed::embedding_byte
-        from executorch.runtime import Runtime
-
-        _unsafe_reset_threadpool(threads)
-        self._torch = torch
-        self._program = Runtime.get().load_program(file)
-        self._method, self._length = self._program.load_method("forward"), 0
-
-    def feed(self, tokens: Sequence[int]) -> Any:
-        """As `Engine` says."""
-        places = self._torch.arange(self._length, self._length + len(tokens))
-        self._length += len(tokens)
-        return self._method.execute([self._torch.tensor([tokens]), places])[0]
-
-    def rewind(self, length: int) -> None:
-        """As `Engine` says."""
-        self._length = length
-
-
-class Roof:
-    """Reads a folder's data, as each token of any decoder does."""
-
-    def __init__(self, folder: Path, threads: int) -> None:
-        data = np.fromfile(folder / "model.onnx.data", np.uint8)
-        self._parts = np.array_split(data[: data.size // 64 * 64].view(np.int32), threads)
-        self._pool = ThreadPoolExecutor(threads)
-
-    def feed(self, tokens: Sequence[int]) -> Any:
-        """As `Engine` says."""
-        del tokens
-        return list(self._pool.map(np.max, self._parts))
-
-    def rewind(self, length: int) -> None:
-        """As `Engine` says."""
-
-
-def quantised(model: Path, pure: bool, work: Path) -> Path:
-    """llama.cpp's file of the model, by way of float16."""
-    import llama_cpp as library
-
-    library.llama_log_set(_SILENT, ctypes.c_void_p(0))
-
-    def made(of: Path, kind: str, name: str) -> Path:
-        file = work / f"{model.stem}-{name}.gguf"
-        options = library.llama_model_quantize_default_params()
-        options.ftype = getattr(library, "LLAMA_FTYPE_MOSTLY_" + kind)
-        options.allow_requantize, options.pure = True, pure and kind != "F16"
-        if not file.exists() and library.llama_model_quantize(os.fsencode(of), os.fsencode(file), options) != 0:
-            sys.exit(f"llama.cpp does not quantise {of} to {kind}")
-        return file
-
-    return made(made(model, "F16", "F16"), "Q4_0", "Q4_0-pure" if pure else "Q4_0")
 
 
 def file_of(name: str, arguments: argparse.Namespace) -> Path:
@@ -221,7 +85,7 @@ def open_engine(name: str, threads: int, arguments: argparse.Namespace) -> Engin
         return Roof(file, threads)
     checked = read_folder(arguments.sources.get(name, file))
     if checked.description.runtime == "executorch":
-        return Program(checked, threads)
+        return Program(checked.model, threads)
     return Session(replace(checked, path=file), threads=threads, context=ROOM)
 
 
